@@ -1,0 +1,242 @@
+//! The configuration of the adapters: plain data, checked as it is read.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use telemetry::AdminConfig;
+use transport::{Address, DopplerSet, TlsFiles};
+
+use crate::retry::Schedule;
+use crate::syslog::config::DrainUrl;
+
+/// The usual admin port of the adapters.
+pub const ADMIN_PORT: u16 = 14827;
+
+/// The `[adapters]` table. The default reads from a doppler on loopback and has no drain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where envelopes go; `[[drains]]` entries. None.
+    pub drains: Vec<DrainConfig>,
+    /// The dopplers to read from; `[[dopplers]]` entries. One at 127.0.0.1:8082.
+    pub dopplers: Vec<DopplerSet>,
+    /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
+    pub doppler_tls: Option<TlsFiles>,
+    /// The agent that takes notices to owners of lost lines; 127.0.0.1:3458.
+    pub agent: Address,
+    /// What to show to the agent and whom to trust; its certificate must name `metron`. Absent: plain text.
+    pub agent_tls: Option<TlsFiles>,
+    /// How long a stop may take to deliver what waits in the drains; `"25s"`. What is left then is counted as `shutdown_deadline`.
+    #[serde(with = "duration_text")]
+    pub flush_timeout: Duration,
+    /// `/metrics`, `/live` and `/ready`.
+    pub admin: AdminConfig<ADMIN_PORT>,
+}
+
+/// One `[[drains]]` entry.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct DrainConfig {
+    /// Names the drain in logs and among adapters: several processes with a drain of the same name share its envelopes.
+    pub name: String,
+    /// Where to, and what, as `syslog://host:port?drain-data=all`. Shown without user name, password and options.
+    pub url: DrainUrl,
+    /// The sources to send; empty sends those of everybody.
+    #[serde(default)]
+    pub sources: Vec<String>,
+    /// HOSTNAME for envelopes whose tags name no app, space and organization; empty is `-`.
+    #[serde(default)]
+    pub hostname: String,
+    /// Whether tags are sent when the URL says nothing about it; true.
+    #[serde(default = "yes")]
+    pub metadata: bool,
+    /// Whether owners are told of lost envelopes in their own streams; true for a drain that names its sources.
+    #[serde(default)]
+    pub announce: Option<bool>,
+    /// Whether lines that a broken connection may have lost are written again, up to 1 MiB and 10 s of them; true. They may arrive
+    /// twice. False counts them as uncertain.
+    #[serde(default = "yes")]
+    pub resend: bool,
+    /// How failed attempts are repeated: `"jittered"` or `"original"`.
+    #[serde(default)]
+    pub retry: Schedule,
+    /// What may wait for the destination.
+    #[serde(default)]
+    pub ring: RingConfig,
+}
+
+/// The `ring` table of a drain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RingConfig {
+    /// Envelopes; 10 000.
+    pub envelopes: NonZeroUsize,
+    /// Bytes kept alive; 8 MiB.
+    pub bytes: NonZeroUsize,
+}
+
+/// Why a configuration cannot run, though each of its values can.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// Two drains of one name would share envelopes.
+    #[error("drains: two drains are called \"{0}\"; give each its own name")]
+    SameName(String),
+    /// A drain without a name.
+    #[error("drains: the name of the drain to {0} is empty; give it one")]
+    NoName(String),
+    /// An empty source would ask for everything.
+    #[error("drains: the drain \"{0}\" has an empty source; name each source, or leave `sources` out to send everything")]
+    EmptySource(String),
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port: u16| Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+        Self {
+            drains: Vec::new(),
+            dopplers: vec![DopplerSet { addresses: vec![loopback(8082)] }],
+            doppler_tls: None,
+            agent: loopback(3458),
+            agent_tls: None,
+            flush_timeout: Duration::from_secs(25),
+            admin: AdminConfig::default(),
+        }
+    }
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        let size = |value| NonZeroUsize::new(value).expect("a default is not zero");
+        Self { envelopes: size(10_000), bytes: size(8 * 1024 * 1024) }
+    }
+}
+
+impl Config {
+    /// Looks at the drains together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn check(&self) -> Result<(), ConfigError> {
+        for (i, drain) in self.drains.iter().enumerate() {
+            if drain.name.is_empty() {
+                return Err(ConfigError::NoName(drain.url.anonymised()));
+            }
+            if self.drains[..i].iter().any(|other| other.name == drain.name) {
+                return Err(ConfigError::SameName(drain.name.clone()));
+            }
+            if drain.sources.iter().any(String::is_empty) {
+                return Err(ConfigError::EmptySource(drain.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl DrainConfig {
+    /// A drain with the defaults: everything that `url` asks for, of every source.
+    pub fn new(name: impl Into<String>, url: DrainUrl) -> Self {
+        Self {
+            name: name.into(),
+            url,
+            sources: Vec::new(),
+            hostname: String::new(),
+            metadata: true,
+            announce: None,
+            resend: true,
+            retry: Schedule::default(),
+            ring: RingConfig::default(),
+        }
+    }
+
+    /// Whether owners are told of lost envelopes.
+    pub fn announces(&self) -> bool {
+        self.announce.unwrap_or(!self.sources.is_empty())
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Config {
+    /// The defaults on any free port of 127.0.0.1, without doppler and drains.
+    pub fn for_test() -> Self {
+        Self { dopplers: Vec::new(), admin: AdminConfig::any_port(), ..Self::default() }
+    }
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Durations as people write them: `"25s"`, `"1m 30s"`.
+mod duration_text {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map_err(|error| D::Error::custom(format!("{error}; a duration is written like \"25s\" or \"1m 30s\"")))
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drain_needs_a_name_and_a_url() {
+        let text = "[[drains]]\nname = \"papertrail\"\nurl = \"syslog://logs.example:514?drain-data=all\"\nsources = [\"app\"]\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let url = "syslog://logs.example:514?drain-data=all".parse().unwrap();
+        let drain = DrainConfig { sources: vec!["app".to_owned()], ..DrainConfig::new("papertrail", url) };
+        assert_eq!(config, Config { drains: vec![drain], ..Config::default() });
+        assert!(config.drains[0].announces());
+        assert_eq!(config.check(), Ok(()));
+        let error = toml::from_str::<Config>("[[drains]]\nname = \"x\"\n").unwrap_err().to_string();
+        assert!(error.contains("missing field `url`"), "{error}");
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_refused_with_what_is_right() {
+        let error = |more: &str| {
+            let text = format!("[[drains]]\nname = \"x\"\nurl = \"syslog://h:1\"\n{more}");
+            toml::from_str::<Config>(&text).unwrap_err().to_string()
+        };
+        assert!(error("source = [\"a\"]").contains("`sources`"));
+        assert!(error("retry = \"never\"").contains("`jittered`"));
+        assert!(error("ring.envelopes = 0").contains("nonzero"));
+        let error = toml::from_str::<Config>("flush_timeout = \"soon\"").unwrap_err().to_string();
+        assert!(error.contains("written like \"25s\""), "{error}");
+        let error = toml::from_str::<Config>("[[drains]]\nname = \"x\"\nurl = \"http://h:1\"\n").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("write syslog://host:port"), "{error}");
+    }
+
+    #[test]
+    fn drains_are_told_apart_by_name() {
+        let config = |names: &[&str]| {
+            let drain = |name: &&str| DrainConfig::new(*name, "syslog://h:1".parse().unwrap());
+            Config { drains: names.iter().map(drain).collect(), ..Config::default() }
+        };
+        assert_eq!(config(&["a", "b"]).check(), Ok(()));
+        assert_eq!(config(&["a", "b", "a"]).check(), Err(ConfigError::SameName("a".to_owned())));
+        assert_eq!(config(&[""]).check(), Err(ConfigError::NoName("syslog://h:1".to_owned())));
+        let mut empty = config(&["a"]);
+        empty.drains[0].sources.push(String::new());
+        assert_eq!(empty.check(), Err(ConfigError::EmptySource("a".to_owned())));
+    }
+
+    #[test]
+    fn what_is_shown_holds_no_secret() {
+        let text = "[[drains]]\nname = \"x\"\nurl = \"syslog://canary:canary@h:1?token=canary\"\n";
+        let config: Config = toml::from_str(text).unwrap();
+        let dumped = serde_json::to_string(&config).unwrap();
+        assert!(!format!("{config:?}").contains("canary"), "{config:?}");
+        assert!(!dumped.contains("canary") && dumped.contains("syslog://h:1"), "{dumped}");
+    }
+}

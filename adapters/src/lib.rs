@@ -1,0 +1,23 @@
+//! Where envelopes leave for other systems: a drain is a subscription, an encoder and a client with retry.
+//!
+//! ```text
+//! dopplers ──► subscribe ──► fair ring ──► encode ──► window ──► client ──► the destination
+//!                 │ evicted                  │ no form    │ expired
+//!                 └──────────► notice ◄──────┴────────────┘
+//!                                └──► the agent, as lines of the app that lost
+//! ```
+//!
+//! *Invariants.* A drain that stalls delays no other drain and no doppler: its ring drops. Each envelope that a drain receives is
+//! delivered, filtered, dropped for a reason or uncertain, and counted as that. No log, metric or notice shows more of a drain's URL
+//! than scheme, host and path.
+
+mod config;
+mod metrics;
+mod notice;
+pub mod retry;
+mod server;
+mod subscribe;
+pub mod syslog;
+
+pub use config::{ADMIN_PORT, Config, ConfigError, DrainConfig, RingConfig};
+pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

@@ -1,0 +1,110 @@
+//! What is retried, how long to wait in between, and when an envelope is given up.
+//!
+//! Pure: failures and successes enter, waits leave; the caller sleeps and counts. One value per drain.
+
+use std::time::Duration;
+
+use transport::Backoff;
+
+/// How a drain retries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Schedule {
+    /// A random wait of up to 100 ms, doubled with each failure up to 15 s. An envelope that has waited 15 minutes is dropped as
+    /// `expired`.
+    #[default]
+    Jittered,
+    /// That of the original agents: 1, 1, 2, 4 … 8192 ms, then seven times 15 s. After these 22 attempts, some two minutes, the
+    /// envelope at the front is dropped as `retry_exhausted` and the next one has its turn (contract: syslog drains §3.1).
+    Original,
+}
+
+/// The longest wait of either schedule.
+const LONGEST: Duration = Duration::from_secs(15);
+/// Attempts of [`Schedule::Original`].
+const ATTEMPTS: u32 = 22;
+/// How long an envelope may wait under [`Schedule::Jittered`].
+const EXPIRY: Duration = Duration::from_secs(15 * 60);
+
+/// What follows a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Next {
+    /// To wait before the next attempt.
+    pub wait: Duration,
+    /// After the wait, the envelope at the front is given up.
+    pub give_up: bool,
+}
+
+/// Where in its schedule a drain is.
+#[derive(Debug)]
+pub struct Retry {
+    schedule: Schedule,
+    backoff: Backoff,
+    failures: u32,
+}
+
+impl Retry {
+    /// At the start of `schedule`. Equal seeds give equal waits.
+    pub fn new(schedule: Schedule, seed: u64) -> Self {
+        Self { schedule, backoff: Backoff::between(Duration::from_millis(100), LONGEST, seed), failures: 0 }
+    }
+
+    /// An attempt failed.
+    pub fn failed(&mut self) -> Next {
+        let attempt = self.failures;
+        self.failures += 1;
+        match self.schedule {
+            Schedule::Jittered => Next { wait: self.backoff.next_wait(), give_up: false },
+            Schedule::Original => {
+                let wait = Duration::from_millis(1 << attempt.saturating_sub(1).min(14)).min(LONGEST);
+                let give_up = self.failures == ATTEMPTS;
+                if give_up {
+                    self.failures = 0;
+                }
+                Next { wait, give_up }
+            }
+        }
+    }
+
+    /// An attempt succeeded: the next failure is a first one.
+    pub fn succeeded(&mut self) {
+        self.failures = 0;
+        self.backoff.reset();
+    }
+
+    /// How long an envelope may wait for its delivery; `None` when only attempts count.
+    pub fn expiry(&self) -> Option<Duration> {
+        (self.schedule == Schedule::Jittered).then_some(EXPIRY)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn jittered_waits_stay_below_bounds_that_double_to_15_s() {
+        let mut retry = Retry::new(Schedule::Jittered, 3);
+        let bounds = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000];
+        for bound in bounds {
+            let next = retry.failed();
+            assert!(next.wait < Duration::from_millis(bound) && !next.give_up, "{next:?} of {bound}");
+        }
+        retry.succeeded();
+        assert!(retry.failed().wait < Duration::from_millis(100));
+        assert_eq!(retry.expiry(), Some(Duration::from_secs(900)));
+    }
+
+    #[test]
+    fn the_original_schedule_is_that_of_the_contract() {
+        let mut retry = Retry::new(Schedule::Original, 0);
+        let all: Vec<_> = (0..22).map(|_| retry.failed()).collect();
+        let waits: Vec<_> = all.iter().map(|next| u64::try_from(next.wait.as_millis()).unwrap()).collect();
+        assert_eq!(waits[..6], [1, 1, 2, 4, 8, 16]);
+        assert_eq!(waits[13..], [4096, 8192, 15_000, 15_000, 15_000, 15_000, 15_000, 15_000, 15_000]);
+        assert_eq!(waits.iter().sum::<u64>(), 121_384);
+        assert!(all[21].give_up && all[..21].iter().all(|next| !next.give_up));
+        assert_eq!(retry.failed(), Next { wait: Duration::from_millis(1), give_up: false });
+        assert_eq!(retry.expiry(), None);
+    }
+}

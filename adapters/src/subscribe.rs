@@ -1,0 +1,245 @@
+//! A drain's subscription: one stream from every doppler, merged into the drain's ring.
+//!
+//! Encoded batches enter from `Egress.BatchedReceiver`, indexed and not decoded; what the ring can hold leaves to the drain. All
+//! adapters that run a drain of the same name share its envelopes, as one `shard_id`. A stream that ends is opened again, with waits
+//! that grow; a doppler that is away delays no other. It never waits for the drain: what the ring evicts is counted and announced.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diode::fair::{Load, Writer};
+use parking_lot::Mutex;
+use proto::codec::MAX_MESSAGE;
+use proto::raw::{Batch, Entry, Kind, Selection};
+use proto::reason::Reason;
+use proto::v2;
+use proto::v2::egress_client::EgressClient;
+use telemetry::Throttle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tonic::transport::Channel;
+use tracing::{debug, info, warn};
+use transport::{Address, Backoff, ChannelOptions, Dopplers};
+
+use crate::metrics::DrainMetrics;
+use crate::notice::{self, Losses};
+use crate::syslog::config::Kinds;
+
+/// Envelopes on their way to a drain, and when they came.
+#[derive(Clone, Debug)]
+pub(crate) struct Queued {
+    pub(crate) selection: Selection,
+    pub(crate) since: Instant,
+}
+
+impl Load for Queued {
+    fn len(&self) -> usize {
+        self.selection.len()
+    }
+
+    fn source(&self, i: usize) -> u64 {
+        Load::source(&self.selection, i)
+    }
+
+    fn weight(&self, i: usize) -> usize {
+        Load::weight(&self.selection, i)
+    }
+
+    fn bytes(&self) -> usize {
+        Load::bytes(&self.selection)
+    }
+
+    fn held(&self) -> usize {
+        Load::held(&self.selection)
+    }
+
+    fn retain(&mut self, keep: &mut dyn FnMut(usize) -> bool) {
+        Load::retain(&mut self.selection, keep);
+    }
+
+    fn copy_out(&self, kept: &[usize]) -> Self {
+        Self { selection: self.selection.copy_out(kept), since: self.since }
+    }
+}
+
+/// What a drain asks of dopplers: these kinds of these sources, or of all when none is named.
+pub(crate) fn request(name: &str, sources: &[String], kinds: Kinds) -> v2::EgressBatchRequest {
+    let any = [String::new()];
+    let sources = if sources.is_empty() { &any } else { sources };
+    let selectors = sources.iter().flat_map(|source_id| {
+        kinds.iter().filter_map(selector).map(|message| v2::Selector { source_id: source_id.clone(), message: Some(message) })
+    });
+    v2::EgressBatchRequest {
+        shard_id: format!("hydrant-drain-{name}"),
+        selectors: selectors.collect(),
+        use_preferred_tags: true,
+        ..v2::EgressBatchRequest::default()
+    }
+}
+
+fn selector(kind: Kind) -> Option<v2::selector::Message> {
+    use v2::selector::Message;
+    Some(match kind {
+        Kind::Log => Message::Log(v2::LogSelector {}),
+        Kind::Counter => Message::Counter(v2::CounterSelector::default()),
+        Kind::Gauge => Message::Gauge(v2::GaugeSelector::default()),
+        Kind::Timer => Message::Timer(v2::TimerSelector {}),
+        Kind::Event => Message::Event(v2::EventSelector {}),
+        Kind::None => return None,
+    })
+}
+
+/// The channels to dopplers, one each, shared by all drains.
+#[derive(Debug)]
+pub(crate) struct Channels {
+    options: ChannelOptions,
+    /// Guards the channels by address; they connect when used.
+    open: Mutex<HashMap<Address, Channel>>,
+}
+
+impl Channels {
+    pub(crate) fn new(options: ChannelOptions) -> Self {
+        Self { options, open: Mutex::default() }
+    }
+
+    fn to(&self, address: &Address) -> Channel {
+        let mut open = self.open.lock();
+        open.entry(address.clone()).or_insert_with(|| transport::channel(address, &self.options)).clone()
+    }
+}
+
+/// One drain's subscription.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) drain: String,
+    pub(crate) request: v2::EgressBatchRequest,
+    pub(crate) ring: Writer<Queued>,
+    pub(crate) losses: Arc<Losses>,
+    pub(crate) metrics: DrainMetrics,
+}
+
+impl Subscription {
+    /// Follows the set of dopplers until `stop`, then closes the ring.
+    pub(crate) async fn run(self, mut dopplers: Dopplers, channels: Arc<Channels>, stop: CancellationToken) {
+        let subscription = Arc::new(self);
+        let streams = TaskTracker::new();
+        let mut followed: HashMap<Address, CancellationToken> = HashMap::new();
+        let mut now = dopplers.current();
+        loop {
+            followed.retain(|address, stop| {
+                let stays = now.contains(address);
+                if !stays {
+                    stop.cancel();
+                }
+                stays
+            });
+            for address in now.iter() {
+                if !followed.contains_key(address) {
+                    let stop = stop.child_token();
+                    followed.insert(address.clone(), stop.clone());
+                    let channel = channels.to(address);
+                    let subscription = Arc::clone(&subscription);
+                    let address = address.clone();
+                    streams.spawn(async move {
+                        stop.run_until_cancelled(subscription.follow(&address, channel)).await;
+                    });
+                }
+            }
+            match stop.run_until_cancelled(dopplers.changed()).await {
+                Some(changed) => now = changed,
+                None => break,
+            }
+        }
+        streams.close();
+        streams.wait().await;
+        subscription.ring.close();
+    }
+
+    /// Keeps a stream open to one doppler.
+    async fn follow(&self, address: &Address, channel: Channel) {
+        static LOST: Throttle = Throttle::every(Duration::from_secs(10));
+        let mut client = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let mut backoff = Backoff::new(Backoff::random_seed());
+        loop {
+            let mut received = false;
+            let ended = self.stream(&mut client, &mut received).await;
+            if received {
+                backoff.reset();
+            }
+            let error = ended.err();
+            match (LOST.pass(), &error) {
+                (Some(suppressed), Some(error)) => {
+                    warn!(drain = %self.drain, doppler = %address, %error, suppressed, "Subscription lost, retrying");
+                }
+                (Some(suppressed), None) => {
+                    info!(drain = %self.drain, doppler = %address, suppressed, "Subscription ended by the doppler, retrying");
+                }
+                (None, _) => debug!(drain = %self.drain, doppler = %address, ?error, "Subscription lost, retrying"),
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    async fn stream(&self, client: &mut EgressClient<Channel>, received: &mut bool) -> Result<(), Status> {
+        let mut batches = client.batched_receiver(self.request.clone()).await?.into_inner();
+        while let Some(message) = batches.message().await? {
+            *received = true;
+            self.take(message.0);
+        }
+        Ok(())
+    }
+
+    /// Indexes one message and puts it into the ring.
+    fn take(&self, message: bytes::Bytes) {
+        let (batch, refused) = Batch::index(message);
+        self.metrics.received(batch.len() as u64 + refused.total());
+        for (reason, count) in refused.by_reason() {
+            self.metrics.dropped(reason, count);
+        }
+        if batch.is_empty() {
+            return;
+        }
+        let mut evicted: Vec<(Batch, Entry)> = Vec::new();
+        let load = Queued { selection: batch.into(), since: Instant::now() };
+        let pushed = self.ring.push(load, |load, i| {
+            evicted.push((load.selection.batch().clone(), *load.selection.entry(i)));
+        });
+        if let Err(closed) = pushed {
+            // The drain is gone: it has been told to stop, and the time it had is over.
+            self.metrics.dropped(Reason::ShutdownDeadline, closed.0.len() as u64);
+        }
+        if evicted.is_empty() {
+            return;
+        }
+        self.metrics.dropped(Reason::QueueFull, evicted.len() as u64);
+        for (batch, entry) in &evicted {
+            if !(entry.kind == Kind::Log && notice::is_notice_envelope(batch.envelope(entry))) {
+                self.losses.record(&String::from_utf8_lossy(batch.source_id(entry)), Reason::QueueFull, 1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_names_each_kind_of_each_source() {
+        let request = request("papertrail", &["a".to_owned(), "b".to_owned()], Kinds::LOGS_AND_EVENTS);
+        assert_eq!(request.shard_id, "hydrant-drain-papertrail");
+        let named: Vec<_> = request.selectors.iter().map(|selector| selector.source_id.as_str()).collect();
+        assert_eq!(named, ["a", "a", "b", "b"]);
+        assert!(matches!(request.selectors[1].message, Some(v2::selector::Message::Event(_))));
+    }
+
+    #[test]
+    fn without_sources_everything_of_the_kinds_is_asked_for() {
+        let request = request("all", &[], Kinds::ALL);
+        assert_eq!(request.selectors.len(), 5);
+        assert!(request.selectors.iter().all(|selector| selector.source_id.is_empty() && selector.message.is_some()));
+    }
+}

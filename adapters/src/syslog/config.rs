@@ -1,0 +1,332 @@
+//! What a drain URL says: where to, which envelopes, with or without tags (contract: syslog drains §2, §4).
+//!
+//! A text enters, a [`DrainUrl`] leaves, or an error that names the part that is wrong and what would be right. Pure. User name,
+//! password and query never leave again: whatever is shown is [`DrainUrl::anonymised`].
+
+use std::fmt;
+
+use percent_encoding::percent_decode_str;
+use proto::raw::Kind;
+use transport::{Address, AddressError};
+
+/// The longest drain URL, in bytes.
+pub const MAX_URL: usize = 2048;
+
+/// A drain URL that was understood.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DrainUrl {
+    /// How lines travel.
+    pub scheme: Scheme,
+    /// Where to.
+    pub address: Address,
+    /// What to send.
+    pub options: Options,
+    path: String,
+    user_info: Option<Secret>,
+    remarks: Vec<String>,
+}
+
+/// How lines travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Over TCP, each with its length before it (RFC 6587 octet counting).
+    Syslog,
+}
+
+/// Which envelopes a drain sends, and what of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// The kinds of envelope.
+    pub kinds: Kinds,
+    /// What the URL says about tags: `Some(false)` leaves them out, `None` leaves it to the drain's default.
+    pub metadata: Option<bool>,
+    /// The types of log.
+    pub log_types: LogTypes,
+}
+
+/// A set of kinds of envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+/// Which logs pass, by the part of their `source_type` tag before the first `/`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTypes {
+    /// All.
+    All,
+    /// Only those of these types: none of another type, none without a type.
+    Only(Vec<&'static str>),
+    /// Those of other types, and those without a type.
+    Except(Vec<&'static str>),
+}
+
+/// Text that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+/// Why a text is no drain URL. No variant shows user name, password or query.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainUrlError {
+    /// Longer than [`MAX_URL`].
+    #[error("the drain URL has {0} bytes; at most {MAX_URL} are allowed")]
+    TooLong(usize),
+    /// No `://`.
+    #[error("the drain URL has no scheme; write syslog://host:port")]
+    NoScheme,
+    /// A scheme that drains do not speak.
+    #[error("the drain URL's scheme is \"{0}\"; write syslog://host:port")]
+    Scheme(String),
+    /// Host without port.
+    #[error("the drain URL has no port, and syslog over TCP has no default one; write syslog://{0}:514")]
+    NoPort(String),
+    /// Host and port cannot be read.
+    #[error("the drain URL's host and port: {0}")]
+    Address(#[source] AddressError),
+    /// Both lists of log types at once.
+    #[error("the drain URL has include-log-types and exclude-log-types; keep one of them")]
+    BothLogTypes,
+    /// A list of log types that names none.
+    #[error("the drain URL's {0} names no known type; the types are {known}", known = LOG_TYPES.join(", "))]
+    NoLogType(&'static str),
+}
+
+/// The log types that a list may name.
+pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
+
+impl DrainUrl {
+    /// Reads a drain URL.
+    ///
+    /// # Errors
+    /// [`DrainUrlError`]. Options with values that are not in the table mean the default, as in the table; see
+    /// [`DrainUrl::remarks`].
+    pub fn parse(text: &str) -> Result<Self, DrainUrlError> {
+        if text.len() > MAX_URL {
+            return Err(DrainUrlError::TooLong(text.len()));
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(DrainUrlError::NoScheme)?;
+        let scheme = match scheme {
+            "syslog" => Scheme::Syslog,
+            other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
+        };
+        let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (user_info, host) = match authority.rsplit_once('@') {
+            Some((user_info, host)) => (Some(Secret(user_info.to_owned())), host),
+            None => (None, authority),
+        };
+        let address = host.parse().map_err(|error| match error {
+            AddressError::NoPort(host) => DrainUrlError::NoPort(host),
+            error => DrainUrlError::Address(error),
+        })?;
+        let mut remarks = Vec::new();
+        let options = Options::parse(&Query::new(query), &mut remarks)?;
+        Ok(Self { scheme, address, options, path: path.to_owned(), user_info, remarks })
+    }
+
+    /// The URL without user name, password and query: for logs, metrics and notices.
+    pub fn anonymised(&self) -> String {
+        let scheme = match self.scheme {
+            Scheme::Syslog => "syslog",
+        };
+        format!("{scheme}://{}{}", self.address, self.path)
+    }
+
+    /// What was understood but is likely not meant, one sentence each: to be logged once.
+    pub fn remarks(&self) -> &[String] {
+        &self.remarks
+    }
+}
+
+impl fmt::Debug for DrainUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DrainUrl")
+            .field("url", &self.anonymised())
+            .field("options", &self.options)
+            .field("user_info", &self.user_info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for DrainUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.anonymised())
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<REDACTED>")
+    }
+}
+
+impl std::str::FromStr for DrainUrl {
+    type Err = DrainUrlError;
+
+    fn from_str(text: &str) -> Result<Self, DrainUrlError> {
+        Self::parse(text)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for DrainUrl {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Writes the anonymised form: a configuration that is dumped shows no secret.
+impl serde::Serialize for DrainUrl {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { kinds: Kinds::LOGS_AND_EVENTS, metadata: None, log_types: LogTypes::All }
+    }
+}
+
+impl Options {
+    fn parse(query: &Query, remarks: &mut Vec<String>) -> Result<Self, DrainUrlError> {
+        Ok(Self {
+            kinds: kinds(query, remarks),
+            metadata: metadata(query, remarks),
+            log_types: log_types(query, remarks)?,
+        })
+    }
+}
+
+/// `include-metrics-deprecated` wins over `drain-data`, which wins over `drain-type`. A value that is not in the table has no effect.
+fn kinds(query: &Query, remarks: &mut Vec<String>) -> Kinds {
+    let mut unknown = |key: &str, values: &str| {
+        remarks.push(format!("{key} has a value that is none of {values}; it has no effect"));
+    };
+    let mut kinds = match query.get("drain-type") {
+        "logs" => Kinds::LOGS,
+        "metrics" => Kinds::METRICS,
+        "all" => Kinds::LOGS.and(Kinds::METRICS),
+        "" => Kinds::LOGS_AND_EVENTS,
+        _ => {
+            unknown("drain-type", "logs, metrics, all");
+            Kinds::LOGS_AND_EVENTS
+        }
+    };
+    kinds = match query.get("drain-data") {
+        "logs" => Kinds::LOGS_AND_EVENTS,
+        "metrics" => Kinds::METRICS,
+        "traces" => Kinds::TIMERS,
+        "all" => Kinds::ALL,
+        "" => kinds,
+        _ => {
+            unknown("drain-data", "logs, metrics, traces, all");
+            kinds
+        }
+    };
+    if query.get("include-metrics-deprecated").is_empty() { kinds } else { Kinds::ALL }
+}
+
+/// `disable-metadata`, or `omit-metadata` where that is empty.
+fn metadata(query: &Query, remarks: &mut Vec<String>) -> Option<bool> {
+    let (key, value) = match (query.get("disable-metadata"), query.get("omit-metadata")) {
+        ("", value) => ("omit-metadata", value),
+        (value, _) => ("disable-metadata", value),
+    };
+    match value {
+        "true" => Some(false),
+        "false" => Some(true),
+        "" => None,
+        _ => {
+            remarks.push(format!("{key} is neither true nor false; it has no effect"));
+            None
+        }
+    }
+}
+
+fn log_types(query: &Query, remarks: &mut Vec<String>) -> Result<LogTypes, DrainUrlError> {
+    let mut list = |key: &'static str| -> Result<Option<Vec<&'static str>>, DrainUrlError> {
+        let value = query.get(key);
+        if value.is_empty() {
+            return Ok(None);
+        }
+        let mut types = Vec::new();
+        for name in value.split(',').map(str::trim) {
+            match LOG_TYPES.iter().find(|known| known.eq_ignore_ascii_case(name)) {
+                Some(known) => types.push(*known),
+                None => remarks.push(format!("{key} names an unknown type, which has no effect; the types are {}", LOG_TYPES.join(", "))),
+            }
+        }
+        if types.is_empty() { Err(DrainUrlError::NoLogType(key)) } else { Ok(Some(types)) }
+    };
+    match (list("include-log-types")?, list("exclude-log-types")?) {
+        (Some(_), Some(_)) => Err(DrainUrlError::BothLogTypes),
+        (Some(types), None) => Ok(LogTypes::Only(types)),
+        (None, Some(types)) => Ok(LogTypes::Except(types)),
+        (None, None) => Ok(LogTypes::All),
+    }
+}
+
+impl LogTypes {
+    /// True when a log with this `source_type` tag passes.
+    pub fn admits(&self, source_type: Option<&str>) -> bool {
+        let known = |types: &[&'static str]| {
+            let name = source_type.and_then(|value| value.split('/').next()).unwrap_or_default();
+            types.iter().any(|known| known.eq_ignore_ascii_case(name))
+        };
+        match self {
+            Self::All => true,
+            Self::Only(types) => known(types),
+            Self::Except(types) => !known(types),
+        }
+    }
+}
+
+impl Kinds {
+    /// Logs alone.
+    pub const LOGS: Self = Self(Kind::Log.bit());
+    /// Logs and events: what a URL without options gets.
+    pub const LOGS_AND_EVENTS: Self = Self(Kind::Log.bit() | Kind::Event.bit());
+    /// Counters and gauges.
+    pub const METRICS: Self = Self(Kind::Counter.bit() | Kind::Gauge.bit());
+    /// Timers.
+    pub const TIMERS: Self = Self(Kind::Timer.bit());
+    /// Everything.
+    pub const ALL: Self = Self(Self::LOGS_AND_EVENTS.0 | Self::METRICS.0 | Self::TIMERS.0);
+
+    /// The union of both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// True when `kind` is in the set.
+    pub const fn contains(self, kind: Kind) -> bool {
+        self.0 & kind.bit() != 0
+    }
+
+    /// The kinds in the set.
+    pub fn iter(self) -> impl Iterator<Item = Kind> {
+        Kind::ALL.into_iter().filter(move |kind| self.contains(*kind))
+    }
+}
+
+/// The parameters of a URL, decoded. The first of a name counts; names and values are case-sensitive.
+struct Query(Vec<(String, String)>);
+
+impl Query {
+    fn new(text: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pair = |text: &str| {
+            let (key, value) = text.split_once('=').unwrap_or((text, ""));
+            (decode(key), decode(value))
+        };
+        Self(text.split('&').filter(|part| !part.is_empty()).map(pair).collect())
+    }
+
+    fn get(&self, key: &str) -> &str {
+        self.0.iter().find(|(name, _)| name == key).map_or("", |(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+use super::*;
+
+fn options(query: &str) -> Options {
+    DrainUrl::parse(&format!("syslog://drain:514?{query}")).unwrap().options
+}
+
+fn error(text: &str) -> String {
+    DrainUrl::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn kinds_follow_the_table() {
+    let both = Kinds::LOGS.and(Kinds::METRICS);
+    for (query, kinds) in [
+        ("", Kinds::LOGS_AND_EVENTS),
+        ("drain-type=logs", Kinds::LOGS),
+        ("drain-type=metrics", Kinds::METRICS),
+        ("drain-type=all", both),
+        ("drain-type=LOGS", Kinds::LOGS_AND_EVENTS),
+        ("drain-data=logs", Kinds::LOGS_AND_EVENTS),
+        ("drain-data=metrics", Kinds::METRICS),
+        ("drain-data=traces", Kinds::TIMERS),
+        ("drain-data=all", Kinds::ALL),
+        ("drain-data=", Kinds::LOGS_AND_EVENTS),
+        ("Drain-Data=all", Kinds::LOGS_AND_EVENTS),
+        ("drain-data=logs,metrics", Kinds::LOGS_AND_EVENTS),
+        ("drain-type=all&drain-data=metrics", Kinds::METRICS),
+        ("drain-data=metrics&drain-type=all", Kinds::METRICS),
+        ("drain-data=traces&drain-data=all", Kinds::TIMERS),
+        ("include-metrics-deprecated=false&drain-data=logs", Kinds::ALL),
+        ("include-metrics-deprecated=", Kinds::LOGS_AND_EVENTS),
+        ("drain%2Ddata=%61ll", Kinds::ALL),
+    ] {
+        assert_eq!(options(query).kinds, kinds, "{query}");
+    }
+}
+
+#[test]
+fn metadata_is_said_by_the_first_option_that_is_not_empty() {
+    for (query, metadata) in [
+        ("", None),
+        ("disable-metadata=true", Some(false)),
+        ("disable-metadata=false", Some(true)),
+        ("disable-metadata=TRUE", None),
+        ("omit-metadata=true", Some(false)),
+        ("disable-metadata=false&omit-metadata=true", Some(true)),
+        ("omit-metadata=false&disable-metadata=true", Some(false)),
+        ("disable-metadata=&omit-metadata=true", Some(false)),
+        ("disable-metadata=1&omit-metadata=true", None),
+    ] {
+        assert_eq!(options(query).metadata, metadata, "{query}");
+    }
+}
+
+#[test]
+fn log_types_compare_what_stands_before_the_first_slash() {
+    let only = options("include-log-types=app,%20rtr").log_types;
+    for (source_type, passes) in
+        [(Some("APP/PROC/WEB"), true), (Some("app"), true), (Some("RTR"), true), (Some("STG"), false), (Some("X"), false), (None, false)]
+    {
+        assert_eq!(only.admits(source_type), passes, "{source_type:?}");
+    }
+    let except = options("exclude-log-types=STG").log_types;
+    for (source_type, passes) in [(Some("STG/1"), false), (Some("APP"), true), (Some("X"), true), (None, true)] {
+        assert_eq!(except.admits(source_type), passes, "{source_type:?}");
+    }
+}
+
+#[test]
+fn values_without_effect_are_remarked_on() {
+    let remarks = |query: &str| DrainUrl::parse(&format!("syslog://drain:514?{query}")).unwrap().remarks().to_vec();
+    assert!(remarks("drain-data=all&omit-metadata=true&include-log-types=APP&token=x").is_empty());
+    assert_eq!(remarks("drain-data=log"), ["drain-data has a value that is none of logs, metrics, traces, all; it has no effect"]);
+    assert!(remarks("drain-type=ALL")[0].starts_with("drain-type has"));
+    assert!(remarks("disable-metadata=yes")[0].starts_with("disable-metadata is neither true nor false"));
+    assert!(remarks("include-log-types=APP,WEB")[0].contains("the types are API, STG"));
+}
+
+#[test]
+fn each_mistake_says_what_is_right() {
+    assert_eq!(error("drain:514"), "the drain URL has no scheme; write syslog://host:port");
+    assert_eq!(error("http://drain:514"), "the drain URL's scheme is \"http\"; write syslog://host:port");
+    assert_eq!(
+        error("syslog://drain"),
+        "the drain URL has no port, and syslog over TCP has no default one; write syslog://drain:514"
+    );
+    assert!(error("syslog://drain:none").contains("from 1 to 65535"));
+    assert!(error("syslog://:514").contains("no usable host"));
+    assert!(error(&format!("syslog://drain:514/{}", "p".repeat(2048))).contains("at most 2048"));
+    assert!(error("syslog://d:1?include-log-types=APP&exclude-log-types=RTR").contains("keep one of them"));
+    assert!(error("syslog://d:1?include-log-types=WEB").contains("include-log-types names no known type; the types are API"));
+}
+
+#[test]
+fn secrets_are_never_shown() {
+    let text = "syslog://user:canary@drain:514/in/canary-free?token=canary&drain-data=all#canary";
+    let url = DrainUrl::parse(text).unwrap();
+    assert_eq!(url.anonymised(), "syslog://drain:514/in/canary-free");
+    assert_eq!(url.to_string(), url.anonymised());
+    for shown in [format!("{url:?}"), format!("{url:#?}")] {
+        assert!(!shown.contains("canary@") && !shown.contains("token") && !shown.contains("user:"), "{shown}");
+    }
+    for bad in ["syslog://user:canary@drain", "syslog://canary@:1", "syslog://a@b:x?token=canary", "syslog://canary@d:1?include-log-types=canary"] {
+        assert!(!error(bad).contains("canary"), "{}", error(bad));
+    }
+}

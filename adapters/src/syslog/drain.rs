@@ -1,0 +1,437 @@
+//! The loop of one syslog drain: its ring to its encoder to its connection.
+//!
+//! Envelopes enter from the ring, a few hundred at a time; lines leave on one connection, opened when there is something to say. While
+//! the destination is away the ring fills and evicts; nothing else is held up. Every envelope taken from the ring is delivered,
+//! filtered, dropped for a reason, or uncertain, and counted as that. It never waits longer than the stop allows.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use diode::fair::Reader;
+use prost::Message;
+use proto::reason::Reason;
+use proto::v2;
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use transport::Address;
+
+use self::health::{Health, State};
+use super::client::{End, Link};
+use super::encode::{Encoder, Framing};
+use super::window::{Frame, Window};
+use crate::metrics::DrainMetrics;
+use crate::notice::{self, Losses};
+use crate::retry::Retry;
+use crate::server::Drained;
+use crate::subscribe::Queued;
+
+mod health;
+
+/// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
+const AHEAD: (usize, usize) = (512, 128 * 1024);
+/// Lines are made in pieces of memory of this size.
+const CHUNK: usize = 64 * 1024;
+/// For a receiver to acknowledge everything and close.
+const SETTLE: Duration = Duration::from_secs(1);
+/// Failures in a row after which a drain that is stopping gives up.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// One drain, ready to run.
+pub(crate) struct Drain {
+    name: String,
+    /// The destination, anonymised.
+    url: String,
+    address: Address,
+    ring: Reader<Queued>,
+    /// What was taken from the ring, and how much of it has been encoded.
+    in_hand: Option<(Queued, usize)>,
+    encoder: Encoder,
+    chunk: BytesMut,
+    window: Window,
+    link: Option<Open>,
+    retry: Retry,
+    health: Health,
+    losses: Arc<Losses>,
+    metrics: DrainMetrics,
+    stop: Stop,
+    drained: Drained,
+}
+
+/// What a [`Drain`] is made of.
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) url: String,
+    pub(crate) address: Address,
+    pub(crate) ring: Reader<Queued>,
+    pub(crate) encoder: Encoder,
+    pub(crate) resend: bool,
+    pub(crate) retry: Retry,
+    pub(crate) losses: Arc<Losses>,
+    pub(crate) metrics: DrainMetrics,
+}
+
+/// An open connection.
+struct Open {
+    link: Link,
+    /// Something was written to it.
+    used: bool,
+}
+
+/// When to end.
+struct Stop {
+    /// No more comes into the ring; deliver what is there.
+    soft: CancellationToken,
+    /// The time for that is over.
+    hard: CancellationToken,
+    /// The soft stop has been seen.
+    seen: bool,
+    /// Failures in a row since.
+    failures: u32,
+}
+
+/// Whether the loop goes on.
+#[derive(PartialEq, Eq)]
+enum Flow {
+    On,
+    End,
+}
+
+impl Drain {
+    pub(crate) fn new(parts: Parts, soft: CancellationToken, hard: CancellationToken) -> Self {
+        Self {
+            name: parts.name,
+            url: parts.url,
+            address: parts.address,
+            ring: parts.ring,
+            in_hand: None,
+            encoder: parts.encoder,
+            chunk: BytesMut::new(),
+            window: Window::new(parts.resend),
+            link: None,
+            retry: parts.retry,
+            health: Health::default(),
+            losses: parts.losses,
+            metrics: parts.metrics,
+            stop: Stop { soft, hard, seen: false, failures: 0 },
+            drained: Drained::default(),
+        }
+    }
+
+    /// Runs until the ring is closed and empty, or the hard stop.
+    pub(crate) async fn run(mut self) -> Drained {
+        loop {
+            let flow = if self.fill().await { self.deliver().await } else { self.settle_last().await };
+            if flow == Flow::End {
+                break;
+            }
+        }
+        self.count_rest();
+        self.drained
+    }
+
+    /// Waits until there is something to write. `false` when nothing will come any more.
+    async fn fill(&mut self) -> bool {
+        loop {
+            self.encode();
+            if !self.window.unsent().is_empty() {
+                return !self.stop.hard.is_cancelled();
+            }
+            let prune_at = self.window.prune_at();
+            tokio::select! {
+                biased;
+                () = self.stop.hard.cancelled() => return false,
+                end = ended(self.link.as_ref()) => self.link_ended(end).await,
+                load = self.ring.recv() => match load {
+                    Some(load) => self.in_hand = Some((load, 0)),
+                    None => return false,
+                },
+                () = sleep_until(prune_at.unwrap_or_else(Instant::now)), if prune_at.is_some() => {
+                    self.let_go(|window| window.prune(Instant::now()));
+                }
+            }
+        }
+    }
+
+    /// Makes lines of what was taken from the ring, and takes more if there is more, up to [`AHEAD`].
+    fn encode(&mut self) {
+        let now = Instant::now();
+        let mut filtered = 0;
+        while self.window.unsent().len() < AHEAD.0 && self.window.unsent_bytes() < AHEAD.1 {
+            let Some((load, next)) = &mut self.in_hand else {
+                match self.ring.try_recv() {
+                    Ok(load) => self.in_hand = Some((load, 0)),
+                    Err(_) => break,
+                }
+                continue;
+            };
+            if *next >= load.selection.len() {
+                self.in_hand = None;
+                continue;
+            }
+            let (bytes, since) = (load.selection.batch().envelope_bytes(load.selection.entry(*next)), load.since);
+            *next += 1;
+            if self.retry.expiry().is_some_and(|expiry| now.saturating_duration_since(since) > expiry) {
+                self.lose_encoded(bytes, Reason::Expired);
+                continue;
+            }
+            let Ok(envelope) = v2::Envelope::decode(bytes) else {
+                self.metrics.dropped(Reason::DecodeError, 1);
+                continue;
+            };
+            if self.chunk.capacity() - self.chunk.len() < CHUNK / 8 {
+                self.chunk.reserve(CHUNK);
+            }
+            match self.encoder.encode(&envelope, Framing::OctetCount, &mut self.chunk) {
+                Ok(0) => filtered += 1,
+                Ok(_) => {
+                    let is_notice = notice::is_notice(envelope.payload());
+                    let lines = self.chunk.split().freeze();
+                    self.window.push(Frame::new(lines, envelope.source_id, is_notice, since));
+                }
+                Err(error) => {
+                    debug!(drain = %self.name, %error, "Envelope has no form as a syslog line");
+                    let is_notice = notice::is_notice(envelope.payload());
+                    self.lose(&envelope.source_id, is_notice, Reason::ConvertError);
+                }
+            }
+        }
+        if filtered > 0 {
+            self.metrics.filtered(filtered);
+        }
+    }
+
+    /// One step towards the destination: connects, or writes one burst.
+    async fn deliver(&mut self) -> Flow {
+        let Some(open) = &mut self.link else { return self.connect().await };
+        if let Err(end) = open.link.check() {
+            return self.link_lost(end).await;
+        }
+        let (burst, mut written) = (self.window.burst(), 0);
+        open.used = true;
+        let outcome = tokio::select! {
+            outcome = open.link.write(self.window.unsent(), burst, &mut written) => outcome,
+            () = self.stop.hard.cancelled() => Err(io::Error::new(io::ErrorKind::TimedOut, "the stop did not wait longer")),
+        };
+        self.wrote(written);
+        if let Err(error) = outcome {
+            return self.link_lost(End::Broken(error)).await;
+        }
+        if self.window.is_careful() {
+            let pause = self.link.as_ref().map_or(Duration::ZERO, |open| open.link.pause());
+            tokio::select! {
+                end = ended(self.link.as_ref()) => return self.link_lost(end).await,
+                () = sleep(pause) => self.let_go(Window::quiet),
+                () = self.stop.hard.cancelled() => return Flow::End,
+            }
+        }
+        self.succeeded();
+        Flow::On
+    }
+
+    async fn connect(&mut self) -> Flow {
+        let opened = tokio::select! {
+            opened = Link::open(&self.address) => opened,
+            () = self.stop.hard.cancelled() => return Flow::End,
+        };
+        match opened {
+            Ok(link) => {
+                debug!(drain = %self.name, url = %self.url, "Drain connected");
+                self.metrics.connected();
+                self.link = Some(Open { link, used: false });
+                Flow::On
+            }
+            Err(error) => self.failed(&error).await,
+        }
+    }
+
+    /// The connection ended while lines wait: decides whether that was a failure.
+    async fn link_lost(&mut self, end: End) -> Flow {
+        let in_order = matches!(end, End::Closed) && self.link.as_ref().is_some_and(|open| open.used);
+        let before = self.window.unsent().len();
+        let text = match &end {
+            End::Closed => "the destination closed the connection".to_owned(),
+            End::Broken(error) => error.to_string(),
+        };
+        self.link_ended(end).await;
+        if in_order && self.window.unsent().len() == before {
+            // It took what it was sent, and closed. The next line goes through a new connection, at once.
+            self.succeeded();
+            return Flow::On;
+        }
+        self.failed(&io::Error::other(text)).await
+    }
+
+    /// The connection ended: what was written to it is confirmed, or comes back.
+    async fn link_ended(&mut self, end: End) {
+        let Some(open) = self.link.take() else { return };
+        let end = match end {
+            End::Closed => open.link.settle(SETTLE).await,
+            broken => broken,
+        };
+        debug!(drain = %self.name, ?end, "Connection ended");
+        match end {
+            End::Closed => self.let_go(Window::closed),
+            End::Broken(_) => self.link_broke(),
+        }
+    }
+
+    /// The connection broke: what it had not certainly delivered comes back.
+    fn link_broke(&mut self) {
+        let before = self.window.unconfirmed();
+        let reset = self.window.reset();
+        self.metrics.unconfirmed(before, self.window.unconfirmed());
+        self.metrics.requeued(reset.requeued);
+        self.metrics.uncertain(reset.uncertain);
+    }
+
+    /// An attempt failed: waits as the schedule says, then gives up what it says.
+    async fn failed(&mut self, error: &io::Error) -> Flow {
+        if let Some(state) = self.health.failed(Instant::now()) {
+            self.metrics.state(state as u8);
+            if state == State::Failing {
+                tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver");
+            } else {
+                warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying");
+            }
+        }
+        let next = self.retry.failed();
+        if self.stop.soft.is_cancelled() {
+            self.stop.failures += 1;
+            if self.stop.failures >= LAST_ATTEMPTS {
+                return Flow::End;
+            }
+        }
+        tokio::select! {
+            () = sleep(next.wait) => {
+                if next.give_up && let Some(frame) = self.window.pop() {
+                    self.lose_frame(&frame, Reason::RetryExhausted);
+                }
+            }
+            () = self.stop.soft.cancelled(), if !self.stop.seen => {
+                self.stop.seen = true;
+                self.retry.succeeded();
+            }
+            () = self.stop.hard.cancelled() => return Flow::End,
+        }
+        if let Some(expiry) = self.retry.expiry()
+            && let Some(oldest) = Instant::now().checked_sub(expiry)
+        {
+            while let Some(frame) = self.window.pop_older(oldest) {
+                self.lose_frame(&frame, Reason::Expired);
+            }
+        }
+        Flow::On
+    }
+
+    fn succeeded(&mut self) {
+        self.retry.succeeded();
+        self.stop.failures = 0;
+        if let Some(state) = self.health.succeeded() {
+            self.metrics.state(state as u8);
+            info!(drain = %self.name, url = %self.url, "Drain delivers again");
+        }
+    }
+
+    fn wrote(&mut self, count: usize) {
+        let before = self.window.unconfirmed();
+        let (first, confirmed) = self.window.wrote(count, Instant::now());
+        self.metrics.unconfirmed(before, self.window.unconfirmed());
+        self.metrics.sent(count as u64);
+        self.metrics.delivered(first);
+        self.metrics.confirmed(confirmed);
+        if self.stop.soft.is_cancelled() {
+            self.drained.flushed += first;
+        }
+    }
+
+    fn let_go(&mut self, what: impl FnOnce(&mut Window) -> u64) {
+        let before = self.window.unconfirmed();
+        let confirmed = what(&mut self.window);
+        self.metrics.unconfirmed(before, self.window.unconfirmed());
+        self.metrics.confirmed(confirmed);
+    }
+
+    /// Everything is written, or time is up: closes the connection. Lines that come back are delivered first.
+    async fn settle_last(&mut self) -> Flow {
+        let Some(open) = self.link.take() else { return Flow::End };
+        let within = if self.stop.hard.is_cancelled() { Duration::ZERO } else { SETTLE };
+        match open.link.settle(within).await {
+            End::Closed => self.let_go(Window::closed),
+            // It need not close because we do. Most likely it has it all.
+            End::Broken(error) if error.kind() == io::ErrorKind::TimedOut => {}
+            End::Broken(error) => {
+                self.link_broke();
+                if !self.window.unsent().is_empty() {
+                    return self.failed(&error).await;
+                }
+            }
+        }
+        Flow::End
+    }
+
+    /// Counts what will not be delivered.
+    fn count_rest(&mut self) {
+        self.ring.close();
+        let written = self.window.unconfirmed();
+        self.metrics.unconfirmed(written, 0);
+        self.metrics.uncertain(written as u64);
+        while let Some(frame) = self.window.pop() {
+            self.lose_frame(&frame, Reason::ShutdownDeadline);
+        }
+        loop {
+            if let Some((load, next)) = self.in_hand.take() {
+                for i in next..load.selection.len() {
+                    let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
+                    self.lose_encoded(bytes, Reason::ShutdownDeadline);
+                }
+            }
+            match self.ring.try_recv() {
+                Ok(load) => self.in_hand = Some((load, 0)),
+                Err(_) => break,
+            }
+        }
+        if self.drained.dropped > 0 {
+            tracing::error!(drain = %self.name, url = %self.url, dropped = self.drained.dropped, "Drain stopped before it was empty");
+        }
+    }
+
+    /// Drops lines that were never written, or counts written ones as uncertain.
+    fn lose_frame(&mut self, frame: &Frame, reason: Reason) {
+        if frame.was_written() {
+            self.metrics.uncertain(1);
+        } else {
+            self.lose(&frame.source_id, frame.is_notice, reason);
+        }
+    }
+
+    fn lose_encoded(&mut self, bytes: Bytes, reason: Reason) {
+        match v2::Envelope::decode(bytes) {
+            Ok(envelope) => self.lose(&envelope.source_id, notice::is_notice(envelope.payload()), reason),
+            Err(_) => self.lose("", true, reason),
+        }
+    }
+
+    fn lose(&mut self, source_id: &str, is_notice: bool, reason: Reason) {
+        self.metrics.dropped(reason, 1);
+        if reason == Reason::ShutdownDeadline {
+            self.drained.dropped += 1;
+        }
+        if !is_notice {
+            self.losses.record(source_id, reason, 1);
+        }
+    }
+}
+
+/// The end of the connection, if there is one; else never.
+///
+/// # Cancel safety
+/// As [`Link::ended`].
+async fn ended(open: Option<&Open>) -> End {
+    match open {
+        Some(open) => open.link.ended().await,
+        None => std::future::pending().await,
+    }
+}

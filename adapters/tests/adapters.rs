@@ -1,0 +1,12 @@
+//! Drains over real sockets: a fake doppler on one side, receivers of every temper on the other.
+
+#[path = "adapters/faults.rs"]
+mod faults;
+#[path = "adapters/golden.rs"]
+mod golden;
+#[path = "adapters/healthy.rs"]
+mod healthy;
+#[path = "adapters/rsyslog.rs"]
+mod rsyslog;
+#[path = "adapters/support.rs"]
+mod support;

@@ -1,0 +1,155 @@
+//! What an agent can be told.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use telemetry::AdminConfig;
+use transport::{DopplerSet, GrpcLimits, TlsFiles, duration_text};
+
+/// The port that `/metrics`, `/live` and `/ready` are on unless configured otherwise.
+pub(crate) const ADMIN_PORT: u16 = 14824;
+
+/// The `[agent]` table. The default runs on loopback and sends to a doppler on loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where producers send envelopes.
+    pub grpc: GrpcConfig,
+    /// Where programs send statsd metrics.
+    pub statsd: StatsdConfig,
+    /// What every envelope gets.
+    pub tags: TagsConfig,
+    /// The dopplers to send to; `[[dopplers]]` entries. One at 127.0.0.1:8082.
+    pub dopplers: Vec<DopplerSet>,
+    /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
+    pub doppler_tls: Option<TlsFiles>,
+    /// The ring, and the batches that leave it.
+    pub egress: EgressConfig,
+    /// How long a stop may take to deliver what is in the ring; `"25s"`. What is left then is counted as `shutdown_deadline`.
+    #[serde(with = "duration_text")]
+    pub flush_timeout: Duration,
+    /// `/metrics`, `/live` and `/ready`.
+    pub admin: AdminConfig<ADMIN_PORT>,
+}
+
+/// The `[agent.grpc]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where to listen; 127.0.0.1:3458. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// The certificate to show, which must name `metron`, and the authorities that producers must come from. Absent: plain text.
+    pub tls: Option<TlsFiles>,
+    /// HTTP/2 limits.
+    pub limits: GrpcLimits,
+}
+
+/// The `[agent.statsd]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StatsdConfig {
+    /// Whether to listen; true.
+    pub enabled: bool,
+    /// Where to listen, over UDP; 127.0.0.1:8125. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Bytes that the kernel is asked to hold for the socket; 4 MiB. It may grant less, and says so in the log.
+    pub receive_buffer_bytes: NonZeroUsize,
+    /// Counters and gauges remembered between datagrams; 10 000. Past that the one longest unused is forgotten.
+    pub max_series: NonZeroUsize,
+}
+
+/// The `[agent.tags]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TagsConfig {
+    /// Tags added to every envelope that does not have them, such as `{ deployment = "cf", job = "router" }`. None.
+    pub set: BTreeMap<String, String>,
+    /// Whether `set` also replaces what a sender wrote; false, as the original has it.
+    pub force: bool,
+}
+
+/// The `[agent.egress]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressConfig {
+    /// Envelopes that may wait for a doppler; 200 000. Past that the source with most of them loses its oldest.
+    pub ring_envelopes: NonZeroUsize,
+    /// Bytes that may wait for a doppler; 64 MiB.
+    pub ring_bytes: NonZeroUsize,
+    /// Envelopes in one message; 1 000.
+    pub batch_envelopes: NonZeroUsize,
+    /// Bytes in one message; 1 MiB. A larger envelope goes alone.
+    pub batch_bytes: NonZeroUsize,
+    /// Bytes sent to a doppler and not yet acknowledged; 4 MiB. What is acknowledged late is kept to be sent again.
+    pub window_bytes: NonZeroUsize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let doppler = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
+        Self {
+            grpc: GrpcConfig::default(),
+            statsd: StatsdConfig::default(),
+            tags: TagsConfig::default(),
+            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            doppler_tls: None,
+            egress: EgressConfig::default(),
+            flush_timeout: Duration::from_secs(25),
+            admin: AdminConfig::default(),
+        }
+    }
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 3458).into(), tls: None, limits: GrpcLimits::default() }
+    }
+}
+
+impl Default for StatsdConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            listen: (Ipv4Addr::LOCALHOST, 8125).into(),
+            receive_buffer_bytes: some(4 * 1024 * 1024),
+            max_series: some(10_000),
+        }
+    }
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        Self {
+            ring_envelopes: some(200_000),
+            ring_bytes: some(64 * 1024 * 1024),
+            batch_envelopes: some(1_000),
+            batch_bytes: some(1024 * 1024),
+            window_bytes: some(4 * 1024 * 1024),
+        }
+    }
+}
+
+const fn some(value: usize) -> NonZeroUsize {
+    match NonZeroUsize::new(value) {
+        Some(value) => value,
+        None => NonZeroUsize::MIN,
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Config {
+    /// The defaults on any free ports, sending to `doppler`.
+    pub fn for_test(doppler: SocketAddr) -> Self {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        Self {
+            grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
+            statsd: StatsdConfig { listen: any, ..StatsdConfig::default() },
+            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            admin: AdminConfig::any_port(),
+            ..Self::default()
+        }
+    }
+}

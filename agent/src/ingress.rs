@@ -1,0 +1,104 @@
+//! Sources end here: every front puts its envelopes to the same [`Intake`].
+
+mod grpc;
+pub(crate) mod statsd;
+
+use std::sync::Arc;
+
+use diode::fair;
+use proto::raw::{Batch, Limits, Refused, Selection};
+use proto::reason::Reason;
+
+pub(crate) use grpc::IngressService;
+
+use crate::metrics::Metrics;
+use crate::parcel::{Parcel, Ticket};
+use crate::tag::Tagger;
+
+/// The way into the agent's ring. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Intake {
+    tagger: Arc<Tagger>,
+    ring: fair::Writer<Parcel>,
+    pub(crate) metrics: Metrics,
+}
+
+impl std::fmt::Debug for Intake {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Intake").field("ring", &self.ring.counters()).finish_non_exhaustive()
+    }
+}
+
+impl Intake {
+    pub(crate) fn new(tagger: Tagger, ring: fair::Writer<Parcel>, metrics: Metrics) -> Self {
+        Self { tagger: Arc::new(tagger), ring, metrics }
+    }
+
+    /// Closes the ring; returns the envelopes in it.
+    pub(crate) fn close(&self) -> u64 {
+        self.ring.close();
+        self.resident()
+    }
+
+    /// Envelopes in the ring.
+    pub(crate) fn resident(&self) -> u64 {
+        self.ring.counters().envelopes as u64
+    }
+
+    /// Takes a checked batch: counts it, adds what is missing, puts it into the ring.
+    pub(crate) fn take(&self, checked: (Batch, Refused)) {
+        let (batch, _) = self.count(checked);
+        self.put(batch.into());
+    }
+
+    /// Counts what came and what was refused of it; gives the rest, tagged.
+    fn count(&self, (batch, refused): (Batch, Refused)) -> (Selection, Refused) {
+        let stage = &self.metrics.stage;
+        stage.received(batch.len() as u64 + refused.total());
+        for (reason, count) in refused.by_reason() {
+            stage.dropped(reason.as_str(), count);
+        }
+        let (selection, mapped) = self.tagger.tag(batch);
+        self.metrics.origin_mappings.increment(mapped);
+        (selection, refused)
+    }
+
+    fn put(&self, parcel: Parcel) {
+        let mut evicted = 0;
+        let pushed = self.ring.push(parcel, |parcel, _| {
+            evicted += 1;
+            if let Some(ticket) = &parcel.ticket {
+                ticket.drop_one();
+            }
+        });
+        if evicted > 0 {
+            self.metrics.stage.dropped(Reason::QueueFull.as_str(), evicted);
+        }
+        if let Err(diode::Closed(parcel)) = pushed {
+            // The ring closes after the last stream has ended: only a deadline cuts in between.
+            self.metrics.stage.dropped(Reason::ShutdownDeadline.as_str(), parcel.selection.len() as u64);
+            if let Some(ticket) = &parcel.ticket {
+                (0..parcel.selection.len()).for_each(|_| ticket.drop_one());
+            }
+        }
+    }
+
+    /// Takes one frame of an acknowledged stream. Returns what was refused of it.
+    fn take_frame(&self, checked: (Batch, Refused), ticket: impl FnOnce(u64) -> Arc<Ticket>) -> Refused {
+        let (selection, refused) = self.count(checked);
+        let ticket = ticket(selection.len() as u64);
+        self.put(Parcel { selection, ticket: Some(ticket) });
+        refused
+    }
+}
+
+/// A source inside the process, such as its own log. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Local(pub(crate) Intake);
+
+impl Local {
+    /// Takes an encoded `EnvelopeBatch`; checked like one from a socket. Never waits.
+    pub fn send(&self, batch: bytes::Bytes) {
+        self.0.take(Batch::check(batch, &Limits::default()));
+    }
+}

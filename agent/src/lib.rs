@@ -1,0 +1,23 @@
+//! The first hop on every machine. Envelopes enter from the machine's sources; they leave tagged, in batches, for a doppler.
+//!
+//! ```text
+//! ingress (gRPC, statsd, in-process) ─► tag, aggregate ─► a fair ring ─► egress (a link per doppler)
+//! ```
+//!
+//! *Invariant*: no source waits for a doppler unless it asked to (the acknowledged stream); what does not fit into the ring is lost to
+//! the source that holds most of it, and counted.
+
+mod aggregate;
+mod config;
+mod egress;
+mod ingress;
+mod link;
+mod metrics;
+mod parcel;
+mod server;
+pub mod statsd;
+mod tag;
+
+pub use config::{Config, EgressConfig, GrpcConfig, StatsdConfig, TagsConfig};
+pub use ingress::Local;
+pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

@@ -1,0 +1,77 @@
+//! What an agent counts.
+
+use metrics::{Counter, Gauge};
+use proto::reason::Reason;
+use telemetry::{QueueMetrics, StageMetrics, Telemetry};
+
+/// The agent's own metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct Metrics {
+    /// Envelopes in, out to dopplers, and dropped.
+    pub(crate) stage: StageMetrics,
+    /// The ring.
+    pub(crate) queue: QueueMetrics,
+    /// Envelopes written to dopplers, those sent again included.
+    pub(crate) sent: Counter,
+    /// Envelopes that a doppler has confirmed.
+    pub(crate) confirmed: Counter,
+    /// Envelopes to be sent again because their link broke.
+    pub(crate) requeued: Counter,
+    /// Envelopes whose link broke and whose doppler confirms nothing.
+    pub(crate) uncertain: Counter,
+    /// Dopplers connected now.
+    pub(crate) links: Gauge,
+    /// Open ingress streams.
+    pub(crate) ingress_streams: Gauge,
+    /// Envelopes whose `source_id` was taken from their `origin` tag.
+    pub(crate) origin_mappings: Counter,
+    /// statsd datagrams.
+    pub(crate) statsd_datagrams: Counter,
+    /// statsd lines that were not understood.
+    pub(crate) statsd_bad_lines: Counter,
+    /// statsd datagrams that the kernel dropped before they could be read.
+    pub(crate) statsd_kernel_drops: Counter,
+}
+
+impl Metrics {
+    pub(crate) fn register(telemetry: &Telemetry) -> Self {
+        let reasons = [
+            Reason::DecodeError,
+            Reason::Oversize,
+            Reason::TooMany,
+            Reason::KernelRcvbuf,
+            Reason::QueueFull,
+            Reason::ShutdownDeadline,
+        ];
+        Self {
+            stage: StageMetrics::register(telemetry, "agent", &reasons.map(Reason::as_str)),
+            queue: QueueMetrics::register(telemetry, "agent"),
+            sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to peers, repeats included.", &[]),
+            confirmed: telemetry.counter("hydrant_link_confirmed_total", "Envelopes that a peer has confirmed.", &[]),
+            requeued: telemetry.counter("hydrant_link_requeued_total", "Envelopes sent again because their link broke.", &[]),
+            uncertain: telemetry.counter(
+                "hydrant_link_uncertain_total",
+                "Envelopes whose link broke and whose peer confirms nothing.",
+                &[],
+            ),
+            links: telemetry.gauge("hydrant_links", "Dopplers connected now.", &[]),
+            ingress_streams: telemetry.gauge("hydrant_ingress_streams", "Open ingress streams.", &[]),
+            origin_mappings: telemetry.counter(
+                "hydrant_origin_mappings_total",
+                "Envelopes without a source_id that got their origin tag's.",
+                &[],
+            ),
+            statsd_datagrams: telemetry.counter("hydrant_statsd_datagrams_total", "statsd datagrams read.", &[]),
+            statsd_bad_lines: telemetry.counter(
+                "hydrant_statsd_bad_lines_total",
+                "Lines in statsd datagrams that were not understood.",
+                &[],
+            ),
+            statsd_kernel_drops: telemetry.counter(
+                "hydrant_statsd_kernel_drops_total",
+                "statsd datagrams that the kernel dropped because its receive buffer was full.",
+                &[],
+            ),
+        }
+    }
+}

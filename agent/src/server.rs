@@ -1,0 +1,275 @@
+//! Wires the stages: fronts, ring, links, admin; and stops them in that order.
+
+use std::net::SocketAddr;
+
+use diode::fair;
+use proto::codec::MAX_MESSAGE;
+use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
+use proto::reason::Reason;
+use proto::v2::ingress_server::IngressServer;
+use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tracing::{Instrument, info, info_span};
+use transport::{Address, ChannelOptions, Dopplers, Identity, Listener, Security, TlsError, server_builder};
+
+use crate::config::Config;
+use crate::egress::{Dispatcher, Live};
+use crate::ingress::statsd::Statsd;
+use crate::ingress::{IngressService, Intake, Local};
+use crate::link::{Link, Message};
+use crate::metrics::Metrics;
+use crate::parcel::Parcel;
+use crate::tag::Tagger;
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address.
+    #[error(transparent)]
+    Listen(#[from] transport::BindError),
+    /// A certificate.
+    #[error("{key}: {error}")]
+    Tls {
+        /// The configuration key.
+        key: &'static str,
+        /// What is wrong with it.
+        error: TlsError,
+    },
+    /// No doppler to send to.
+    #[error("agent.dopplers: no addresses; write [[agent.dopplers]] addresses = [\"127.0.0.1:8082\"]")]
+    NoDopplers,
+}
+
+/// Why an agent ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The gRPC server failed.
+    #[error("agent gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+/// Where an agent listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addrs {
+    /// gRPC ingress.
+    pub grpc: SocketAddr,
+    /// statsd over UDP; nothing when it is off.
+    pub statsd: Option<SocketAddr>,
+    /// `/metrics`, `/live`, `/ready`.
+    pub admin: SocketAddr,
+}
+
+/// What became of the envelopes in hand when an agent was told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Left for a doppler.
+    pub flushed: u64,
+    /// Left behind at the deadline, counted in the metrics.
+    pub dropped: u64,
+}
+
+/// A running agent.
+pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
+
+/// An agent with everything bound and nothing running.
+#[derive(Debug)]
+pub struct Server {
+    grpc: Listener,
+    statsd: Option<Statsd>,
+    admin: Admin,
+    security: Security,
+    to_dopplers: ChannelOptions,
+    dopplers: Dopplers,
+    config: Config,
+    intake: Intake,
+    ring: fair::Reader<Parcel>,
+    metrics: Metrics,
+    readiness: Readiness,
+}
+
+impl Config {
+    /// Binds every address and loads every file that the configuration names. Nothing runs yet.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound or certificate that cannot be used, with its key.
+    pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        let load = |key, files| Identity::load(files).map_err(|error| BindError::Tls { key, error });
+        let security = match &self.grpc.tls {
+            Some(files) => Security::MutualTls(load("agent.grpc.tls", files)?),
+            None => Security::Plain,
+        };
+        let to_dopplers = match &self.doppler_tls {
+            Some(files) => ChannelOptions::tls(load("agent.doppler_tls", files)?, "doppler"),
+            None => ChannelOptions::default(),
+        };
+        let dopplers = Dopplers::new(&self.dopplers);
+        if dopplers.current().is_empty() {
+            return Err(BindError::NoDopplers);
+        }
+        let grpc = transport::bind("agent.grpc.listen", self.grpc.listen)?;
+        telemetry.watch_listener("agent_grpc", grpc.stats());
+        let statsd = if self.statsd.enabled { Some(Statsd::bind(&self.statsd)?) } else { None };
+        let readiness = Readiness::default();
+        let admin = self.admin.bind("agent.admin.listen", telemetry, &readiness)?;
+
+        let metrics = Metrics::register(telemetry);
+        let (writer, ring) =
+            fair::channel(fair::Bounds { envelopes: self.egress.ring_envelopes, bytes: self.egress.ring_bytes });
+        let (seen, queue) = (writer.clone(), metrics.queue.clone());
+        telemetry.before_render(move || queue.report(numbers(seen.counters())));
+        let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone());
+        Ok(Server {
+            grpc,
+            statsd,
+            admin,
+            security,
+            to_dopplers,
+            dopplers,
+            config: self,
+            intake,
+            ring,
+            metrics,
+            readiness,
+        })
+    }
+}
+
+impl Server {
+    /// Where it listens: real ports where the configuration said 0.
+    pub fn addrs(&self) -> Addrs {
+        Addrs { grpc: self.grpc.addr(), statsd: self.statsd.as_ref().map(Statsd::addr), admin: self.admin.addr() }
+    }
+
+    /// A way in for sources inside this process. What it sends after the agent has stopped is counted as dropped.
+    pub fn local(&self) -> Local {
+        Local(self.intake.clone())
+    }
+
+    /// Starts it in a task of its own.
+    pub fn spawn(self) -> Handle {
+        Handle::spawn(self.addrs(), |stop| self.serve(stop))
+    }
+
+    /// Serves until `stop`, then drains: takes in what has arrived, sends what is in the ring, waits for it to be confirmed.
+    ///
+    /// # Errors
+    /// The gRPC server failed.
+    pub async fn serve(self, stop: CancellationToken) -> Result<Drained, ServeError> {
+        let tracker = TaskTracker::new();
+        let fronts = TaskTracker::new();
+        let (served, cut, told) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let closed = CancellationToken::new();
+        let ready = self.readiness.latch("grpc");
+
+        let ingress = IngressService::new(self.intake.clone(), stop.clone(), fronts.clone());
+        let routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE));
+        let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
+        let server = server_builder(&self.config.grpc.limits).add_routes(routes);
+        let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
+        if let Some(statsd) = self.statsd {
+            fronts.spawn(statsd.serve(self.intake.clone(), stop.clone()).instrument(info_span!("statsd")));
+        }
+        let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
+        tracker.spawn(async move { admin.serve(&tasks, until).await });
+
+        let links = Links::start(&self.dopplers, &self.to_dopplers, &self.config, &self.metrics, &cut);
+        let dispatcher = Dispatcher::new(self.ring, links.inboxes, links.live, &self.config.egress, closed.clone());
+        let dispatcher = tracker.spawn(dispatcher.run());
+        ready.ready();
+
+        let (intake, readiness, flush_timeout) = (self.intake, self.readiness, self.config.flush_timeout);
+        let stage = self.metrics.stage;
+        let drain = async {
+            stop.cancelled().await;
+            readiness.stopping();
+            fronts.close();
+            fronts.wait().await;
+            let resident = intake.close();
+            closed.cancel();
+            info!(resident, "Agent is stopping; the ring is sent to the dopplers");
+            let mut dropped = 0;
+            let abort = dispatcher.abort_handle();
+            let mut tasks = links.tasks;
+            let finished = async {
+                let _ = dispatcher.await;
+                while tasks.join_next().await.is_some() {}
+            };
+            if timeout(flush_timeout, finished).await.is_err() {
+                abort.abort();
+                cut.cancel();
+                let left = intake.resident();
+                stage.dropped(Reason::ShutdownDeadline.as_str(), left);
+                dropped = left;
+            }
+            while let Some(left) = tasks.join_next().await {
+                dropped += left.unwrap_or(0);
+            }
+            served.cancel();
+            Drained { flushed: resident.saturating_sub(dropped), dropped }
+        };
+        let (served, drained) = tokio::join!(serve.instrument(info_span!("agent_grpc")), drain);
+        served?;
+        told.cancel();
+        tracker.close();
+        tracker.wait().await;
+        Ok(drained)
+    }
+}
+
+/// The links of all dopplers.
+struct Links {
+    inboxes: Vec<(Address, mpsc::Sender<Message>)>,
+    live: std::sync::Arc<Live>,
+    /// Each ends with the envelopes that it left behind.
+    tasks: tokio::task::JoinSet<u64>,
+}
+
+impl Links {
+    fn start(
+        dopplers: &Dopplers,
+        options: &ChannelOptions,
+        config: &Config,
+        metrics: &Metrics,
+        cut: &CancellationToken,
+    ) -> Self {
+        let addresses = dopplers.current();
+        let live = Live::new(addresses.len());
+        let mut tasks = tokio::task::JoinSet::new();
+        let mut inboxes = Vec::new();
+        for (index, address) in addresses.iter().enumerate() {
+            let (sender, inbox) = mpsc::channel(1);
+            let channel = transport::channel(address, options);
+            let window = config.egress.window_bytes.get();
+            let link = Link::new(
+                address.clone(),
+                channel,
+                inbox,
+                window,
+                std::sync::Arc::clone(&live),
+                index,
+                metrics.clone(),
+                cut.clone(),
+            );
+            tasks.spawn(link.run());
+            inboxes.push((address.clone(), sender));
+        }
+        Self { inboxes, live, tasks }
+    }
+}
+
+fn numbers(counters: fair::Counters) -> QueueNumbers {
+    QueueNumbers {
+        offered: counters.offered,
+        accepted: counters.accepted,
+        rejected: counters.rejected,
+        taken: counters.taken,
+        evicted: counters.evicted,
+        envelopes: counters.envelopes,
+        bytes: counters.bytes,
+    }
+}

@@ -1,0 +1,7 @@
+//! The agent on its public surface: real sockets, a doppler made of tonic alone.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod agent {
+    mod statsd;
+}

@@ -1,0 +1,2 @@
+//! Publishing.
+fn main() {}

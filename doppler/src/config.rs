@@ -1,0 +1,118 @@
+//! What a doppler can be told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use telemetry::AdminConfig;
+use transport::{GrpcLimits, TlsFiles, duration_text};
+
+/// The port that `/metrics`, `/live` and `/ready` are on unless configured otherwise.
+pub(crate) const ADMIN_PORT: u16 = 14825;
+
+/// A doppler's configuration. The default runs, on loopback.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where producers send and consumers subscribe.
+    pub grpc: GrpcConfig,
+    /// Where the log-cache services are served alone, as the original's nodes serve them.
+    pub cache_grpc: CacheGrpcConfig,
+    /// What each subscription gets.
+    pub egress: EgressConfig,
+    /// The cache of recent envelopes.
+    pub cache: log_cache::Config,
+    /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
+    /// `shutdown_deadline`.
+    #[serde(with = "duration_text")]
+    pub flush_timeout: Duration,
+    /// `/metrics`, `/live`, `/ready`.
+    pub admin: AdminConfig<ADMIN_PORT>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            grpc: GrpcConfig::default(),
+            cache_grpc: CacheGrpcConfig::default(),
+            egress: EgressConfig::default(),
+            cache: log_cache::Config::default(),
+            flush_timeout: Duration::from_secs(25),
+            admin: AdminConfig::default(),
+        }
+    }
+}
+
+/// The doppler's gRPC port: `loggregator.v2` ingress and egress, `hydrant.v1`, and the log-cache services.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where to listen. Default `127.0.0.1:8082`; port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Certificate, key and CA bundle: with them every peer must show a certificate of that CA. Without them the port is plaintext.
+    pub tls: Option<TlsFiles>,
+    /// HTTP/2 limits.
+    pub limits: GrpcLimits,
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 8082).into(), tls: None, limits: GrpcLimits::default() }
+    }
+}
+
+/// The port that serves the log-cache services alone. TLS as on the doppler's gRPC port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheGrpcConfig {
+    /// Where to listen. Default `127.0.0.1:8080`; port 0 takes any free port.
+    pub listen: SocketAddr,
+}
+
+impl Default for CacheGrpcConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 8080).into() }
+    }
+}
+
+/// Bounds of every subscription.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EgressConfig {
+    /// Envelopes that a subscription's ring holds before its loudest source loses its oldest. Default 65 536.
+    pub ring_envelopes: NonZeroUsize,
+    /// Bytes that a subscription's ring keeps alive. Default 16 MiB.
+    pub ring_bytes: NonZeroUsize,
+    /// Envelopes in one message to a consumer, at most. Default 1 000.
+    pub batch_envelopes: NonZeroUsize,
+    /// Bytes in one message to a consumer, at most, unless a single envelope is larger. Default 1 MiB: many consumers take no message
+    /// over 4 MiB.
+    pub batch_bytes: NonZeroUsize,
+}
+
+impl Default for EgressConfig {
+    fn default() -> Self {
+        let some = |value| NonZeroUsize::new(value).expect("not zero");
+        Self {
+            ring_envelopes: some(65_536),
+            ring_bytes: some(16 * 1024 * 1024),
+            batch_envelopes: some(1_000),
+            batch_bytes: some(1024 * 1024),
+        }
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl Config {
+    /// The defaults on any free ports.
+    pub fn for_test() -> Self {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        Self {
+            grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
+            cache_grpc: CacheGrpcConfig { listen: any },
+            admin: AdminConfig::any_port(),
+            ..Self::default()
+        }
+    }
+}

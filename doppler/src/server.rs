@@ -1,0 +1,216 @@
+//! Wires the stages: ingress, router with cache, egress, admin; and stops them in that order.
+
+use std::net::SocketAddr;
+use std::pin::pin;
+
+use futures_util::future::OptionFuture;
+use log_cache::Store;
+use parking_lot::Mutex;
+use proto::codec::MAX_MESSAGE;
+use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
+use proto::v2::egress_server::EgressServer;
+use proto::v2::ingress_server::IngressServer;
+use telemetry::{Admin, Readiness, Telemetry};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tracing::{Instrument, info, info_span};
+use transport::{Identity, Listener, Security, TlsError, server_builder};
+
+use crate::config::Config;
+use crate::egress::EgressService;
+use crate::ingress::IngressService;
+use crate::router::Router;
+use crate::subscriptions::Totals;
+
+/// Why a doppler could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address.
+    #[error(transparent)]
+    Listen(#[from] transport::BindError),
+    /// A certificate.
+    #[error("doppler.grpc.tls: {0}")]
+    Tls(#[from] TlsError),
+}
+
+/// Why a doppler ended other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The gRPC server failed.
+    #[error("doppler gRPC server failed: {0}")]
+    Grpc(#[from] tonic::transport::Error),
+}
+
+/// Where a doppler listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addrs {
+    /// Ingress, egress and the log-cache services.
+    pub grpc: SocketAddr,
+    /// The log-cache services alone; nothing without a cache.
+    pub cache_grpc: Option<SocketAddr>,
+    /// `/metrics`, `/live`, `/ready`.
+    pub admin: SocketAddr,
+}
+
+/// What became of the envelopes in hand when a doppler was told to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Handed to their consumers.
+    pub flushed: u64,
+    /// Left behind, counted by reason in the metrics.
+    pub dropped: u64,
+}
+
+/// A running doppler.
+pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
+
+/// A doppler with everything bound and nothing running.
+#[derive(Debug)]
+pub struct Server {
+    grpc: Listener,
+    cache_grpc: Option<Listener>,
+    admin: Admin,
+    security: Security,
+    config: Config,
+    cache: Option<Cache>,
+    router: Router,
+    readiness: Readiness,
+}
+
+impl Config {
+    /// Binds every address and loads every file that the configuration names. Nothing runs yet.
+    ///
+    /// # Errors
+    /// The first address that cannot be bound or certificate that cannot be used, with its key.
+    pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        let security = match &self.grpc.tls {
+            Some(files) => Security::MutualTls(Identity::load(files)?),
+            None => Security::Plain,
+        };
+        let grpc = transport::bind("doppler.grpc.listen", self.grpc.listen)?;
+        telemetry.watch_listener("doppler_grpc", grpc.stats());
+        let store = self.cache.enabled.then(|| Store::new(&self.cache));
+        let cache = store.as_ref().map(|store| {
+            let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
+            Cache { services: log_cache::routes(store, &metrics, &ended), ended }
+        });
+        let cache_grpc = match &store {
+            Some(_) => Some(transport::bind("doppler.cache_grpc.listen", self.cache_grpc.listen)?),
+            None => None,
+        };
+        let readiness = Readiness::default();
+        let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
+        let router = Router::new(&self.egress, store, telemetry);
+        Ok(Server { grpc, cache_grpc, admin, security, config: self, cache, router, readiness })
+    }
+}
+
+/// What serves the cache.
+#[derive(Debug)]
+struct Cache {
+    services: log_cache::Services,
+    /// Ends the streams that follow it.
+    ended: CancellationToken,
+}
+
+impl Cache {
+    fn add_to(&self, routes: Routes) -> Routes {
+        let log_cache::Services { ingress, egress, follow } = self.services.clone();
+        routes.add_service(ingress).add_service(egress).add_service(follow)
+    }
+}
+
+impl Server {
+    /// Where it listens: real ports where the configuration said 0.
+    pub fn addrs(&self) -> Addrs {
+        Addrs {
+            grpc: self.grpc.addr(),
+            cache_grpc: self.cache_grpc.as_ref().map(Listener::addr),
+            admin: self.admin.addr(),
+        }
+    }
+
+    /// Starts it in a task of its own.
+    pub fn spawn(self) -> Handle {
+        Handle::spawn(self.addrs(), |stop| self.serve(stop))
+    }
+
+    /// Serves until `stop`, then drains: takes in what has arrived, hands consumers what is in their rings, ends their streams.
+    ///
+    /// # Errors
+    /// The gRPC server failed.
+    pub async fn serve(self, stop: CancellationToken) -> Result<Drained, ServeError> {
+        let tracker = TaskTracker::new();
+        // Streams end in order: first those that bring envelopes, then those that take them away, then the admin port.
+        let intake = TaskTracker::new();
+        let (served, told) = (CancellationToken::new(), CancellationToken::new());
+        let ready = self.readiness.latch("grpc");
+
+        let ingress = IngressService::new(self.router.clone(), stop.clone(), intake.clone());
+        let egress = EgressService::new(self.router.clone(), &self.config.egress);
+        let mut routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(EgressServer::new(egress));
+        let mut alone = None;
+        if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
+            routes = cache.add_to(routes);
+            let incoming = listener.incoming(self.security.clone(), &tracker, stop.clone());
+            let server = server_builder(&self.config.grpc.limits).add_routes(cache.add_to(Routes::default()));
+            let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
+            alone = Some(serve.instrument(info_span!("log_cache_grpc")));
+        }
+        let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
+        tracker.spawn(async move { admin.serve(&tasks, until).await });
+
+        let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
+        let server = server_builder(&self.config.grpc.limits).add_routes(routes);
+        let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
+        ready.ready();
+
+        let (router, readiness, cache) = (self.router, self.readiness, self.cache);
+        let before = Mutex::new(Totals::default());
+        let drain = async {
+            stop.cancelled().await;
+            readiness.stopping();
+            *before.lock() = router.totals();
+            let mut deadline = pin!(sleep(self.config.flush_timeout));
+            intake.close();
+            // Producers that never pause are not waited for longer than consumers.
+            let is_late = tokio::select! {
+                () = intake.wait() => false,
+                () = &mut deadline => true,
+            };
+            let totals = router.totals();
+            *before.lock() = totals;
+            info!(envelopes = totals.resident(), "Doppler is stopping; consumers get what is in their rings");
+            router.close();
+            if let Some(cache) = &cache {
+                cache.ended.cancel();
+            }
+            served.cancel();
+            if !is_late {
+                deadline.await;
+            }
+        };
+        let both = async {
+            let alone = async { OptionFuture::from(alone).await.unwrap_or(Ok(())) };
+            tokio::try_join!(serve.instrument(info_span!("doppler_grpc")), alone)
+        };
+        tokio::select! {
+            // The drain first: without connections the servers end as soon as they are told.
+            biased;
+            () = drain => {}
+            served = both => drop(served?),
+        }
+        // Whoever has not taken everything by now goes without, and is counted.
+        router.cut();
+        told.cancel();
+        tracker.close();
+        tracker.wait().await;
+        let before = before.into_inner();
+        let dropped = router.totals().lost - before.lost;
+        Ok(Drained { flushed: before.resident().saturating_sub(dropped), dropped })
+    }
+}

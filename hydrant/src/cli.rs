@@ -1,0 +1,122 @@
+//! What can be typed, and what each command runs. Errors go to standard error, with what to do next; the exit code is 0 when all went
+//! well, 1 when something was lost or failed, 2 when the command or the configuration is wrong.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, ConfigError};
+use crate::role::Role;
+use crate::{emit, firehose, role, tail, up};
+
+/// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
+#[derive(Debug, Parser)]
+#[command(name = "hydrant", version, arg_required_else_help = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the whole pipeline in one process, on this machine
+    ///
+    /// Nothing needs to be configured. It listens on loopback only and says where.
+    Up(Served),
+    /// Take envelopes from this machine's programs and send them to dopplers
+    Agent(Served),
+    /// Route envelopes to those who subscribed, and keep the recent ones
+    Doppler(Served),
+    /// Serve firehose, app streams, the reverse log proxy and log-cache reads
+    TrafficController(Served),
+    /// Send envelopes on to syslog drains
+    Adapters(Served),
+    /// Send the lines of standard input
+    ///
+    /// Waits rather than loses, and says at the end what arrived: `some-app 2>&1 | hydrant emit my-app`.
+    Emit(emit::Args),
+    /// Show what one or more sources log: what is recent, then what comes
+    Tail(tail::Args),
+    /// Show everything that flows through the pipeline
+    Firehose(firehose::Args),
+    /// Say what is wrong with a configuration file, if anything
+    CheckConfig {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// How a role is started.
+#[derive(Debug, Args)]
+pub(crate) struct Served {
+    /// The configuration file (TOML). Without one, the defaults hold. Any key can be overridden by an environment variable:
+    /// HYDRANT_DOPPLER__GRPC__LISTEN=127.0.0.1:9082
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Print the addresses that were bound as one line of JSON on standard output, for programs
+    #[arg(long)]
+    pub(crate) print_addrs: bool,
+}
+
+/// What a command ends with when it did not simply succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It ran, but something was lost or failed.
+    Failed(anyhow::Error),
+    /// It could not run as told.
+    Wrong(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Wrong(error.into())
+    }
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Up(served) => up::run(&served),
+            Command::Agent(served) => role::run(Role::Agent, &served),
+            Command::Doppler(served) => role::run(Role::Doppler, &served),
+            Command::TrafficController(served) => role::run(Role::TrafficController, &served),
+            Command::Adapters(served) => role::run(Role::Adapters, &served),
+            Command::Emit(args) => emit::run(args),
+            Command::Tail(args) => tail::run(args),
+            Command::Firehose(args) => firehose::run(args),
+            Command::CheckConfig { file } => check(&file),
+        };
+        let (error, code) = match outcome {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(Failure::Failed(error)) => (error, 1),
+            Err(Failure::Wrong(error)) => (error, 2),
+        };
+        say(&mut std::io::stderr(), &format!("hydrant: {error:#}"));
+        ExitCode::from(code)
+    }
+}
+
+fn check(file: &std::path::Path) -> Result<(), Failure> {
+    Config::load(Some(file), std::env::vars_os())?;
+    say(&mut std::io::stdout(), &format!("{}: ok", file.display()));
+    Ok(())
+}
+
+/// Writes a line. A reader that has gone does not matter: the command does its work all the same.
+pub(crate) fn say(to: &mut impl Write, line: &str) {
+    let _gone = writeln!(to, "{line}").and_then(|()| to.flush());
+}
+
+/// A runtime for a command.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

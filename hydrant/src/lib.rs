@@ -1,0 +1,18 @@
+//! The one binary, and as a library the whole pipeline in one process ([`up`](mod@up)).
+//!
+//! *Invariant*: only this crate reads files, the environment and signals, and prints.
+
+pub mod cli;
+mod client;
+pub mod config;
+mod emit;
+mod firehose;
+pub mod render;
+mod role;
+pub mod self_source;
+pub mod signal;
+mod tail;
+pub mod up;
+
+pub use config::Config;
+pub use up::{Up, up};

@@ -1,0 +1,85 @@
+//! One role alone in its process.
+
+use std::io;
+
+use anyhow::{Context, anyhow};
+use serde_json::json;
+use telemetry::Telemetry;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::cli::{Failure, Served, runtime, say};
+use crate::config::Config;
+use crate::signal::Signals;
+
+/// What a process can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Agent,
+    Doppler,
+    TrafficController,
+    Adapters,
+}
+
+/// Runs a role until it is told to stop, then drains it.
+pub(crate) fn run(role: Role, served: &Served) -> Result<(), Failure> {
+    let config = Config::load(served.config.as_deref(), std::env::vars_os())?;
+    telemetry::init(&config.log, None).map_err(|error| Failure::Wrong(error.into()))?;
+    transport::install_crypto_provider();
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(serve(role, config, served.print_addrs));
+    // Whatever still runs was abandoned at a deadline, or by a second signal.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Failure> {
+    let telemetry = Telemetry::default();
+    let stop = CancellationToken::new();
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let wrong = |error: anyhow::Error| Failure::Wrong(error);
+    let told = stop.clone();
+    let tell = |addrs: serde_json::Value| {
+        if print_addrs {
+            say(&mut io::stdout(), &addrs.to_string());
+        }
+    };
+    macro_rules! serve {
+        ($config:expr, |$addrs:ident| $json:expr) => {{
+            let server = $config.bind(&telemetry).await.map_err(|error| wrong(error.into()))?;
+            let $addrs = server.addrs();
+            tell($json);
+            let served = server.serve(stop);
+            tokio::select! {
+                drained = served => {
+                    let drained = drained.map_err(|error| anyhow!(error))?;
+                    info!(flushed = drained.flushed, dropped = drained.dropped, "Stopped");
+                    Ok(())
+                }
+                () = signals.cancel(told) => Err(Failure::Failed(anyhow!("told to stop twice; stopped without delivering the rest"))),
+            }
+        }};
+    }
+    match role {
+        Role::Agent => serve!(config.agent, |addrs| agent(addrs)),
+        Role::Doppler => serve!(config.doppler, |addrs| doppler(addrs)),
+        Role::TrafficController => serve!(config.traffic_controller, |addrs| traffic_controller(addrs)),
+        Role::Adapters => serve!(config.adapters, |addrs| adapters(addrs)),
+    }
+}
+
+pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {
+    json!({ "grpc": addrs.grpc, "statsd": addrs.statsd, "admin": addrs.admin })
+}
+
+pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {
+    json!({ "grpc": addrs.grpc, "cache_grpc": addrs.cache_grpc, "admin": addrs.admin })
+}
+
+pub(crate) fn traffic_controller(addrs: traffic_controller::Addrs) -> serde_json::Value {
+    json!({ "http": addrs.http, "grpc": addrs.grpc, "rest": addrs.rest, "admin": addrs.admin })
+}
+
+pub(crate) fn adapters(addrs: adapters::Addrs) -> serde_json::Value {
+    json!({ "admin": addrs.admin })
+}

@@ -1,0 +1,112 @@
+//! The command line of the load test: picks a scenario, prints its report, and fails when an envelope is unaccounted for.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use hydrant_loadtest::relay;
+use hydrant_loadtest::report::Report;
+use hydrant_loadtest::scenario::{self, DopplerArgs, IdleArgs, PathArgs};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::TlsFiles;
+
+/// The allocator of the servers under test, so that the relay differs from them in nothing but its work.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Drives hydrant over the wire and accounts for every envelope sent.
+#[derive(Parser)]
+#[command(name = "hydrant-loadtest", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Also write the report as JSON to this file
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// One doppler without its cache, in turn with the relay: CPU per envelope, throughput, loss
+    Doppler(DopplerArgs),
+    /// Agent, doppler, traffic controller, gRPC consumer: latency and loss
+    Path(PathArgs),
+    /// A line every 100 ms along the same path: latency
+    Lone(PathArgs),
+    /// `hydrant up` with nothing to do: memory and processor time
+    Idle(IdleArgs),
+    /// The yardstick: a server that moves batches and looks at none
+    Relay(RelayArgs),
+}
+
+#[derive(clap::Args)]
+struct RelayArgs {
+    /// Where to listen; port 0 is any free one, printed as JSON
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: SocketAddr,
+    /// Mutual TLS with doppler.pem, doppler.key and ca.pem of this directory
+    #[arg(long, value_name = "DIR")]
+    tls: Option<PathBuf>,
+    /// Subscribers that senders wait for
+    #[arg(long, default_value = "1")]
+    outputs: NonZeroUsize,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    transport::install_crypto_provider();
+    let cli = Cli::parse();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let report = async {
+        Ok::<_, anyhow::Error>(Some(match &cli.command {
+            Command::Doppler(args) => scenario::doppler(args).await?,
+            Command::Path(args) => scenario::path(args).await?,
+            Command::Lone(args) => scenario::lone(args).await?,
+            Command::Idle(args) => scenario::idle(args).await?,
+            Command::Relay(args) => return serve_relay(args).await.map(|()| None),
+        }))
+    };
+    let report = tokio::select! {
+        report = report => report?,
+        // Servers are children that die with their handles.
+        _ = interrupt.recv() => return Ok(ExitCode::from(130)),
+    };
+    report.map_or(Ok(ExitCode::SUCCESS), |report| tell(&report, cli.json.as_deref()))
+}
+
+fn tell(report: &Report, json: Option<&std::path::Path>) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(report.table().as_bytes())?;
+    if let Some(path) = json {
+        let text = serde_json::to_string_pretty(report)?;
+        std::fs::write(path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(if report.is_exact() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Serves until SIGTERM.
+async fn serve_relay(args: &RelayArgs) -> anyhow::Result<()> {
+    let tls = args.tls.as_ref().map(|dir| TlsFiles {
+        cert: dir.join("doppler.pem"),
+        key: dir.join("doppler.key"),
+        ca: dir.join("ca.pem"),
+    });
+    let relay = relay::Config { listen: args.listen, tls, outputs: args.outputs }.bind()?;
+    writeln!(std::io::stdout(), "{}", serde_json::json!({ "grpc": relay.addr() }))?;
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let tracker = TaskTracker::new();
+    tracker.spawn({
+        let stop = stop.clone();
+        async move {
+            terminate.recv().await;
+            stop.cancel();
+        }
+    });
+    Ok(relay.serve(stop).await?)
+}

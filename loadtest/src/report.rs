@@ -1,0 +1,328 @@
+//! What a run found, as JSON for programs and as a table for people.
+//!
+//! What enters: accounts, latencies, drops and usage. What leaves: rates and ratios, which are computed here and only here.
+
+mod table;
+
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
+
+use crate::ledger::Account;
+use crate::procs::Sample;
+use crate::run::Plan;
+
+/// One load, accounted for.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// What was measured.
+    pub label: String,
+    /// What was sent.
+    pub plan: Plan,
+    /// Envelopes handed to the senders' connections.
+    pub issued: u64,
+    /// From the first scheduled moment to the last arrival.
+    pub seconds: f64,
+    /// Envelopes per second that arrived at the group that got fewest.
+    pub per_second: f64,
+    /// The most that a batch left behind its schedule: high figures say that the path, or this machine, could not keep up.
+    pub behind_ms: f64,
+    /// What each group got.
+    pub groups: Vec<Group>,
+    /// What the servers say they dropped meanwhile.
+    pub dropped: Vec<Dropped>,
+    /// Missing envelopes that no server says it dropped, over all groups. Anything but 0 is a defect of the path or of its counters.
+    pub residual: i64,
+    /// What each server process used.
+    pub servers: Vec<Usage>,
+    /// What servers answered to senders, if not OK.
+    pub errors: Vec<String>,
+}
+
+/// What a run measured, before anything is computed of it.
+#[derive(Clone, Debug)]
+pub struct Measured {
+    /// From the first scheduled moment to the last arrival.
+    pub time: Duration,
+    /// The most that a batch left behind its schedule.
+    pub behind: Duration,
+    /// What each group got.
+    pub groups: Vec<Group>,
+    /// What the servers say they dropped.
+    pub dropped: Vec<Dropped>,
+    /// What each server process used.
+    pub usage: Vec<Usage>,
+    /// What servers answered to senders, if not OK.
+    pub errors: Vec<String>,
+}
+
+/// What one group of subscribers got.
+#[derive(Clone, Debug, Serialize)]
+pub struct Group {
+    /// Every envelope of the load.
+    pub account: Account,
+    /// From the scheduled moment to arrival.
+    pub latency: Latency,
+    /// Messages that brought them.
+    pub batches: u64,
+    /// Why streams ended, if with an error.
+    pub errors: Vec<String>,
+}
+
+/// Latencies in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Latency {
+    /// Half of the envelopes took at most this long.
+    pub p50_ms: f64,
+    /// 99 of 100.
+    pub p99_ms: f64,
+    /// 999 of 1000.
+    pub p999_ms: f64,
+    /// All of them.
+    pub max_ms: f64,
+}
+
+/// Envelopes that a server says it dropped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Dropped {
+    /// The server.
+    pub server: String,
+    /// Its stage.
+    pub stage: String,
+    /// Why.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+    /// In how many groups each is missing.
+    pub groups: u32,
+}
+
+/// What a server process used during a load.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Usage {
+    /// The server.
+    pub name: String,
+    /// Processor time.
+    pub cpu_seconds: f64,
+    /// Processor time per envelope sent, in nanoseconds.
+    pub cpu_ns_per_envelope: f64,
+    /// The most resident memory since its start.
+    pub peak_rss_bytes: u64,
+}
+
+/// Two things measured in turn, so that what else the machine did hit both.
+#[derive(Clone, Debug, Serialize)]
+pub struct Comparison {
+    /// The name of what is compared.
+    pub subject: String,
+    /// The name of what it is compared with.
+    pub yardstick: String,
+    /// Processor time per envelope of the subject over that of the yardstick, of each pair of runs.
+    pub cpu: Spread,
+    /// Envelopes per second of the subject over those of the yardstick.
+    pub throughput: Spread,
+    /// The runs, in pairs.
+    pub runs: Vec<(Run, Run)>,
+}
+
+/// A median and how far single values lie from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Spread {
+    /// Half of the values are at most this.
+    pub median: f64,
+    /// The smallest.
+    pub min: f64,
+    /// The largest.
+    pub max: f64,
+}
+
+/// What a process used while nothing was asked of it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Idle {
+    /// How long it was watched.
+    pub seconds: f64,
+    /// Hundredths of one processor core.
+    pub cpu_percent: f64,
+    /// Resident memory at the end.
+    pub rss_bytes: u64,
+    /// The most resident memory since its start.
+    pub peak_rss_bytes: u64,
+}
+
+/// The machine that figures are for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Machine {
+    /// Its processor.
+    pub processor: String,
+    /// Cores that this process may use.
+    pub cores: usize,
+    /// Its kernel.
+    pub kernel: String,
+}
+
+/// Everything that one call of the program found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The subcommand.
+    pub scenario: String,
+    /// Where it ran.
+    pub machine: Machine,
+    /// Single loads.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub runs: Vec<Run>,
+    /// Loads in pairs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// Doing nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<Idle>,
+}
+
+impl Run {
+    /// Computes what follows from the measurements.
+    pub fn new(label: &str, plan: &Plan, measured: Measured) -> Self {
+        let Measured { time, behind, groups, dropped, usage: servers, errors } = measured;
+        let issued = groups.iter().map(|group| group.account.issued).max().unwrap_or_default();
+        let fewest = groups.iter().map(|group| group.account.unique).min().unwrap_or_default();
+        let seconds = time.as_secs_f64();
+        let missing: u64 = groups.iter().map(|group| group.account.missing).sum();
+        let admitted: u64 = dropped.iter().map(|dropped| dropped.count * u64::from(dropped.groups)).sum();
+        Self {
+            label: label.to_owned(),
+            plan: plan.clone(),
+            issued,
+            seconds,
+            per_second: ratio(fewest as f64, seconds),
+            behind_ms: behind.as_secs_f64() * 1e3,
+            groups,
+            dropped,
+            residual: missing.cast_signed() - admitted.cast_signed(),
+            servers,
+            errors,
+        }
+    }
+
+    /// Every envelope is accounted for: received as sent, or admitted as dropped by a server.
+    pub fn is_exact(&self) -> bool {
+        self.residual == 0 && self.groups.iter().all(|group| group.account.invented == 0 && group.account.corrupt == 0)
+    }
+
+    /// Missing envelopes, over all groups.
+    pub fn missing(&self) -> u64 {
+        self.groups.iter().map(|group| group.account.missing).sum()
+    }
+
+    /// Processor time per envelope of all server processes together, in nanoseconds.
+    pub fn cpu_ns(&self) -> f64 {
+        self.servers.iter().map(|usage| usage.cpu_ns_per_envelope).sum()
+    }
+
+    /// The slowest group's latencies, each for itself.
+    pub fn latency(&self) -> Latency {
+        self.groups.iter().map(|group| group.latency).fold(Latency::default(), |worst, latency| Latency {
+            p50_ms: worst.p50_ms.max(latency.p50_ms),
+            p99_ms: worst.p99_ms.max(latency.p99_ms),
+            p999_ms: worst.p999_ms.max(latency.p999_ms),
+            max_ms: worst.max_ms.max(latency.max_ms),
+        })
+    }
+}
+
+impl From<&Histogram<u64>> for Latency {
+    fn from(nanoseconds: &Histogram<u64>) -> Self {
+        let at = |quantile| nanoseconds.value_at_quantile(quantile) as f64 / 1e6;
+        Self { p50_ms: at(0.5), p99_ms: at(0.99), p999_ms: at(0.999), max_ms: nanoseconds.max() as f64 / 1e6 }
+    }
+}
+
+impl Usage {
+    /// What a process used between two samples, in which `envelopes` were sent.
+    pub fn between(name: &str, before: &Sample, after: &Sample, envelopes: u64) -> Self {
+        let cpu_seconds = after.cpu.saturating_sub(before.cpu).as_secs_f64();
+        Self {
+            name: name.to_owned(),
+            cpu_seconds,
+            cpu_ns_per_envelope: ratio(cpu_seconds * 1e9, envelopes as f64),
+            peak_rss_bytes: after.peak_rss_bytes,
+        }
+    }
+}
+
+impl Comparison {
+    /// Compares run by run.
+    pub fn new(subject: &str, yardstick: &str, runs: Vec<(Run, Run)>) -> Self {
+        let of =
+            |value: fn(&Run) -> f64| runs.iter().map(|(subject, other)| ratio(value(subject), value(other))).collect();
+        let (cpu, throughput): (Vec<f64>, Vec<f64>) = (of(Run::cpu_ns), of(|run| run.per_second));
+        Self {
+            subject: subject.to_owned(),
+            yardstick: yardstick.to_owned(),
+            cpu: Spread::of(cpu),
+            throughput: Spread::of(throughput),
+            runs,
+        }
+    }
+}
+
+impl Spread {
+    /// Of any values; zeros when there are none.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_unstable_by(f64::total_cmp);
+        let (Some(min), Some(max)) = (values.first(), values.last()) else { return Self::default() };
+        let middle = values.len() / 2;
+        let median =
+            if values.len() % 2 == 1 { values[middle] } else { f64::midpoint(values[middle - 1], values[middle]) };
+        Self { median, min: *min, max: *max }
+    }
+}
+
+impl Machine {
+    /// This one.
+    pub fn this() -> Self {
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let processor = read("/proc/cpuinfo")
+            .lines()
+            .find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()))
+            .unwrap_or_else(|| std::env::consts::ARCH.to_owned());
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        Self { processor, cores, kernel: read("/proc/sys/kernel/osrelease").trim().to_owned() }
+    }
+}
+
+impl Report {
+    /// An empty report of this machine.
+    pub fn new(scenario: &str) -> Self {
+        Self { scenario: scenario.to_owned(), machine: Machine::this(), runs: Vec::new(), comparison: None, idle: None }
+    }
+
+    /// All loads, in the order they ran.
+    pub fn all_runs(&self) -> impl Iterator<Item = &Run> {
+        let pairs = self.comparison.iter().flat_map(|comparison| &comparison.runs);
+        self.runs.iter().chain(pairs.flat_map(|(subject, other)| [subject, other]))
+    }
+
+    /// True when every envelope of every load is accounted for.
+    pub fn is_exact(&self) -> bool {
+        self.all_runs().all(Run::is_exact)
+    }
+}
+
+fn ratio(over: f64, under: f64) -> f64 {
+    if under > 0.0 { over / under } else { 0.0 }
+}
+
+/// A bar on standard error, when that is a terminal.
+pub fn progress(label: &str, count: u64) -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg:24} {wide_bar} {human_pos}/{human_len} {per_sec}")
+        .expect("a valid template");
+    ProgressBar::new(count).with_style(style).with_message(label.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! What the program can be asked to measure: which servers, which load.
+//!
+//! Each scenario starts its servers as child processes, runs its loads and stops them. All of it stays on loopback.
+
+mod bed;
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::time::{Instant, sleep};
+
+pub use bed::ScenarioError;
+use bed::{Bed, Servers};
+
+use crate::payload::Shape;
+use crate::procs::Sample;
+use crate::report::{Comparison, Idle, Report, Run};
+use crate::run::{Plan, run};
+
+/// No load is longer.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// What to send. Defaults are those that the project's figures are for.
+#[derive(Args, Clone, Debug)]
+pub struct Load {
+    /// Envelopes per second of all senders; 0 is as fast as flow control lets
+    #[arg(long, value_name = "N")]
+    pub rate: Option<u64>,
+    /// How long to send, at most 600
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub seconds: Option<u64>,
+    /// Send this many envelopes instead of counting by time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub count: Option<u64>,
+    /// Envelopes per batch
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub batch: Option<u32>,
+    /// Source instances, each with a stream of its own
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub senders: NonZeroU32,
+    /// Connections that the senders share
+    #[arg(long, value_name = "N", default_value = "2")]
+    pub connections: NonZeroU32,
+    /// Source ids that the senders share; one each unless given
+    #[arg(long, value_name = "N")]
+    pub sources: Option<NonZeroU32>,
+    /// Bytes of a log's payload, at least 69
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(69..=1_000_000))]
+    pub payload: u32,
+    /// Tags of an envelope
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
+    pub tags: u32,
+    /// Groups of subscribers; each gets everything
+    #[arg(long, value_name = "K", default_value = "1")]
+    pub subscribers: NonZeroU32,
+    /// Subscribers that share each group
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub members: NonZeroU32,
+    /// Subscribe to each source by its id, not to all logs
+    #[arg(long)]
+    pub by_source: bool,
+}
+
+impl Load {
+    /// The plan, with a scenario's own rate, time and batch where none was asked for.
+    pub fn plan(&self, rate: u64, seconds: u64, batch: u32) -> Plan {
+        let rate = NonZeroU64::new(self.rate.unwrap_or(rate));
+        let time = Duration::from_secs(self.seconds.unwrap_or(seconds));
+        // A schedule may be late and is sent whole all the same; without one, time is what ends the load.
+        let (by_time, limit) = match rate {
+            Some(rate) => (rate.get().saturating_mul(time.as_secs()), time * 2 + Duration::from_secs(5)),
+            None => (1_000_000_000, time),
+        };
+        Plan {
+            senders: self.senders,
+            connections: self.connections,
+            sources: self.sources.unwrap_or(self.senders),
+            batch: NonZeroU32::new(self.batch.unwrap_or(batch)).unwrap_or(NonZeroU32::MIN),
+            shape: Shape { payload_bytes: self.payload as usize, tags: self.tags as usize },
+            rate,
+            count: self.count.unwrap_or(by_time).min(1_000_000_000),
+            limit: if self.count.is_some() { LONGEST } else { limit },
+            groups: self.subscribers,
+            members: self.members,
+            by_source: self.by_source,
+            open: Duration::from_secs(20),
+            settle: Duration::from_secs(2),
+        }
+    }
+}
+
+/// How servers are started.
+#[derive(Args, Clone, Debug)]
+pub struct Setup {
+    /// The hydrant program; the one beside this program unless given
+    #[arg(long, value_name = "FILE")]
+    pub hydrant: Option<PathBuf>,
+    /// Plain text between all parts, not mutual TLS
+    #[arg(long)]
+    pub plain: bool,
+}
+
+/// `doppler`: one doppler without its cache, beside the relay.
+#[derive(Args, Clone, Debug)]
+pub struct DopplerArgs {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    setup: Setup,
+    /// Pairs of runs
+    #[arg(long, value_name = "N", default_value = "5")]
+    runs: NonZeroU32,
+    /// Run one of the two alone
+    #[arg(long)]
+    only: Option<Only>,
+}
+
+/// One side of a comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Only {
+    /// The doppler.
+    Doppler,
+    /// The relay.
+    Relay,
+}
+
+/// `path` and `lone`: agent, doppler with its cache, traffic controller, gRPC consumer.
+#[derive(Args, Clone, Debug)]
+pub struct PathArgs {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    setup: Setup,
+    /// How often
+    #[arg(long, value_name = "N", default_value = "1")]
+    runs: NonZeroU32,
+    /// Without the doppler's cache
+    #[arg(long)]
+    no_cache: bool,
+}
+
+/// `idle`: `hydrant up` with nothing to do.
+#[derive(Args, Clone, Debug)]
+pub struct IdleArgs {
+    #[command(flatten)]
+    setup: Setup,
+    /// How long to watch
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+}
+
+/// Doppler and relay in turn: processor time per envelope, throughput, loss, and their ratios.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn doppler(args: &DopplerArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let plan = args.load.plan(400_000, 5, 100);
+    let mut report = Report::new("doppler");
+    let mut pairs = Vec::new();
+    for pair in 0..args.runs.get() {
+        if let Some(only) = args.only {
+            report.runs.push(side(&bed, &plan, only).await?);
+            continue;
+        }
+        // Who goes first changes, so that neither always finds the machine as the other left it.
+        let doppler_first = pair % 2 == 0;
+        let early = if doppler_first { Some(side(&bed, &plan, Only::Doppler).await?) } else { None };
+        let relay = side(&bed, &plan, Only::Relay).await?;
+        let doppler = match early {
+            Some(run) => run,
+            None => side(&bed, &plan, Only::Doppler).await?,
+        };
+        pairs.push((doppler, relay));
+    }
+    report.comparison = (!pairs.is_empty()).then(|| Comparison::new("doppler", "relay", pairs));
+    bed.close().await;
+    Ok(report)
+}
+
+async fn side(bed: &Bed, plan: &Plan, which: Only) -> Result<Run, ScenarioError> {
+    match which {
+        Only::Doppler => measure(bed.doppler(false).await?, "doppler", plan).await,
+        Only::Relay => measure(bed.relay(plan.groups.get() * plan.members.get()).await?, "relay", plan).await,
+    }
+}
+
+/// From an agent to a gRPC consumer: latency and loss.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn path(args: &PathArgs) -> Result<Report, ScenarioError> {
+    along_the_path("path", args, &args.load.plan(10_000, 10, 100)).await
+}
+
+/// One line every 100 ms along the same path.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn lone(args: &PathArgs) -> Result<Report, ScenarioError> {
+    along_the_path("lone", args, &args.load.plan(10, 10, 1)).await
+}
+
+async fn along_the_path(label: &str, args: &PathArgs, plan: &Plan) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let mut report = Report::new(label);
+    for _ in 0..args.runs.get() {
+        report.runs.push(measure(bed.path(!args.no_cache).await?, label, plan).await?);
+    }
+    bed.close().await;
+    Ok(report)
+}
+
+async fn measure(servers: Servers, label: &str, plan: &Plan) -> Result<Run, ScenarioError> {
+    let found = run(label, plan, &servers.target, &servers.watched).await;
+    // Stopped in any case; what the run found comes first when both fail.
+    let stopped = servers.stop().await;
+    let found = found?;
+    stopped?;
+    Ok(found)
+}
+
+/// `hydrant up` with nothing to do: memory and processor time.
+///
+/// # Errors
+/// It does not start, or ends.
+pub async fn idle(args: &IdleArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let server = bed.up().await?;
+    let sample = || Sample::of(server.pid()).map_err(ScenarioError::Measure);
+    // What it does once, at its start, is not what it does while idle.
+    sleep(Duration::from_secs(2)).await;
+    let (before, since) = (sample()?, Instant::now());
+    sleep(Duration::from_secs(args.seconds)).await;
+    let (after, seconds) = (sample()?, since.elapsed().as_secs_f64());
+    server.stop().await?;
+    bed.close().await;
+
+    let mut report = Report::new("idle");
+    report.idle = Some(Idle {
+        seconds,
+        cpu_percent: (after.cpu - before.cpu).as_secs_f64() / seconds * 100.0,
+        rss_bytes: after.rss_bytes,
+        peak_rss_bytes: after.peak_rss_bytes,
+    });
+    Ok(report)
+}

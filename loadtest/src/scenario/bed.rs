@@ -1,0 +1,202 @@
+//! Where servers under test live: certificates, configuration files, child processes.
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use tokio_util::task::TaskTracker;
+use transport::{ChannelOptions, TestCerts, TlsFiles};
+
+use super::Setup;
+use crate::procs::{ProcError, Server};
+use crate::run::{Peer, RunError, Target, Watched};
+use crate::scrape::ScrapeError;
+
+/// Why a scenario could not be run.
+#[derive(Debug, thiserror::Error)]
+pub enum ScenarioError {
+    /// A server process.
+    #[error(transparent)]
+    Server(#[from] ProcError),
+    /// A load.
+    #[error(transparent)]
+    Run(#[from] RunError),
+    /// A server's counters.
+    #[error(transparent)]
+    Scrape(#[from] ScrapeError),
+    /// A configuration file could not be written.
+    #[error("writing {path}: {source}", path = path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// This program does not know where it is.
+    #[error("this program's own path: {0}")]
+    OwnPath(std::io::Error),
+    /// A server process could not be measured.
+    #[error("measuring a server: {0}")]
+    Measure(std::io::Error),
+}
+
+/// A directory of its own with an authority, and the programs to start.
+pub(super) struct Bed {
+    certs: TestCerts,
+    plain: bool,
+    own: PathBuf,
+    hydrant: PathBuf,
+    tracker: TaskTracker,
+}
+
+/// The servers of one load.
+#[derive(Debug)]
+pub(super) struct Servers {
+    pub(super) target: Target,
+    pub(super) watched: Vec<Watched>,
+    running: Vec<Server>,
+}
+
+impl Bed {
+    pub(super) fn new(setup: &Setup) -> Result<Self, ScenarioError> {
+        let own = std::env::current_exe().map_err(ScenarioError::OwnPath)?;
+        let hydrant = setup.hydrant.clone().unwrap_or_else(|| own.with_file_name("hydrant"));
+        Ok(Self { certs: TestCerts::new(), plain: setup.plain, own, hydrant, tracker: TaskTracker::new() })
+    }
+
+    /// Waits for what reads the output of servers that have ended.
+    pub(super) async fn close(self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// A relay with this many outputs.
+    pub(super) async fn relay(&self, outputs: u32) -> Result<Servers, ScenarioError> {
+        let mut args: Vec<OsString> = vec!["relay".into(), "--outputs".into(), outputs.to_string().into()];
+        args.extend(["--listen".into(), "127.0.0.1:0".into()]);
+        if !self.plain {
+            self.certs.files("doppler");
+            args.extend(["--tls".into(), self.certs.dir().into()]);
+        }
+        let relay = self.start("relay", &self.own, &args).await?;
+        let grpc = self.peer(relay.addr("relay", "grpc")?, "doppler");
+        let watched = vec![Watched { name: "relay".into(), pid: relay.pid(), admin: None, before_groups: |_| true }];
+        Ok(Servers { target: Target { ingress: grpc.clone(), egress: grpc }, watched, running: vec![relay] })
+    }
+
+    /// One doppler.
+    pub(super) async fn doppler(&self, cache: bool) -> Result<Servers, ScenarioError> {
+        let doppler = self.role("doppler", &self.doppler_toml(cache)).await?;
+        let grpc = self.peer(doppler.addr("doppler", "grpc")?, "doppler");
+        let watched = vec![watch_doppler(&doppler)?];
+        Ok(Servers { target: Target { ingress: grpc.clone(), egress: grpc }, watched, running: vec![doppler] })
+    }
+
+    /// Agent, doppler and traffic controller.
+    pub(super) async fn path(&self, cache: bool) -> Result<Servers, ScenarioError> {
+        let doppler = self.role("doppler", &self.doppler_toml(cache)).await?;
+        let grpc = doppler.addr("doppler", "grpc")?;
+        let controller = self.role("traffic-controller", &self.controller_toml(grpc)).await?;
+        let agent = self.role("agent", &self.agent_toml(grpc)).await?;
+        let target = Target {
+            ingress: self.peer(agent.addr("agent", "grpc")?, "metron"),
+            egress: self.peer(controller.addr("traffic_controller", "grpc")?, "reverselogproxy"),
+        };
+        let watch = |server: &Server, role: &str, before_groups| -> Result<Watched, ProcError> {
+            let admin = Some(server.addr(role, "admin")?);
+            Ok(Watched { name: server.name().to_owned(), pid: server.pid(), admin, before_groups })
+        };
+        let watched = vec![
+            watch(&agent, "agent", |_| true)?,
+            watch_doppler(&doppler)?,
+            watch(&controller, "traffic_controller", |_| false)?,
+        ];
+        // In the order in which they can be stopped without a loss.
+        Ok(Servers { target, watched, running: vec![agent, doppler, controller] })
+    }
+
+    /// Everything in one process.
+    pub(super) async fn up(&self) -> Result<Server, ScenarioError> {
+        let any = "listen = \"127.0.0.1:0\"";
+        let toml = format!(
+            "[agent.grpc]\n{any}\n[agent.statsd]\n{any}\n[agent.admin]\n{any}\n\
+             [doppler.grpc]\n{any}\n[doppler.cache_grpc]\n{any}\n[doppler.admin]\n{any}\n\
+             [traffic_controller.http]\n{any}\n[traffic_controller.grpc]\n{any}\n[traffic_controller.rest]\n{any}\n\
+             [traffic_controller.admin]\n{any}\n[adapters.admin]\n{any}\n"
+        );
+        self.role("up", &toml).await
+    }
+
+    async fn role(&self, role: &str, toml: &str) -> Result<Server, ScenarioError> {
+        let path = self.certs.dir().join(format!("{role}.toml"));
+        std::fs::write(&path, toml).map_err(|source| ScenarioError::Write { path: path.clone(), source })?;
+        let args = [role.into(), "--config".into(), path.into(), "--print-addrs".into()];
+        self.start(role, &self.hydrant, &args).await
+    }
+
+    async fn start(&self, name: &str, program: &Path, args: &[OsString]) -> Result<Server, ScenarioError> {
+        Ok(Server::start(name, program, args, self.certs.dir(), &self.tracker).await?)
+    }
+
+    fn peer(&self, addr: SocketAddr, name: &'static str) -> Peer {
+        let options = if self.plain {
+            ChannelOptions::default()
+        } else {
+            ChannelOptions::tls(self.certs.identity("loadtest"), name)
+        };
+        Peer { address: addr.into(), options }
+    }
+
+    fn doppler_toml(&self, cache: bool) -> String {
+        format!(
+            "[doppler.grpc]\nlisten = \"127.0.0.1:0\"\n{}[doppler.cache_grpc]\nlisten = \"127.0.0.1:0\"\n\
+             [doppler.cache]\nenabled = {cache}\n[doppler.admin]\nlisten = \"127.0.0.1:0\"\n",
+            self.tls_toml("tls", "doppler")
+        )
+    }
+
+    fn agent_toml(&self, doppler: SocketAddr) -> String {
+        format!(
+            "[agent]\n{}[agent.grpc]\nlisten = \"127.0.0.1:0\"\n{}[agent.statsd]\nlisten = \"127.0.0.1:0\"\n\
+             [agent.admin]\nlisten = \"127.0.0.1:0\"\n[[agent.dopplers]]\naddresses = [\"{doppler}\"]\n",
+            self.tls_toml("doppler_tls", "metron"),
+            self.tls_toml("tls", "metron")
+        )
+    }
+
+    fn controller_toml(&self, doppler: SocketAddr) -> String {
+        let any = "listen = \"127.0.0.1:0\"";
+        format!(
+            "[traffic_controller]\n{}[traffic_controller.grpc]\n{any}\n{}[traffic_controller.http]\n{any}\n\
+             [traffic_controller.rest]\n{any}\n[traffic_controller.admin]\n{any}\n\
+             [[traffic_controller.dopplers]]\naddresses = [\"{doppler}\"]\n",
+            self.tls_toml("doppler_tls", "reverselogproxy"),
+            self.tls_toml("tls", "reverselogproxy")
+        )
+    }
+
+    fn tls_toml(&self, key: &str, name: &str) -> String {
+        if self.plain {
+            return String::new();
+        }
+        let TlsFiles { cert, key: private, ca } = self.certs.files(name);
+        format!("{key} = {{ cert = '{}', key = '{}', ca = '{}' }}\n", cert.display(), private.display(), ca.display())
+    }
+}
+
+/// What a doppler refuses at ingress is missing in every group; the rest it drops for one group at a time.
+fn watch_doppler(doppler: &Server) -> Result<Watched, ProcError> {
+    let admin = Some(doppler.addr("doppler", "admin")?);
+    let before_groups = |reason: &str| matches!(reason, "decode_error" | "oversize" | "too_many");
+    Ok(Watched { name: "doppler".into(), pid: doppler.pid(), admin, before_groups })
+}
+
+impl Servers {
+    /// Stops them in the order of the flow.
+    pub(super) async fn stop(self) -> Result<(), ProcError> {
+        for server in self.running {
+            server.stop().await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,167 @@
+//! The cache over gRPC: `logcache.v1` Ingress and Egress, and `hydrant.v1` Follow.
+//!
+//! What enters: requests of any client. What leaves: answers made of stored bytes, streams that end with OK when the server stops.
+//! Nothing here keeps state; no task is started.
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::stream;
+use proto::hydrant::v1 as hydrant;
+use proto::hydrant::v1::follow_server::{Follow, FollowServer};
+use proto::logcache::v1;
+use proto::logcache::v1::EnvelopeType;
+use proto::logcache::v1::egress_server::{Egress, EgressServer};
+use proto::logcache::v1::ingress_server::{Ingress, IngressServer};
+use proto::raw::{Batch, Limits, Selection};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use crate::follow::{Cursor, FollowError, FollowSpec, Follower, Frame};
+use crate::metrics::{self, Metrics};
+use crate::read::{self, Page, Read};
+use crate::store::{SourceMeta, Store};
+
+/// The largest message taken (contract `log-cache.md` §1).
+const MAX_MESSAGE: usize = read::MAX_ANSWER;
+
+/// What the response's framing may add to an answer of [`read::MAX_ANSWER`].
+const FRAMING: usize = 64;
+
+/// An `EnvelopeBatch` without envelopes that is nonetheless written: field 15, which no reader knows, with value 0. Clients of the
+/// original read `envelopes.batch` without asking whether `envelopes` is there, and a field of no bytes would be left out.
+const NO_ENVELOPES: Bytes = Bytes::from_static(&[15 << 3, 0]);
+
+/// The services of one store, to be added to a tonic server.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// `logcache.v1.Ingress`: takes messages up to 50 MiB.
+    pub ingress: IngressServer<Service>,
+    /// `logcache.v1.Egress`: reads and summaries.
+    pub egress: EgressServer<Service>,
+    /// `hydrant.v1.Follow`: reading on and on.
+    pub follow: FollowServer<Service>,
+}
+
+/// The implementation behind [`Services`].
+#[derive(Clone, Debug)]
+pub struct Service {
+    store: Store,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+/// The services of `store`. Follow streams end with OK once `stop` is cancelled.
+pub fn routes(store: &Store, metrics: &Metrics, stop: &CancellationToken) -> Services {
+    let service = Service { store: store.clone(), metrics: metrics.clone(), stop: stop.clone() };
+    Services {
+        ingress: IngressServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE + FRAMING),
+        egress: EgressServer::new(service.clone()).max_encoding_message_size(MAX_MESSAGE + FRAMING),
+        follow: FollowServer::new(service),
+    }
+}
+
+#[tonic::async_trait]
+impl Ingress for Service {
+    /// Stores what is well-formed and counts the rest; always OK.
+    async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
+        let (batch, refused) = Batch::check(request.into_inner().envelopes, &Limits::default());
+        self.metrics.received(batch.len(), refused);
+        self.store.put(&Selection::from(batch));
+        Ok(Response::new(v1::SendResponse {}))
+    }
+}
+
+#[tonic::async_trait]
+impl Egress for Service {
+    async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
+        let read = Read::parse(request.into_inner(), metrics::now())?;
+        let page = if read.looks_inside() {
+            // May look into every envelope of a large source: not on a thread that others wait for.
+            let store = self.store.clone();
+            let task = tokio::task::spawn_blocking(move || store.read(&read));
+            task.await.map_err(|_| Status::internal("the read failed"))??
+        } else {
+            self.store.read(&read)?
+        };
+        Ok(Response::new(v1::ReadResponse { envelopes: envelopes(page) }))
+    }
+
+    /// This store's own sources: there is nobody else to ask, whatever `local_only` says.
+    async fn meta(&self, _: Request<v1::MetaRequest>) -> Result<Response<v1::MetaResponse>, Status> {
+        let meta = self.store.meta().into_iter().map(|(id, meta)| (id, meta.into())).collect();
+        Ok(Response::new(v1::MetaResponse { meta }))
+    }
+}
+
+fn envelopes(page: Page) -> Bytes {
+    if page.batch.is_empty() { NO_ENVELOPES } else { page.batch }
+}
+
+impl From<SourceMeta> for v1::MetaInfo {
+    fn from(meta: SourceMeta) -> Self {
+        Self {
+            count: i64::try_from(meta.count).unwrap_or(i64::MAX),
+            expired: i64::try_from(meta.expired).unwrap_or(i64::MAX),
+            oldest_timestamp: meta.oldest_timestamp,
+            newest_timestamp: meta.newest_timestamp,
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl Follow for Service {
+    type FollowStream = std::pin::Pin<Box<dyn Stream<Item = Result<hydrant::FollowFrame, Status>> + Send>>;
+
+    async fn follow(&self, request: Request<hydrant::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let follower = self.store.follow(spec(request.into_inner()))?;
+        let stop = self.stop.clone();
+        Ok(Response::new(Box::pin(stream::unfold((follower, stop), next))))
+    }
+}
+
+type FollowItem = Result<hydrant::FollowFrame, Status>;
+
+async fn next((mut follower, stop): (Follower, CancellationToken)) -> Option<(FollowItem, (Follower, CancellationToken))> {
+    let frame = tokio::select! {
+        frame = follower.next() => frame?,
+        () = stop.cancelled() => return None,
+    };
+    Some((Ok(frame.into()), (follower, stop)))
+}
+
+/// What a request asks of this store: a cursor for it is one without a doppler's address, or the only one.
+fn spec(request: hydrant::FollowRequest) -> FollowSpec {
+    let own = request.after.iter().find(|cursor| cursor.doppler.is_empty()).or(match &*request.after {
+        [only] => Some(only),
+        _ => None,
+    });
+    FollowSpec {
+        after: own.map(|cursor| Cursor { epoch: cursor.epoch, sequence: cursor.sequence }),
+        sources: request.source_ids,
+        start_time: request.start_time,
+        kinds: request.envelope_types.into_iter().filter_map(|number| EnvelopeType::try_from(number).ok()).collect(),
+        history_only: request.history_only,
+    }
+}
+
+impl From<Frame> for hydrant::FollowFrame {
+    fn from(frame: Frame) -> Self {
+        let Cursor { epoch, sequence } = frame.cursor;
+        Self {
+            batch: frame.batch,
+            cursor: Some(hydrant::Cursor { doppler: String::new(), epoch, sequence }),
+            gap: frame.gap.map(|gap| hydrant::Gap { source_id: gap.source_id, envelopes: gap.envelopes }),
+            live: frame.live,
+            missing: Vec::new(),
+        }
+    }
+}
+
+impl From<FollowError> for Status {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::NoSource | FollowError::TooManySources(_) => Self::invalid_argument(error.to_string()),
+            FollowError::Busy => Self::resource_exhausted(error.to_string()),
+        }
+    }
+}

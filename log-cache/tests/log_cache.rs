@@ -1,0 +1,4 @@
+//! The cache over real sockets.
+
+#[path = "log_cache/service.rs"]
+mod service;

@@ -1,0 +1,160 @@
+//! Which account holds most: a binary heap whose members can be found and moved.
+//!
+//! Enters: an account's rank, whenever that has changed. Leaves: the account that comes first. It keeps ranks of its own, so it is in
+//! order at all times, whatever has happened to the accounts since.
+
+use std::cmp::Reverse;
+
+use super::table::NONE;
+
+/// What an account is ranked by: bytes first. A tie goes to the lower source, the remainder last, so that the order is total.
+#[derive(Clone, Copy)]
+pub(super) struct Rank {
+    pub(super) bytes: u64,
+    pub(super) is_remainder: bool,
+    pub(super) source: u64,
+    pub(super) account: u32,
+}
+
+#[derive(Default)]
+pub(super) struct Ranking {
+    heap: Vec<Rank>,
+    /// Where in the heap an account is, by account; `NONE` if it is not.
+    places: Vec<u32>,
+}
+
+impl Ranking {
+    pub(super) fn len(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// The account that holds most. O(1).
+    pub(super) fn first(&self) -> Option<u32> {
+        self.heap.first().map(|rank| rank.account)
+    }
+
+    /// Ranks an account, new or not. O(log n).
+    pub(super) fn set(&mut self, rank: Rank) {
+        let account = rank.account as usize;
+        if account >= self.places.len() {
+            self.places.resize(account + 1, NONE);
+        }
+        if self.places[account] == NONE {
+            self.heap.push(rank);
+            self.rise(self.heap.len() - 1, rank);
+        } else {
+            self.change(self.places[account] as usize, rank);
+        }
+    }
+
+    /// Takes an account out, if it is in. O(log n).
+    pub(super) fn remove(&mut self, account: u32) {
+        let Some(place) = self.places.get_mut(account as usize).filter(|place| **place != NONE) else { return };
+        let place = std::mem::replace(place, NONE) as usize;
+        let last = self.heap.pop().expect("a place is in the heap");
+        if place < self.heap.len() {
+            self.change(place, last);
+        }
+    }
+
+    /// Ranks these accounts, all below `accounts`, and no others. O(n).
+    pub(super) fn rebuild(&mut self, ranks: impl Iterator<Item = Rank>, accounts: usize) {
+        self.heap.clear();
+        self.heap.extend(ranks);
+        self.places.clear();
+        self.places.resize(accounts, NONE);
+        for (place, rank) in self.heap.iter().enumerate() {
+            self.places[rank.account as usize] = place as u32;
+        }
+        for place in (0..self.heap.len() / 2).rev() {
+            self.sink(place, self.heap[place]);
+        }
+    }
+
+    fn change(&mut self, place: usize, rank: Rank) {
+        if place > 0 && rank.is_before(&self.heap[(place - 1) / 2]) {
+            self.rise(place, rank);
+        } else {
+            self.sink(place, rank);
+        }
+    }
+
+    fn rise(&mut self, mut place: usize, rank: Rank) {
+        while place > 0 {
+            let above = (place - 1) / 2;
+            if !rank.is_before(&self.heap[above]) {
+                break;
+            }
+            self.put(place, self.heap[above]);
+            place = above;
+        }
+        self.put(place, rank);
+    }
+
+    fn sink(&mut self, mut place: usize, rank: Rank) {
+        loop {
+            let mut below = 2 * place + 1;
+            if below >= self.heap.len() {
+                break;
+            }
+            if below + 1 < self.heap.len() && self.heap[below + 1].is_before(&self.heap[below]) {
+                below += 1;
+            }
+            if !self.heap[below].is_before(&rank) {
+                break;
+            }
+            self.put(place, self.heap[below]);
+            place = below;
+        }
+        self.put(place, rank);
+    }
+
+    fn put(&mut self, place: usize, rank: Rank) {
+        self.heap[place] = rank;
+        self.places[rank.account as usize] = place as u32;
+    }
+}
+
+impl Rank {
+    fn is_before(&self, other: &Self) -> bool {
+        let key = |rank: &Self| (rank.bytes, Reverse((rank.is_remainder, rank.source)));
+        key(self) > key(other)
+    }
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever is set, removed and rebuilt: the first is the one that a search finds.
+        #[test]
+        fn the_first_is_the_greatest(steps in prop::collection::vec((0_u32..12, 0_u64..6, 0..20), 0..200)) {
+            let mut ranking = Ranking::default();
+            let mut model: BTreeMap<u32, u64> = BTreeMap::new();
+            let rank = |account: u32, bytes| Rank { bytes, is_remainder: account == 0, source: u64::from(account), account };
+            for (account, bytes, step) in steps {
+                match step {
+                    0..=12 => {
+                        model.insert(account, bytes);
+                        ranking.set(rank(account, bytes));
+                    }
+                    13..=18 => {
+                        model.remove(&account);
+                        ranking.remove(account);
+                    }
+                    _ => ranking.rebuild(model.iter().map(|(account, bytes)| rank(*account, *bytes)), 12),
+                }
+                let most = model.values().max();
+                let first = model.iter().filter(|(_, bytes)| Some(*bytes) == most).min_by_key(|(id, _)| (**id == 0, **id));
+                prop_assert_eq!(ranking.first(), first.map(|(account, _)| *account));
+                prop_assert_eq!(ranking.len(), model.len());
+            }
+        }
+    }
+}

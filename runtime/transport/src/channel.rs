@@ -1,0 +1,233 @@
+//! A gRPC channel to one peer: TCP and TLS options, keepalive, deadlines.
+//!
+//! What enters: a peer's address and, for TLS, our identity and the peer's name. What leaves: a tonic [`Channel`] that
+//! connects when first used and again after a loss. It never retries a call and never waits between connects: the
+//! caller does, with [`Backoff`](crate::Backoff).
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tonic::transport::{Channel, Endpoint};
+use tower::Service;
+
+use crate::dopplers::Address;
+use crate::tls::Identity;
+
+/// How a channel connects and what it allows.
+#[derive(Clone, Debug)]
+pub struct ChannelOptions {
+    /// TLS with the peer's name to check; `None` speaks plain text.
+    pub tls: Option<PeerTls>,
+    /// For name look-up, TCP and TLS together; 5 s.
+    pub connect_timeout: Duration,
+    /// Between pings, also while no stream is open; 15 s, as peers refuse pings less than 10 s apart.
+    pub keepalive_interval: Duration,
+    /// A ping unanswered for this long closes the connection; 20 s.
+    pub keepalive_timeout: Duration,
+    /// Sent bytes that the peer leaves unacknowledged, or unread behind a closed window, for this long close the
+    /// connection (`TCP_USER_TIMEOUT`); 5 s. `None` leaves it to the kernel, some 15 minutes.
+    pub unacknowledged_timeout: Option<Duration>,
+    /// Bytes that the peer may send ahead on one stream; 1 MiB.
+    pub stream_window_bytes: u32,
+    /// Bytes that the peer may send ahead on all streams together; 4 MiB.
+    pub connection_window_bytes: u32,
+}
+
+/// Our identity towards a peer, and the name that its certificate must carry.
+#[derive(Clone, Debug)]
+pub struct PeerTls {
+    /// What we show, and the authorities we trust.
+    pub identity: Identity,
+    /// A DNS name or an IP address out of the peer's subject alternative names, such as `doppler`.
+    pub server_name: ServerName<'static>,
+}
+
+impl Default for ChannelOptions {
+    fn default() -> Self {
+        Self {
+            tls: None,
+            connect_timeout: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(15),
+            keepalive_timeout: Duration::from_secs(20),
+            unacknowledged_timeout: Some(Duration::from_secs(5)),
+            stream_window_bytes: 1024 * 1024,
+            connection_window_bytes: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl ChannelOptions {
+    /// The defaults over TLS, to a peer whose certificate carries `server_name` (contract `loggregator-v2.md` §9.2:
+    /// `doppler`, `metron`, `reverselogproxy`).
+    ///
+    /// # Panics
+    ///
+    /// `server_name` is neither a DNS name nor an address: it is written in our code, not configured.
+    pub fn tls(identity: Identity, server_name: &'static str) -> Self {
+        let server_name = ServerName::try_from(server_name).expect("a DNS name written in the code");
+        Self { tls: Some(PeerTls { identity, server_name }), ..Self::default() }
+    }
+}
+
+/// A channel to `address` that connects when first used. Must be called within a tokio runtime.
+///
+/// A call on it fails `UNAVAILABLE` when the peer cannot be reached; the next call tries again.
+pub fn channel(address: &Address, options: &ChannelOptions) -> Channel {
+    let (endpoint, connector) = parts(address, options);
+    endpoint.connect_with_connector_lazy(connector)
+}
+
+/// A channel to `address` that is connected. Later losses are repaired as with [`channel()`].
+///
+/// # Errors
+///
+/// The peer could not be reached within the connect timeout, or TLS found the peer or us at fault.
+pub async fn connect(address: &Address, options: &ChannelOptions) -> Result<Channel, tonic::transport::Error> {
+    let (endpoint, connector) = parts(address, options);
+    endpoint.connect_with_connector(connector).await
+}
+
+fn parts(address: &Address, options: &ChannelOptions) -> (Endpoint, Connector) {
+    let uri = |scheme: &str| -> Uri {
+        format!("{scheme}://{address}").parse().expect("an Address holds nothing that a URI does not allow")
+    };
+    // The endpoint's scheme stays http: TLS is the connector's business, not tonic's. The origin is what peers see.
+    let endpoint = Endpoint::from(uri("http"))
+        .origin(uri(if options.tls.is_some() { "https" } else { "http" }))
+        .http2_keep_alive_interval(options.keepalive_interval)
+        .keep_alive_timeout(options.keepalive_timeout)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(options.stream_window_bytes)
+        .initial_connection_window_size(options.connection_window_bytes);
+    (endpoint, Connector { address: address.clone(), options: options.clone() })
+}
+
+/// Opens the connections of one channel.
+#[derive(Clone)]
+struct Connector {
+    address: Address,
+    options: ChannelOptions,
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<PeerIo>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move { connector.connect().await.map(TokioIo::new) })
+    }
+}
+
+impl Connector {
+    async fn connect(self) -> io::Result<PeerIo> {
+        let deadline = Instant::now() + self.options.connect_timeout;
+        let late =
+            |step: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{}: {step} took too long", self.address));
+        let target = (self.address.host(), self.address.port());
+        let found = timeout_at(deadline, tokio::net::lookup_host(target)).await.map_err(|_| late("name look-up"))??;
+        let socket = connect_any(&found.collect::<Vec<_>>(), deadline).await?;
+        self.set_options(&socket)?;
+        let Some(tls) = self.options.tls else { return Ok(PeerIo::Plain(socket)) };
+        let connector = TlsConnector::from(tls.identity.client_config());
+        let handshake = connector.connect(tls.server_name, socket);
+        let stream = timeout_at(deadline, handshake).await.map_err(|_| late("TLS handshake"))??;
+        Ok(PeerIo::Tls(Box::new(stream)))
+    }
+
+    fn set_options(&self, socket: &TcpStream) -> io::Result<()> {
+        socket.set_nodelay(true)?;
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        SockRef::from(socket).set_tcp_user_timeout(self.options.unacknowledged_timeout)?;
+        Ok(())
+    }
+}
+
+/// Tries the addresses in the resolver's order. Each gets an even share of the time that is left, so that one which
+/// swallows packets leaves time for the next.
+async fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for (tried, addr) in addresses.iter().enumerate() {
+        let left = u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        let share = Instant::now() + deadline.saturating_duration_since(Instant::now()) / left;
+        match timeout_at(share, TcpStream::connect(addr)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{addr}: {error}")),
+            Err(_) => last = io::Error::new(io::ErrorKind::TimedOut, format!("{addr}: no answer")),
+        }
+    }
+    Err(last)
+}
+
+/// A connection to a peer, plain or TLS.
+enum PeerIo {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for PeerIo {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for PeerIo {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(socket) => socket.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One accepted connection, plain or TLS, as the gRPC and HTTP servers read it.
+//!
+//! What enters is an accepted socket after its handshake; what leaves is an `AsyncRead + AsyncWrite` that knows both of
+//! its addresses and the client's certificate, and holds its place in the [`Budget`](crate::Budget) until it is dropped.
+//! Adds no buffer and no copy.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use rustls::pki_types::CertificateDer;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use crate::budget::Slot;
+use crate::listen::ListenStats;
+
+/// An accepted connection, ready for a server to speak on.
+#[derive(Debug)]
+pub struct Conn {
+    io: Io,
+    info: ConnInfo,
+    _open: Open,
+}
+
+/// Who is at the other end. A gRPC service finds it in `Request::extensions`, an axum handler in its request's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnInfo {
+    /// The address that the peer connected to.
+    pub local_addr: SocketAddr,
+    /// The peer's address.
+    pub remote_addr: SocketAddr,
+    /// The certificate that the peer showed, verified against our authorities; `None` on plain and HTTPS listeners.
+    pub client_cert: Option<Arc<CertificateDer<'static>>>,
+    /// Whether the connection is encrypted.
+    pub tls: bool,
+}
+
+#[derive(Debug)]
+enum Io {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Counts the connection as open, from accept to drop.
+#[derive(Debug)]
+pub(crate) struct Open {
+    pub(crate) slot: Slot,
+    pub(crate) stats: Arc<ListenStats>,
+}
+
+impl Conn {
+    pub(crate) fn plain(socket: TcpStream, info: ConnInfo, open: Open) -> Self {
+        Self { io: Io::Plain(socket), info, _open: open }
+    }
+
+    pub(crate) fn tls(stream: TlsStream<TcpStream>, mut info: ConnInfo, mut open: Open) -> Self {
+        info.tls = true;
+        info.client_cert = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .map(|certificate| Arc::new(certificate.clone().into_owned()));
+        if info.client_cert.is_some() {
+            open.slot.peer_is_known();
+        }
+        Self { io: Io::Tls(Box::new(stream)), info, _open: open }
+    }
+
+    /// Who is at the other end.
+    pub fn info(&self) -> &ConnInfo {
+        &self.info
+    }
+
+    /// Whether the handshake agreed on HTTP/2. A plain connection agreed on nothing.
+    pub(crate) fn negotiated_h2(&self) -> bool {
+        match &self.io {
+            Io::Plain(_) => false,
+            Io::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
+        }
+    }
+}
+
+impl Connected for Conn {
+    type ConnectInfo = ConnInfo;
+
+    fn connect_info(&self) -> ConnInfo {
+        self.info.clone()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.stats.closed(std::thread::panicking());
+    }
+}
+
+impl AsyncRead for Conn {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Conn {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut self.io {
+            Io::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
+            Io::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match &self.io {
+            Io::Plain(socket) => socket.is_write_vectored(),
+            Io::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Bytes in and out of a process: TLS identity, bound sockets, gRPC channels, and stopping them.
+//!
+//! Sockets of hydrant come from here and from nowhere else. What enters: addresses and certificate files out of a
+//! configuration. What leaves: bound [`Listener`]s and their [`Incoming`] connections, [`channel()`]s to peers, an HTTP
+//! server for an [`axum::Router`], the presets every gRPC server shares, and the [`Handle`] that stops a server.
+//!
+//! *Invariants.* No peer can end an accept loop or make another peer wait: handshakes run in tasks of their own, under a
+//! deadline and under the [`Budget`] of connections. Nothing here knows what an envelope is. Every task starts on the
+//! `TaskTracker` that the caller hands in; only [`Handle::spawn`] starts a server's root task.
+
+mod backoff;
+mod budget;
+mod channel;
+mod conn;
+mod dopplers;
+pub mod duration_text;
+mod grpc;
+mod guard;
+mod handle;
+mod http;
+mod listen;
+#[cfg(feature = "test-util")]
+mod test_certs;
+mod tls;
+
+pub use backoff::Backoff;
+pub use budget::Budget;
+pub use channel::{ChannelOptions, PeerTls, channel, connect};
+pub use conn::{Conn, ConnInfo};
+pub use dopplers::{Address, AddressError, DopplerSet, Dopplers};
+pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
+pub use guard::{LocalOnly, Refusal};
+pub use handle::Handle;
+pub use http::serve_http;
+pub use listen::{BindError, Incoming, ListenStats, Listener, Refused, Security, bind};
+#[cfg(feature = "test-util")]
+pub use test_certs::TestCerts;
+pub use tls::{Identity, TlsError, TlsFiles, install_crypto_provider};

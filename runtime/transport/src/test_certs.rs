@@ -1,0 +1,78 @@
+//! Throw-away certificates for tests: one authority, and certificates it signs, as files that live as long as the value.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use tempfile::TempDir;
+
+use crate::tls::{Identity, TlsFiles};
+
+/// An authority of its own in a temporary directory. Two values do not trust each other.
+///
+/// # Panics
+///
+/// Every method panics when the directory cannot be written or a key not be made.
+pub struct TestCerts {
+    dir: TempDir,
+    authority: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl TestCerts {
+    /// Makes the authority.
+    #[expect(clippy::new_without_default, reason = "it writes files: a default would hide that")]
+    pub fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no names");
+        params.distinguished_name.push(DnType::CommonName, "hydrant test authority");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().expect("a key");
+        let authority = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let certs = Self { dir, authority };
+        certs.write("ca.pem", &certs.authority.pem());
+        certs
+    }
+
+    /// The files of a certificate for `name`, `localhost` and `127.0.0.1`, good for clients and servers for an hour.
+    pub fn files(&self, name: &str) -> TlsFiles {
+        let now = SystemTime::now();
+        self.files_valid(name, now - Duration::from_secs(3600), now + Duration::from_secs(3600))
+    }
+
+    /// The same, valid between two times.
+    pub fn files_valid(&self, name: &str, from: SystemTime, until: SystemTime) -> TlsFiles {
+        let names = vec![name.to_owned(), "localhost".to_owned(), "127.0.0.1".to_owned()];
+        let mut params = CertificateParams::new(names).expect("valid names");
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.not_before = from.into();
+        params.not_after = until.into();
+        let key = KeyPair::generate().expect("a key");
+        let cert = params.signed_by(&key, &self.authority).expect("a certificate");
+        TlsFiles {
+            cert: self.write(&format!("{name}.pem"), &cert.pem()),
+            key: self.write(&format!("{name}.key"), &key.serialize_pem()),
+            ca: self.dir.path().join("ca.pem"),
+        }
+    }
+
+    /// The loaded identity of [`files`](Self::files).
+    pub fn identity(&self, name: &str) -> Identity {
+        Identity::load(&self.files(name)).expect("files written just now")
+    }
+
+    /// Where the files are.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("a writable directory");
+        path
+    }
+}

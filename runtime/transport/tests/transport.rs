@@ -1,0 +1,9 @@
+//! The public API over real sockets.
+
+#[cfg(test)]
+mod transport {
+    mod channel;
+    mod http;
+    mod listen;
+    mod support;
+}

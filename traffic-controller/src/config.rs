@@ -1,0 +1,245 @@
+//! The configuration of a traffic controller: plain data, checked as it is read.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::time::Duration;
+
+use diode::fair::Bounds;
+use telemetry::AdminConfig;
+use transport::{DopplerSet, GrpcLimits, TlsFiles};
+
+use crate::auth::AuthorizerConfig;
+
+/// The usual admin port of a traffic controller.
+pub const ADMIN_PORT: u16 = 14826;
+
+/// The `[traffic_controller]` table. The default serves on loopback and reads from a doppler on loopback.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Who may read what, on every port: `"none"`, which holds on loopback addresses only.
+    pub authorizer: AuthorizerConfig,
+    /// The page, `/firehose/{subscription-id}` and `/apps/{guid}/stream`.
+    pub http: HttpConfig,
+    /// The reverse log proxy.
+    pub grpc: GrpcConfig,
+    /// Reading from the log cache over HTTP.
+    pub rest: RestConfig,
+    /// `/metrics`, `/live` and `/ready`.
+    pub admin: AdminConfig<ADMIN_PORT>,
+    /// The dopplers to read from; `[[dopplers]]` entries. One at 127.0.0.1:8082.
+    pub dopplers: Vec<DopplerSet>,
+    /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
+    pub doppler_tls: Option<TlsFiles>,
+    /// Connections to each doppler, shared by all consumers; 4. More let more processor cores read.
+    pub doppler_connections: NonZeroUsize,
+    /// What each consumer may fall behind.
+    pub ring: RingConfig,
+}
+
+/// The `[traffic_controller.http]` table.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// Where to listen; 127.0.0.1:8081.
+    pub listen: SocketAddr,
+    /// Firehose and app streams open at once; 2000. More are answered 503.
+    pub max_consumers: NonZeroU32,
+    /// From the answer to a ping until the next one; `"15s"`.
+    #[serde(with = "duration_text")]
+    pub ping_interval: Duration,
+    /// How long a ping may stay unanswered before its connection is closed; `"30s"`.
+    #[serde(with = "duration_text")]
+    pub pong_timeout: Duration,
+    /// How long one envelope may wait for a consumer whose socket takes nothing, before the consumer is cut; `"5s"`.
+    #[serde(with = "duration_text")]
+    pub slow_consumer_timeout: Duration,
+    /// How long written bytes may wait for a socket that takes nothing, before the consumer is cut; `"6s"`.
+    #[serde(with = "duration_text")]
+    pub write_timeout: Duration,
+    /// Bytes gathered before they are written to a consumer's socket; 32 KiB. They leave earlier when no envelope waits.
+    pub write_buffer_bytes: NonZeroUsize,
+}
+
+/// The `[traffic_controller.grpc]` table.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GrpcConfig {
+    /// Where to listen; 127.0.0.1:8084. Another address than loopback needs `tls`.
+    pub listen: SocketAddr,
+    /// The certificate to show, which must name `reverselogproxy`, and the authorities that clients must come from. Absent: plain text.
+    pub tls: Option<TlsFiles>,
+    /// HTTP/2 limits.
+    pub limits: GrpcLimits,
+    /// Streams of consumers open at once; 1000. More are answered RESOURCE_EXHAUSTED.
+    pub max_egress_streams: NonZeroU32,
+    /// Envelopes in one message; 100.
+    pub batch_envelopes: NonZeroUsize,
+    /// Bytes of the envelopes in one message, before tags are converted; 1 MiB. A larger envelope goes alone.
+    pub batch_bytes: NonZeroUsize,
+}
+
+/// The `[traffic_controller.rest]` table.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RestConfig {
+    /// Where to listen; 127.0.0.1:8083.
+    pub listen: SocketAddr,
+}
+
+/// The `[traffic_controller.ring]` table: the ring between the dopplers and one consumer.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RingConfig {
+    /// Envelopes; 10 000.
+    pub envelopes: NonZeroUsize,
+    /// Bytes kept alive; 16 MiB.
+    pub bytes: NonZeroUsize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let doppler = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
+        Self {
+            authorizer: AuthorizerConfig::default(),
+            http: HttpConfig::default(),
+            grpc: GrpcConfig::default(),
+            rest: RestConfig::default(),
+            admin: AdminConfig::default(),
+            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            doppler_tls: None,
+            doppler_connections: size(4),
+            ring: RingConfig::default(),
+        }
+    }
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8081).into(),
+            max_consumers: count(2000),
+            ping_interval: Duration::from_secs(15),
+            pong_timeout: Duration::from_secs(30),
+            slow_consumer_timeout: Duration::from_secs(5),
+            write_timeout: Duration::from_secs(6),
+            write_buffer_bytes: size(32 * 1024),
+        }
+    }
+}
+
+impl Default for GrpcConfig {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8084).into(),
+            tls: None,
+            limits: GrpcLimits::default(),
+            max_egress_streams: count(1000),
+            batch_envelopes: size(100),
+            batch_bytes: size(1024 * 1024),
+        }
+    }
+}
+
+impl Default for RestConfig {
+    fn default() -> Self {
+        Self { listen: (Ipv4Addr::LOCALHOST, 8083).into() }
+    }
+}
+
+impl Default for RingConfig {
+    fn default() -> Self {
+        Self { envelopes: size(10_000), bytes: size(16 * 1024 * 1024) }
+    }
+}
+
+impl RingConfig {
+    /// The bounds as the ring takes them.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { envelopes: self.envelopes, bytes: self.bytes }
+    }
+}
+
+#[cfg(any(test, feature = "test-util"))]
+impl Config {
+    /// The defaults on any free ports of 127.0.0.1, without a doppler.
+    pub fn for_test() -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        Self {
+            http: HttpConfig { listen: any, ..HttpConfig::default() },
+            grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
+            rest: RestConfig { listen: any },
+            admin: AdminConfig::any_port(),
+            dopplers: Vec::new(),
+            ..Self::default()
+        }
+    }
+
+    /// The same, reading from the dopplers at `addresses`.
+    #[must_use]
+    pub fn dopplers(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.dopplers = vec![DopplerSet { addresses: addresses.into_iter().map(Into::into).collect() }];
+        self
+    }
+}
+
+const fn size(value: usize) -> NonZeroUsize {
+    NonZeroUsize::new(value).expect("a default is not zero")
+}
+
+const fn count(value: u32) -> NonZeroU32 {
+    NonZeroU32::new(value).expect("a default is not zero")
+}
+
+/// Durations as people write them: `"15s"`, `"1m 30s"`; never zero.
+mod duration_text {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match humantime::parse_duration(&text) {
+            Ok(Duration::ZERO) => Err(D::Error::custom("a duration of zero; write one like \"15s\"")),
+            Ok(duration) => Ok(duration),
+            Err(error) => Err(D::Error::custom(format!("{error}; a duration is written like \"15s\" or \"1m 30s\""))),
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&humantime::format_duration(*duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_keeps_the_defaults_it_does_not_name() {
+        let text = "[http]\nping_interval = \"2m\"\n[grpc]\nmax_egress_streams = 5\n[[dopplers]]\naddresses = [\"d:1\"]\n";
+        let config: Config = toml::from_str(text).unwrap();
+        assert_eq!(config.http.ping_interval, Duration::from_secs(120));
+        assert_eq!(config.http.listen, HttpConfig::default().listen);
+        assert_eq!(config.grpc.max_egress_streams.get(), 5);
+        assert_eq!(config.dopplers[0].addresses[0].to_string(), "d:1");
+        assert_eq!(config.ring, RingConfig::default());
+    }
+
+    #[test]
+    fn the_default_survives_a_round_trip() {
+        let json = serde_json::to_string(&Config::default()).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), Config::default());
+    }
+
+    #[test]
+    fn wrong_keys_and_values_are_refused_with_what_is_right() {
+        let error = |text: &str| toml::from_str::<Config>(text).unwrap_err().to_string();
+        assert!(error("[http]\nlisten_on = \"127.0.0.1:1\"").contains("`listen`"));
+        assert!(error("[http]\npong_timeout = \"soon\"").contains("written like \"15s\""));
+        assert!(error("[http]\npong_timeout = \"0s\"").contains("a duration of zero"));
+        assert!(error("authorizer = \"everybody\"").contains("`none`"));
+        assert!(error("[ring]\nenvelopes = 0").contains("nonzero"));
+    }
+}

@@ -1,0 +1,296 @@
+//! One consumer's subscription to every doppler, merged into one fair ring.
+//!
+//! What enters: the consumer's request. What leaves: selections of batches, oldest first, as [`Subscription`] hands them out.
+//! A task per doppler reads its stream and pushes into the ring; it never waits for the consumer, so that no doppler is ever
+//! held up by one. Over the ring's bounds the source that holds most loses its oldest envelopes, and each is counted.
+//!
+//! *Invariants.* A doppler that is away, slow or broken changes nothing for the streams of the others. A consumer sees no end
+//! when dopplers go: it waits. Dropping the subscription closes every stream at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use diode::fair::{Bounds, Reader};
+use proto::codec::Wire;
+use proto::raw::{Batch, Selection};
+use proto::reason::Reason;
+use proto::v2;
+use telemetry::Throttle;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tonic::Status;
+use tracing::{debug, warn};
+use transport::{Address, Backoff};
+
+use self::rings::{Ring, Rings};
+use crate::metrics::Metrics;
+use crate::upstream::Upstream;
+
+pub(crate) mod rings;
+
+/// A stream that lasted this long did work, even if nothing came: longer than a connection takes to fail.
+const WORKED: Duration = Duration::from_secs(10);
+
+/// Makes subscriptions. Cloning shares everything.
+#[derive(Clone)]
+pub(crate) struct FanIn {
+    upstream: Upstream,
+    bounds: Bounds,
+    rings: Rings,
+    metrics: Metrics,
+    tracker: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl FanIn {
+    /// Subscriptions with rings of `bounds` out of `rings`. Their tasks run on `tracker` and end with `stop`.
+    pub(crate) fn new(
+        upstream: Upstream,
+        (rings, bounds): (Rings, Bounds),
+        metrics: Metrics,
+        tracker: TaskTracker,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { upstream, bounds, rings, metrics, tracker, stop }
+    }
+
+    /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
+    pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest) -> Subscription {
+        let (ring, reader) = self.rings.ring(self.bounds);
+        let cancel = self.stop.child_token();
+        let feed = Feed {
+            request,
+            upstream: self.upstream.clone(),
+            inlet: Inlet { ring: Arc::clone(&ring), metrics: self.metrics.clone() },
+            tracker: self.tracker.clone(),
+            sources: TaskTracker::new(),
+            cancel: cancel.clone(),
+        };
+        self.tracker.spawn(feed.run());
+        Subscription {
+            reader,
+            _ring: ring,
+            metrics: self.metrics.clone(),
+            left_over: Reason::PeerLost,
+            _cancel: cancel.drop_guard(),
+        }
+    }
+}
+
+/// What one consumer is to receive. Dropping it closes the streams to the dopplers and counts what was still in the ring.
+pub(crate) struct Subscription {
+    reader: Reader<Selection>,
+    /// Keeps the ring counted until its reader is gone.
+    _ring: Arc<Ring>,
+    metrics: Metrics,
+    left_over: Reason,
+    _cancel: DropGuard,
+}
+
+impl Subscription {
+    /// Waits for envelopes and moves what is there to the end of `into`, oldest first, within `limit`; one batch always, however
+    /// large. Returns how many came: 0 when the server is stopping and everything has been taken.
+    ///
+    /// # Cancel safety
+    /// Envelopes leave the ring only by the poll that returns them.
+    pub(crate) async fn take(&mut self, limit: Bounds, into: &mut Vec<Selection>) -> usize {
+        self.reader.recv_many(limit, into).await
+    }
+
+    /// Ends the subscription; what was still in the ring counts as dropped for `reason` instead of as lost with the peer.
+    pub(crate) fn cut(mut self, reason: Reason) {
+        self.left_over = reason;
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // Closed first: what a doppler's task pushes from now on is rejected, and counted by that task.
+        self.reader.close();
+        self.metrics.dropped(self.left_over, self.reader.counters().envelopes as u64);
+    }
+}
+
+#[cfg(test)]
+impl Subscription {
+    /// A subscription to whatever is pushed into the ring, for the tests of those who read.
+    pub(crate) fn fed(bounds: Bounds, metrics: &Metrics) -> (Arc<Ring>, Self) {
+        let (ring, reader) = metrics.handles().firehose.ring(bounds);
+        let _cancel = CancellationToken::new().drop_guard();
+        let _ring = Arc::clone(&ring);
+        (ring, Self { reader, _ring, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel })
+    }
+}
+
+/// Keeps one task per doppler of the live set.
+struct Feed {
+    request: v2::EgressBatchRequest,
+    upstream: Upstream,
+    inlet: Inlet,
+    tracker: TaskTracker,
+    /// The tasks of this consumer alone.
+    sources: TaskTracker,
+    cancel: CancellationToken,
+}
+
+impl Feed {
+    /// Until the consumer goes or the server stops. Then the ring is closed, once the last task has pushed what it had in hand.
+    async fn run(self) {
+        let mut dopplers = self.upstream.dopplers();
+        let mut open: HashMap<Address, DropGuard> = HashMap::new();
+        let mut current = dopplers.current();
+        loop {
+            open.retain(|address, _| current.contains(address));
+            for address in current.iter() {
+                open.entry(address.clone()).or_insert_with(|| self.open(address.clone()));
+            }
+            match self.cancel.run_until_cancelled(dopplers.changed()).await {
+                Some(changed) => current = changed,
+                None => break,
+            }
+        }
+        self.sources.close();
+        self.sources.wait().await;
+        self.inlet.ring.writer().close();
+    }
+
+    /// Starts the task for one doppler; dropping the guard ends it.
+    fn open(&self, address: Address) -> DropGuard {
+        let cancel = self.cancel.child_token();
+        let (request, upstream, inlet) = (self.request.clone(), self.upstream.clone(), self.inlet.clone());
+        let source = Source { address, request, upstream, inlet };
+        let cancelled = cancel.clone();
+        let task = async move { cancelled.run_until_cancelled(source.run()).await };
+        self.tracker.spawn(self.sources.track_future(task));
+        cancel.drop_guard()
+    }
+}
+
+/// The stream of one doppler into one consumer's ring.
+struct Source {
+    address: Address,
+    request: v2::EgressBatchRequest,
+    upstream: Upstream,
+    inlet: Inlet,
+}
+
+impl Source {
+    /// Reads the stream again and again: at once after one that worked, else after growing waits.
+    async fn run(self) {
+        static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
+        let mut backoff = Backoff::new(Backoff::random_seed());
+        let mut at_once = true;
+        loop {
+            let mut received = false;
+            let began = Instant::now();
+            let ended = self.read(&mut received).await;
+            if matches!(ended, Err(Stopped::ConsumerGone)) {
+                return;
+            }
+            self.inlet.metrics.handles().disconnects.increment(1);
+            if let Err(Stopped::Stream(error)) = &ended
+                && let Some(suppressed) = AWAY.pass()
+            {
+                let (code, message) = (error.code(), error.message());
+                warn!(doppler = %self.address, ?code, message, suppressed, "Doppler's stream failed, trying again");
+            } else {
+                debug!(doppler = %self.address, "Doppler's stream ended, trying again");
+            }
+            if received || began.elapsed() >= WORKED {
+                backoff.reset();
+                at_once = true;
+            }
+            if !std::mem::take(&mut at_once) {
+                tokio::time::sleep(backoff.next_wait()).await;
+            }
+        }
+    }
+
+    async fn read(&self, received: &mut bool) -> Result<(), Stopped> {
+        let response = self.upstream.egress(&self.address).batched_receiver(self.request.clone()).await?;
+        self.inlet.metrics.handles().connects.increment(1);
+        let mut stream = response.into_inner();
+        while let Some(Wire(bytes)) = stream.message().await? {
+            *received = true;
+            self.inlet.push(bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a stream is no longer read.
+enum Stopped {
+    Stream(Status),
+    ConsumerGone,
+}
+
+impl From<Status> for Stopped {
+    fn from(status: Status) -> Self {
+        Self::Stream(status)
+    }
+}
+
+/// Where a doppler's messages go: into the consumer's ring, counted.
+#[derive(Clone)]
+struct Inlet {
+    ring: Arc<Ring>,
+    metrics: Metrics,
+}
+
+impl Inlet {
+    fn push(&self, bytes: Bytes) -> Result<(), Stopped> {
+        let (batch, refused) = Batch::index(bytes);
+        let offered = batch.len();
+        self.metrics.received(offered, &refused);
+        let mut evicted = 0;
+        if self.ring.writer().push(Selection::from(batch), |_, _| evicted += 1).is_err() {
+            self.metrics.dropped(Reason::PeerLost, offered as u64);
+            return Err(Stopped::ConsumerGone);
+        }
+        self.metrics.dropped(Reason::QueueFull, evicted);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use telemetry::Telemetry;
+
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_counted_and_the_rest_goes_on() {
+        let telemetry = Telemetry::default();
+        let metrics = Metrics::register(&telemetry);
+        let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
+        let (ring, mut reader) = metrics.handles().rlp.ring(bounds);
+        let inlet = Inlet { ring, metrics };
+        // One empty envelope, then one that says it is longer than what is left.
+        assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 9, 1])).is_ok());
+        assert_eq!(reader.try_recv().unwrap().len(), 1);
+        assert!(inlet.push(Bytes::from_static(b"\xff\xff")).is_ok());
+        let text = telemetry.render();
+        let received = "hydrant_received_envelopes_total{stage=\"traffic_controller\"} 3";
+        let dropped = "hydrant_dropped_envelopes_total{stage=\"traffic_controller\",reason=\"decode_error\"} 2";
+        assert!(text.contains(received) && text.contains(dropped), "{text}");
+    }
+
+    #[test]
+    fn what_comes_after_the_consumer_has_gone_is_counted() {
+        let telemetry = Telemetry::default();
+        let metrics = Metrics::register(&telemetry);
+        let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
+        let (ring, subscription) = Subscription::fed(bounds, &metrics);
+        let inlet = Inlet { ring, metrics };
+        assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 0])).is_ok());
+        drop(subscription);
+        assert!(matches!(inlet.push(Bytes::from_static(&[0x0a, 0])), Err(Stopped::ConsumerGone)));
+        let dropped = "hydrant_dropped_envelopes_total{stage=\"traffic_controller\",reason=\"peer_lost\"} 3";
+        assert!(telemetry.render().contains(dropped), "{}", telemetry.render());
+    }
+}

@@ -1,0 +1,131 @@
+//! The rings of all consumers of one kind, counted together.
+//!
+//! What enters: a ring per consumer, for as long as it is in use. What leaves: the numbers of all of them, when somebody asks for
+//! `/metrics`. Costs nothing per envelope or batch: the rings count for themselves.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use diode::fair::{self, Bounds, Counters, Reader, Writer};
+use parking_lot::Mutex;
+use proto::raw::Selection;
+use telemetry::{QueueMetrics, QueueNumbers, Telemetry};
+
+/// The rings of one kind. Cloning shares them.
+#[derive(Clone)]
+pub(crate) struct Rings {
+    all: Arc<Mutex<All>>,
+}
+
+/// Guarded together, so that a ring is counted once: among the live or among the gone.
+#[derive(Default)]
+struct All {
+    /// Another writer of each ring, to look at its counters. It keeps the ring open: whoever fills a ring closes it.
+    live: HashMap<u64, Writer<Selection>>,
+    next: u64,
+    gone: QueueNumbers,
+}
+
+/// The writing end of one consumer's ring. It is counted until nobody uses it any more.
+pub(crate) struct Ring {
+    writer: Writer<Selection>,
+    id: u64,
+    all: Arc<Mutex<All>>,
+}
+
+impl Rings {
+    /// Rings whose numbers show under `queue`.
+    pub(crate) fn register(telemetry: &Telemetry, queue: &'static str) -> Self {
+        let rings = Self { all: Arc::default() };
+        let (metrics, all) = (QueueMetrics::register(telemetry, queue), Arc::clone(&rings.all));
+        telemetry.before_render(move || metrics.report(all.lock().numbers()));
+        rings
+    }
+
+    /// A ring for one consumer.
+    pub(crate) fn ring(&self, bounds: Bounds) -> (Arc<Ring>, Reader<Selection>) {
+        let (writer, reader) = fair::channel(bounds);
+        let mut all = self.all.lock();
+        let id = all.next;
+        all.next += 1;
+        all.live.insert(id, writer.clone());
+        (Arc::new(Ring { writer, id, all: Arc::clone(&self.all) }), reader)
+    }
+}
+
+impl Ring {
+    /// The writing end.
+    pub(crate) fn writer(&self) -> &Writer<Selection> {
+        &self.writer
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        all.live.remove(&self.id);
+        all.gone += numbers(&self.writer.counters());
+    }
+}
+
+impl All {
+    fn numbers(&self) -> QueueNumbers {
+        let mut sum = self.gone;
+        for ring in self.live.values() {
+            sum += numbers(&ring.counters());
+        }
+        sum
+    }
+}
+
+fn numbers(counters: &Counters) -> QueueNumbers {
+    QueueNumbers {
+        offered: counters.offered,
+        accepted: counters.accepted,
+        rejected: counters.rejected,
+        taken: counters.taken,
+        evicted: counters.evicted,
+        envelopes: counters.envelopes,
+        bytes: counters.bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use proto::raw::{Batch, wire};
+
+    use super::*;
+
+    fn three() -> Selection {
+        let mut bytes = Vec::new();
+        for _ in 0..3 {
+            wire::put_bytes(&mut bytes, 1, b"");
+        }
+        Selection::from(Batch::index(bytes.into()).0)
+    }
+
+    #[test]
+    fn a_ring_counts_while_it_is_used_and_afterwards() {
+        let telemetry = Telemetry::default();
+        let rings = Rings::register(&telemetry, "test");
+        let four = NonZeroUsize::new(4).unwrap();
+        let (ring, mut reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX });
+        let (other, other_reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX });
+        ring.writer().push(three(), |_, _| ()).unwrap();
+        ring.writer().push(three(), |_, _| ()).unwrap();
+        other.writer().push(three(), |_, _| ()).unwrap();
+        assert_eq!(reader.try_recv().unwrap().len(), 1, "the ring keeps the newest four");
+
+        let shows = |line: &str| assert!(telemetry.render().contains(line), "{line} in\n{}", telemetry.render());
+        shows("hydrant_queue_accepted_total{queue=\"test\"} 9");
+        shows("hydrant_queue_evicted_total{queue=\"test\",reason=\"queue_full\"} 2");
+        shows("hydrant_queue_depth_envelopes{queue=\"test\"} 6");
+        drop((reader, ring, other_reader, other));
+        shows("hydrant_queue_accepted_total{queue=\"test\"} 9");
+        shows("hydrant_queue_taken_total{queue=\"test\"} 1");
+        shows("hydrant_queue_evicted_total{queue=\"test\",reason=\"queue_full\"} 8");
+        shows("hydrant_queue_depth_envelopes{queue=\"test\"} 0");
+    }
+}

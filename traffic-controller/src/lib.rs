@@ -1,0 +1,31 @@
+//! What consumers talk to: reverse log proxy, WebSocket firehose and app streams, log-cache REST.
+//!
+//! ```text
+//!             ┌► a fair ring per consumer ─┬► reverse log proxy   gRPC loggregator.v2.Egress, :8084
+//! dopplers ───┤                            └► firehose, apps      WebSocket, dropsonde v1 frames, :8081
+//!             └► reads, merged ─────────────► log cache           HTTP, :8083
+//! ```
+//!
+//! What enters: requests of consumers, and the streams of every doppler that they ask for. What leaves: envelopes as the dopplers
+//! sent them, with tags in the form that the consumer asked for; or v1 frames, made only for v1 consumers.
+//!
+//! *Invariants.* A consumer that does not read loses its own envelopes, counted, and holds up neither a doppler nor another
+//! consumer. A doppler that is away is noticed by nobody but the log and the metrics. Every endpoint asks the one authorizer.
+
+mod admission;
+mod auth;
+mod config;
+mod fan_in;
+mod firehose;
+mod metrics;
+mod page;
+mod pieces;
+mod rlp;
+mod server;
+mod upstream;
+mod websocket;
+
+pub use auth::AuthorizerConfig;
+pub use config::{ADMIN_PORT, Config, GrpcConfig, HttpConfig, RestConfig, RingConfig};
+pub use page::RoleInfo;
+pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

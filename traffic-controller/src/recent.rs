@@ -1,0 +1,192 @@
+//! The log cache over HTTP: `/api/v1/read/…`, `/api/v1/meta` and `/api/v1/info` (contract `log-cache.md` §2).
+//!
+//! What enters: requests of `cf`, its plug-ins and anything that speaks to a log cache. What leaves: JSON, made of what every doppler
+//! answers, merged. A doppler that cannot be asked makes the answer partial, and the answer says so in `X-Hydrant-Partial`, which
+//! names it: an answer is never short in silence. Nothing is kept between requests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, Method, StatusCode, header};
+use proto::json;
+use proto::logcache::v1;
+use serde::Serialize;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, timeout_at};
+
+use self::ask::{Answers, Dopplers};
+use self::error::Refusal;
+use crate::auth::{Access, Authorizer};
+use crate::upstream::Upstream;
+
+mod ask;
+mod error;
+mod merge;
+mod query;
+
+/// What `/api/v1/info` says the interface is: the release of the original whose interface this is. Clients compare it, and older than
+/// 2.1.0 would lose the name filter.
+const API_VERSION: &str = "3.2.12";
+
+/// How long dopplers have for their answers.
+const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Requests that ask dopplers at once; others wait for their turn, within the deadline. Each may hold an answer per doppler.
+const AT_ONCE: usize = 32;
+
+/// The longest `source_id`.
+const MAX_SOURCE_ID: usize = 256;
+
+/// Names the dopplers whose envelopes are missing from an answer.
+const PARTIAL: &str = "x-hydrant-partial";
+
+/// The routes of the log cache, answered from `upstream`.
+pub(crate) fn router(upstream: Upstream, authorizer: Authorizer) -> Router {
+    let shared = Shared { dopplers: Dopplers::new(upstream), authorizer, turns: Semaphore::new(AT_ONCE), began: Instant::now() };
+    Router::new().fallback(answer).with_state(Arc::new(shared))
+}
+
+struct Shared {
+    dopplers: Dopplers,
+    authorizer: Authorizer,
+    turns: Semaphore,
+    began: Instant,
+}
+
+/// What a path asks for.
+enum Route {
+    /// The path behind `read/`, still escaped.
+    Read(String),
+    Meta,
+    Info,
+}
+
+impl Route {
+    fn of(path: &str) -> Option<Self> {
+        match path {
+            "/api/v1/read" => Some(Self::Read(String::new())),
+            "/api/v1/meta" => Some(Self::Meta),
+            "/api/v1/info" => Some(Self::Info),
+            _ => path.strip_prefix("/api/v1/read/").map(|id| Self::Read(id.to_owned())),
+        }
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match Route::of(request.uri().path()) {
+        None => Refusal::NotFound.into_response(),
+        Some(Route::Info) => shared.info(),
+        Some(route) => shared.ask(route, request).await.unwrap_or_else(IntoResponse::into_response),
+    }
+}
+
+impl Shared {
+    /// Any method will do, as with the original.
+    fn info(&self) -> Response {
+        let body = format!("{{\"version\":\"{API_VERSION}\",\"vm_uptime\":\"{}\"}}\n", self.uptime());
+        ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+    }
+
+    /// Seconds since this machine started; where it does not say, since this server did.
+    fn uptime(&self) -> u64 {
+        let machine = std::fs::read_to_string("/proc/uptime").ok();
+        let seconds = machine.as_deref().and_then(|text| text.split('.').next()?.parse().ok());
+        seconds.unwrap_or_else(|| self.began.elapsed().as_secs())
+    }
+
+    async fn ask(&self, route: Route, request: Request) -> Result<Response, Response> {
+        let headers = request.headers().clone();
+        let params = params(request).await.map_err(IntoResponse::into_response)?;
+        match route {
+            Route::Read(escaped) => {
+                let request = query::read(&escaped, &params).map_err(IntoResponse::into_response)?;
+                let access = Access::Source(&request.source_id);
+                self.authorizer.authorize(&headers, access).await.map_err(IntoResponse::into_response)?;
+                self.read(request).await.map_err(IntoResponse::into_response)
+            }
+            Route::Meta => {
+                let request = query::meta(&params).map_err(IntoResponse::into_response)?;
+                self.authorizer.authorize(&headers, Access::Firehose).await.map_err(IntoResponse::into_response)?;
+                self.meta(request).await.map_err(IntoResponse::into_response)
+            }
+            Route::Info => Ok(self.info()),
+        }
+    }
+
+    async fn read(&self, request: v1::ReadRequest) -> Result<Response, Refusal> {
+        let deadline = Instant::now() + DEADLINE;
+        let _turn = self.turn(deadline).await?;
+        let answers = self.dopplers.read(&request, deadline).await?;
+        let page = merge::pages(answers.answers.iter().map(|(_, page)| page.clone()), &request)?;
+        let mut body = Vec::new();
+        json::put_read(&mut body, page.envelopes());
+        Ok(json_response(body, &answers))
+    }
+
+    async fn meta(&self, request: v1::MetaRequest) -> Result<Response, Refusal> {
+        let deadline = Instant::now() + DEADLINE;
+        let _turn = self.turn(deadline).await?;
+        let answers = self.dopplers.meta(request, deadline).await?;
+        let meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta));
+        let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
+        Ok(json_response(body, &answers))
+    }
+
+    async fn turn(&self, deadline: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+        match timeout_at(deadline, self.turns.acquire()).await {
+            Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
+            Err(_) => Err(Refusal::Busy),
+        }
+    }
+}
+
+/// The parameters of a request: those of a form first, then those of the query.
+async fn params(request: Request) -> Result<Vec<(String, String)>, Refusal> {
+    let form = request.method() == Method::POST && is_form(&request);
+    let method = match request.headers().get("x-http-method-override") {
+        Some(method) if form => Method::from_bytes(method.as_bytes().to_ascii_uppercase().as_slice()),
+        _ if form => Ok(Method::GET),
+        _ => Ok(request.method().clone()),
+    };
+    if method.ok() != Some(Method::GET) {
+        return Err(Refusal::Method);
+    }
+    let in_query = request.uri().query().unwrap_or_default().to_owned();
+    let mut params = Vec::new();
+    if form {
+        let body = Bytes::from_request(request, &()).await.map_err(|_| Refusal::Body)?;
+        query::parse(&String::from_utf8_lossy(&body), &mut params)?;
+    }
+    query::parse(&in_query, &mut params)?;
+    Ok(params)
+}
+
+fn is_form(request: &Request) -> bool {
+    let content_type = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|text| text.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+}
+
+fn json_response<T>(mut body: Vec<u8>, answers: &Answers<T>) -> Response {
+    body.push(b'\n');
+    let types = [(header::CONTENT_TYPE.as_str(), "application/json"), ("grpc-metadata-content-type", "application/grpc")];
+    let mut response = (StatusCode::OK, types, body).into_response();
+    if !answers.missing.is_empty() {
+        let missing: Vec<String> = answers.missing.iter().map(ToString::to_string).collect();
+        let missing = HeaderValue::try_from(missing.join(", ")).expect("addresses are ASCII without controls");
+        response.headers_mut().insert(PARTIAL, missing);
+    }
+    response
+}
+
+#[derive(Serialize)]
+struct MetaBody {
+    meta: std::collections::BTreeMap<String, merge::Meta>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Asking every doppler's cache at once.
+//!
+//! What enters: one request. What leaves: the answers, in the order of the dopplers, and who could not be asked. A doppler that says
+//! the request is wrong speaks for all; one that is away, late or has no cache is missing from the answer and nothing else.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use proto::logcache::v1;
+use proto::logcache::v1::egress_client::EgressClient;
+use telemetry::Throttle;
+use tokio::time::{Instant, timeout_at};
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tracing::warn;
+use transport::Address;
+
+use super::error::Refusal;
+use super::merge::MAX_ANSWER;
+use crate::upstream::Upstream;
+
+/// What framing may add to an answer.
+const FRAMING: usize = 1024;
+
+/// The caches of all dopplers.
+pub(super) struct Dopplers(Upstream);
+
+/// What dopplers answered, and which did not.
+pub(super) struct Answers<T> {
+    /// At least one, in the order of the dopplers.
+    pub(super) answers: Vec<(Address, T)>,
+    /// Dopplers whose envelopes are missing.
+    pub(super) missing: Vec<Address>,
+}
+
+impl Dopplers {
+    pub(super) fn new(upstream: Upstream) -> Self {
+        Self(upstream)
+    }
+
+    /// Reads from all of them; each answer is an encoded `EnvelopeBatch`.
+    pub(super) async fn read(&self, request: &v1::ReadRequest, deadline: Instant) -> Result<Answers<Bytes>, Refusal> {
+        let read = async |mut client: EgressClient<Channel>| {
+            client.read(request.clone()).await.map(|response| response.into_inner().envelopes)
+        };
+        self.each(deadline, read).await
+    }
+
+    /// Has all of them sum up their sources.
+    pub(super) async fn meta(&self, request: v1::MetaRequest, deadline: Instant) -> Result<Answers<v1::MetaResponse>, Refusal> {
+        let meta = async |mut client: EgressClient<Channel>| client.meta(request).await.map(tonic::Response::into_inner);
+        self.each(deadline, meta).await
+    }
+
+    async fn each<T>(
+        &self,
+        deadline: Instant,
+        ask: impl AsyncFn(EgressClient<Channel>) -> Result<T, Status>,
+    ) -> Result<Answers<T>, Refusal> {
+        let addresses = self.0.dopplers().current();
+        let each = addresses.iter().map(|address| {
+            let client = EgressClient::new(self.0.channel(address)).max_decoding_message_size(MAX_ANSWER + FRAMING);
+            timeout_at(deadline, ask(client))
+        });
+        let mut all = Answers { answers: Vec::new(), missing: Vec::new() };
+        let mut failed = None;
+        for (address, outcome) in addresses.iter().zip(join_all(each).await) {
+            match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("a doppler did not answer in time"))) {
+                Ok(answer) => all.answers.push((address.clone(), answer)),
+                Err(status) if concerns_request(status.code()) => return Err(Refusal::Doppler(status)),
+                Err(status) => {
+                    warn_missing(address, &status);
+                    all.missing.push(address.clone());
+                    failed.get_or_insert(status);
+                }
+            }
+        }
+        match (all.answers.is_empty(), failed) {
+            (false, _) => Ok(all),
+            (true, None) => Err(Refusal::NoDoppler),
+            (true, Some(status)) if status.code() == Code::DeadlineExceeded => Err(Refusal::Doppler(status)),
+            (true, Some(status)) => Err(Refusal::Doppler(Status::unavailable(status.message()))),
+        }
+    }
+}
+
+/// True when another doppler would say the same of the request.
+fn concerns_request(code: Code) -> bool {
+    // A status made by our side of a broken connection is UNKNOWN too, but then says "transport error" as UNAVAILABLE does.
+    matches!(code, Code::Unknown | Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange)
+}
+
+fn warn_missing(doppler: &Address, status: &Status) {
+    static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
+    if let Some(suppressed) = AWAY.pass() {
+        let (code, message) = (status.code(), status.message());
+        warn!(%doppler, ?code, message, suppressed, "Doppler's cache could not be asked, answer is partial");
+    }
+}

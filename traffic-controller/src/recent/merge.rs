@@ -1,0 +1,179 @@
+//! Merging what dopplers answer. Pure.
+//!
+//! Every doppler's page holds its first envelopes in the order asked for, up to its own limit, and the whole run of equal timestamps at
+//! its end. So the first `limit` of all pages together, and the run they end in, are the first of all dopplers together.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
+use std::fmt::Display;
+
+use bytes::Bytes;
+use proto::logcache::v1;
+use proto::raw::{Batch, Entry};
+use serde::{Serialize, Serializer};
+
+use super::error::Refusal;
+
+/// The largest answer (contract `log-cache.md` §1): 50 MiB.
+pub(super) const MAX_ANSWER: usize = 50 * 1024 * 1024;
+
+/// What a request without a limit gets.
+const DEFAULT_LIMIT: usize = 100;
+
+/// Envelopes of several dopplers in the order asked for.
+#[derive(Debug)]
+pub(super) struct Page {
+    batches: Vec<Batch>,
+    /// Which batch, and where in it.
+    order: Vec<(usize, Entry)>,
+}
+
+impl Page {
+    /// The encoded envelopes, in order.
+    pub(super) fn envelopes(&self) -> impl Iterator<Item = &[u8]> {
+        self.order.iter().map(|(batch, entry)| self.batches[*batch].envelope(entry))
+    }
+}
+
+/// Merges pages by (timestamp, doppler, arrival), or its reverse, up to the limit of `request` and the end of the run of equal
+/// timestamps there.
+///
+/// # Errors
+/// [`Refusal::TooLarge`].
+pub(super) fn pages(pages: impl Iterator<Item = Bytes>, request: &v1::ReadRequest) -> Result<Page, Refusal> {
+    let batches: Vec<Batch> = pages.map(|page| Batch::index(page).0).collect();
+    let all = batches.iter().enumerate().flat_map(|(i, batch)| batch.entries().iter().map(move |entry| (i, *entry)));
+    let mut order: Vec<(usize, Entry)> = all.collect();
+    // Stable: within a doppler the page's own order stays, which is arrival or its reverse.
+    if request.descending {
+        order.sort_by_key(|(doppler, entry)| std::cmp::Reverse((entry.timestamp, *doppler)));
+    } else {
+        order.sort_by_key(|(doppler, entry)| (entry.timestamp, *doppler));
+    }
+    let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0).unwrap_or(DEFAULT_LIMIT);
+    if let Some((_, last)) = order.get(limit - 1) {
+        let last = last.timestamp;
+        let run = order[limit..].iter().take_while(|(_, entry)| entry.timestamp == last).count();
+        order.truncate(limit + run);
+    }
+    let size = order.iter().map(|(_, entry)| proto::raw::wire::bytes_len(entry.size())).sum();
+    if size > MAX_ANSWER {
+        return Err(Refusal::TooLarge(size));
+    }
+    Ok(Page { batches, order })
+}
+
+/// A source in a few numbers, written as texts.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Meta {
+    #[serde(serialize_with = "text")]
+    count: i64,
+    #[serde(serialize_with = "text")]
+    expired: i64,
+    #[serde(serialize_with = "text")]
+    oldest_timestamp: i64,
+    #[serde(serialize_with = "text")]
+    newest_timestamp: i64,
+}
+
+/// Sums up what dopplers say of each source.
+pub(super) fn meta<'a>(answers: impl Iterator<Item = &'a v1::MetaResponse>) -> BTreeMap<String, Meta> {
+    let mut all: BTreeMap<String, Meta> = BTreeMap::new();
+    for (id, info) in answers.flat_map(|answer| &answer.meta) {
+        match all.entry(id.clone()) {
+            MapEntry::Vacant(entry) => {
+                entry.insert(Meta {
+                    count: info.count,
+                    expired: info.expired,
+                    oldest_timestamp: info.oldest_timestamp,
+                    newest_timestamp: info.newest_timestamp,
+                });
+            }
+            MapEntry::Occupied(mut entry) => {
+                let sum = entry.get_mut();
+                sum.count = sum.count.saturating_add(info.count);
+                sum.expired = sum.expired.saturating_add(info.expired);
+                sum.oldest_timestamp = sum.oldest_timestamp.min(info.oldest_timestamp);
+                sum.newest_timestamp = sum.newest_timestamp.max(info.newest_timestamp);
+            }
+        }
+    }
+    all
+}
+
+fn text<S: Serializer>(number: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(number)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use proto::v2::{Envelope, EnvelopeBatch};
+
+    use super::*;
+
+    fn page(lines: &[(i64, &str)]) -> Bytes {
+        let batch = lines.iter().map(|(timestamp, text)| Envelope::log("a", text.to_string()).at(*timestamp)).collect();
+        EnvelopeBatch { batch }.encode_to_vec().into()
+    }
+
+    fn merged(all: &[Bytes], limit: i64, descending: bool) -> Vec<String> {
+        let request = v1::ReadRequest { limit, descending, ..v1::ReadRequest::default() };
+        let page = pages(all.iter().cloned(), &request).unwrap();
+        let text = |bytes| String::from_utf8(Envelope::decode(bytes).unwrap().payload().to_vec()).unwrap();
+        page.envelopes().map(text).collect()
+    }
+
+    #[test]
+    fn by_timestamp_then_doppler_then_arrival_and_its_exact_reverse() {
+        let ascending = [page(&[(1, "a"), (3, "c"), (3, "d"), (9, "i")]), page(&[(2, "b"), (3, "e"), (4, "f")])];
+        assert_eq!(merged(&ascending, 0, false), ["a", "b", "c", "d", "e", "f", "i"]);
+        let descending = [page(&[(9, "i"), (3, "d"), (3, "c"), (1, "a")]), page(&[(4, "f"), (3, "e"), (2, "b")])];
+        assert_eq!(merged(&descending, 0, true), ["i", "f", "e", "d", "c", "b", "a"]);
+    }
+
+    #[test]
+    fn the_limit_holds_but_for_the_run_it_ends_in() {
+        let all = [page(&[(1, "a"), (3, "c"), (3, "d"), (9, "i")]), page(&[(2, "b"), (3, "e"), (4, "f")])];
+        assert_eq!(merged(&all, 2, false), ["a", "b"]);
+        assert_eq!(merged(&all, 3, false), ["a", "b", "c", "d", "e"]);
+        assert_eq!(merged(&all, 1000, false).len(), 7);
+        assert!(merged(&[Bytes::new(), page(&[])], 3, false).is_empty());
+    }
+
+    #[test]
+    fn no_limit_is_a_hundred() {
+        let lines: Vec<(i64, &str)> = (0..150).map(|i| (i, "x")).collect();
+        assert_eq!(merged(&[page(&lines)], 0, false).len(), 100);
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let half = vec![b'x'; MAX_ANSWER / 2];
+        let big = EnvelopeBatch { batch: vec![Envelope::log("a", half)] }.encode_to_vec();
+        let all = [Bytes::from(big.clone()), Bytes::from(big)];
+        let request = v1::ReadRequest { limit: 2, ..v1::ReadRequest::default() };
+        assert!(matches!(pages(all.iter().cloned(), &request), Err(Refusal::TooLarge(_))));
+        let request = v1::ReadRequest { limit: 1, ..request };
+        // Equal timestamps: one run, which is not split, so it is still too much.
+        assert!(pages(all.iter().cloned(), &request).is_err());
+    }
+
+    #[test]
+    fn numbers_of_a_source_are_summed() {
+        let info = |count, expired, oldest_timestamp, newest_timestamp| v1::MetaInfo {
+            count,
+            expired,
+            oldest_timestamp,
+            newest_timestamp,
+        };
+        let one = v1::MetaResponse { meta: [("a".to_owned(), info(1, 2, 30, 40)), ("b".to_owned(), info(1, 0, 1, 1))].into() };
+        let two = v1::MetaResponse { meta: [("a".to_owned(), info(10, 20, 3, 35))].into() };
+        let all = meta([&one, &two].into_iter());
+        assert_eq!(all["a"], Meta { count: 11, expired: 22, oldest_timestamp: 3, newest_timestamp: 40 });
+        assert_eq!(
+            serde_json::to_string(&all["b"]).unwrap(),
+            r#"{"count":"1","expired":"0","oldest_timestamp":"1","newest_timestamp":"1"}"#
+        );
+    }
+}

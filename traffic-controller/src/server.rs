@@ -1,0 +1,277 @@
+//! The wiring: from a configuration to bound sockets, from there to a server that stops by draining.
+//!
+//! ```text
+//! dopplers ──► fan_in (a fair ring per consumer) ─┬─► rlp        gRPC       grpc.listen
+//!                                                 └─► firehose   WebSocket  http.listen
+//! ```
+
+use std::net::SocketAddr;
+
+use axum::Router;
+use axum::routing::get;
+use proto::v2::egress_server::EgressServer;
+use telemetry::{Admin, Latch, Readiness, Telemetry};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use transport::{
+    ChannelOptions, Dopplers, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES, Security, TlsError, TlsFiles, bind,
+    serve_http, server_builder,
+};
+
+use crate::auth::Authorizer;
+use crate::config::Config;
+use crate::fan_in::FanIn;
+use crate::fan_in::rings::Rings;
+use crate::firehose::{Firehose, not_found};
+use crate::metrics::Metrics;
+use crate::page::{self, RoleInfo};
+use crate::rlp::Rlp;
+use crate::upstream::Upstream;
+
+/// The handle of a running traffic controller. Dropping it tells the server to stop.
+pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
+
+/// The addresses really bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addrs {
+    /// The page and the WebSocket endpoints.
+    pub http: SocketAddr,
+    /// The reverse log proxy.
+    pub grpc: SocketAddr,
+    /// The log cache over HTTP.
+    pub rest: SocketAddr,
+    /// `/metrics`, `/live` and `/ready`.
+    pub admin: SocketAddr,
+}
+
+/// What became of envelopes between the word to stop and the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Drained {
+    /// Envelopes that still went to consumers.
+    pub flushed: u64,
+    /// Envelopes that did not; counted by reason in `hydrant_dropped_envelopes_total`.
+    pub dropped: u64,
+}
+
+/// Why a traffic controller cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A port could not be bound.
+    #[error(transparent)]
+    Listen(#[from] transport::BindError),
+    /// Certificate files could not be used.
+    #[error("{key}: {source}")]
+    Tls {
+        /// The configuration key of the files.
+        key: &'static str,
+        /// What is wrong, and with which file.
+        source: TlsError,
+    },
+    /// Without an authorizer, whoever reaches the port reads every envelope.
+    #[error(
+        "{key}: {addr} can be reached from other machines, and authorizer = \"none\" asks nobody who they are; \
+         listen on 127.0.0.1, and let a proxy that authenticates stand before it"
+    )]
+    Unauthenticated {
+        /// The configuration key of the address.
+        key: &'static str,
+        /// The address as configured.
+        addr: SocketAddr,
+    },
+    /// Plain gRPC on an address that other machines reach.
+    #[error("{key}: {addr} can be reached from other machines; set traffic_controller.grpc.tls, or listen on 127.0.0.1")]
+    Plain {
+        /// The configuration key of the address.
+        key: &'static str,
+        /// The address as configured.
+        addr: SocketAddr,
+    },
+}
+
+/// Why a traffic controller that ran has ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The gRPC server failed.
+    #[error("the reverse log proxy on {addr} failed: {source}")]
+    Grpc {
+        /// Where it listened.
+        addr: SocketAddr,
+        /// What tonic said.
+        source: tonic::transport::Error,
+    },
+}
+
+impl Config {
+    /// Checks what can be checked and binds every port. Nothing is served or spawned yet. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// A port is taken, a certificate cannot be used, or a port that others can reach would ask nobody who they are.
+    #[expect(clippy::unused_async, reason = "binding is async in every role: addresses may have to be looked up")]
+    pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        let authorizer = Authorizer::from(self.authorizer);
+        let local_only = |key, addr: SocketAddr| match addr.ip().to_canonical().is_loopback() || !authorizer.is_none() {
+            true => Ok(()),
+            false => Err(BindError::Unauthenticated { key, addr }),
+        };
+        local_only("traffic_controller.http.listen", self.http.listen)?;
+        local_only("traffic_controller.rest.listen", self.rest.listen)?;
+        if self.grpc.tls.is_none() && !self.grpc.listen.ip().to_canonical().is_loopback() {
+            return Err(BindError::Plain { key: "traffic_controller.grpc.listen", addr: self.grpc.listen });
+        }
+        let security = match identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())? {
+            Some(identity) => Security::MutualTls(identity),
+            None => Security::Plain,
+        };
+        let options = match identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())? {
+            Some(identity) => ChannelOptions::tls(identity, "doppler"),
+            None => ChannelOptions::default(),
+        };
+        let http = bind("traffic_controller.http.listen", self.http.listen)?;
+        let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
+        let rest = bind("traffic_controller.rest.listen", self.rest.listen)?;
+        for (name, listener) in [("http", &http), ("grpc", &grpc), ("rest", &rest)] {
+            telemetry.watch_listener(name, listener.stats());
+        }
+        let readiness = Readiness::default();
+        let admin = self.admin.bind("traffic_controller.admin.listen", telemetry, &readiness)?;
+        let upstream = Upstream::new(Dopplers::new(&self.dopplers), options, self.doppler_connections);
+        Ok(Server {
+            addrs: Addrs { http: http.addr(), grpc: grpc.addr(), rest: rest.addr(), admin: admin.addr() },
+            serving: readiness.latch("serving"),
+            metrics: Metrics::register(telemetry),
+            config: self,
+            http,
+            grpc,
+            rest,
+            admin,
+            readiness,
+            authorizer,
+            upstream,
+            security,
+            roles: Vec::new(),
+        })
+    }
+}
+
+fn identity(key: &'static str, files: Option<&TlsFiles>) -> Result<Option<Identity>, BindError> {
+    files.map(Identity::load).transpose().map_err(|source| BindError::Tls { key, source })
+}
+
+/// A traffic controller that is bound and serves nothing yet: connections wait.
+pub struct Server {
+    config: Config,
+    addrs: Addrs,
+    http: Listener,
+    grpc: Listener,
+    rest: Listener,
+    security: Security,
+    admin: Admin,
+    readiness: Readiness,
+    serving: Latch,
+    authorizer: Authorizer,
+    upstream: Upstream,
+    metrics: Metrics,
+    roles: Vec<RoleInfo>,
+}
+
+impl Server {
+    /// The addresses really bound.
+    pub fn addrs(&self) -> Addrs {
+        self.addrs
+    }
+
+    /// Ready once it serves, and not ready from the moment it is told to stop.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
+    /// Shows `roles` on the page, instead of this server's own ports.
+    #[must_use]
+    pub fn with_roles(self, roles: Vec<RoleInfo>) -> Self {
+        Self { roles, ..self }
+    }
+
+    /// Runs the server in a task of its own.
+    pub fn spawn(self) -> Handle {
+        Handle::spawn(self.addrs, |stop| self.serve(stop))
+    }
+
+    /// Serves until `stop`, then drains: accepts nothing new, sends consumers what is in their rings, ends their streams in form.
+    /// Returns once that is done; drop it to end at once.
+    ///
+    /// # Errors
+    /// A server failed by itself; the others have been stopped.
+    pub async fn serve(self, stop: CancellationToken) -> Result<Drained, ServeError> {
+        let stop = stop.child_token();
+        let _stopped_when_dropped = stop.clone().drop_guard();
+        let tracker = TaskTracker::new();
+        let page = page::render(&self.shown_roles());
+        let Self { config, addrs, http, grpc, rest, security, admin, readiness, serving, .. } = self;
+        let Self { metrics, authorizer, upstream, .. } = self;
+
+        // The admin port goes last: it tells how the rest is doing.
+        let (admin_tracker, admin_stop) = (TaskTracker::new(), CancellationToken::new());
+        let _admin_stopped_when_dropped = admin_stop.clone().drop_guard();
+        let (admin_tasks, admin_ends) = (admin_tracker.clone(), admin_stop.clone());
+        admin_tracker.spawn(async move { admin.serve(&admin_tasks, admin_ends).await });
+
+        // Dopplers into a ring per consumer …
+        let fan_in = |rings: &Rings| {
+            let rings = (rings.clone(), config.ring.bounds());
+            FanIn::new(upstream.clone(), rings, metrics.clone(), tracker.clone(), stop.clone())
+        };
+        // … and from there to gRPC,
+        let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp), metrics.clone(), authorizer.clone());
+        let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let incoming = grpc.incoming(security, &tracker, stop.clone());
+        let grpc = async {
+            let server = server_builder(&config.grpc.limits).add_service(rlp);
+            let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
+            // By itself it ends only when it has failed: the others are not to go on without it.
+            stop.cancel();
+            served.map_err(|source| ServeError::Grpc { addr: addrs.grpc, source })
+        };
+        // and to WebSocket;
+        let fan_in = fan_in(&metrics.handles().firehose);
+        let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer, tracker.clone());
+        let routes = firehose.router().route("/", get(async move || page::response(page.clone()))).fallback(not_found);
+        let http = serve(http, routes, &tracker, &stop);
+        // and the log cache.
+        let rest = serve(rest, Router::new().fallback(not_found), &tracker, &stop);
+
+        serving.ready();
+        let at_stop = async {
+            stop.cancelled().await;
+            readiness.stopping();
+            metrics.sums()
+        };
+        let (served, (), (), (flushed, dropped)) = tokio::join!(grpc, http, rest, at_stop);
+        tracker.close();
+        tracker.wait().await;
+        admin_stop.cancel();
+        admin_tracker.close();
+        admin_tracker.wait().await;
+        let (all_flushed, all_dropped) = metrics.sums();
+        served.map(|()| Drained { flushed: all_flushed - flushed, dropped: all_dropped - dropped })
+    }
+
+    fn shown_roles(&self) -> Vec<RoleInfo> {
+        if !self.roles.is_empty() {
+            return self.roles.clone();
+        }
+        let role = |what: &str, addr: SocketAddr| RoleInfo::new("traffic-controller", what, &addr);
+        vec![
+            role("this page, firehose and app streams", self.addrs.http),
+            role("reverse log proxy (gRPC)", self.addrs.grpc),
+            role("log cache (HTTP)", self.addrs.rest),
+            role("metrics and health", self.addrs.admin),
+        ]
+    }
+}
+
+/// An HTTP port without authentication: guarded against web pages.
+async fn serve(listener: Listener, routes: Router, tracker: &TaskTracker, stop: &CancellationToken) {
+    let guarded = LocalOnly::on(listener.addr()).protect(routes);
+    let incoming = listener.incoming(Security::Plain, tracker, stop.clone());
+    serve_http(incoming, guarded, tracker, stop).await;
+}
