@@ -60,7 +60,9 @@ fn ingress(side: Side) -> Service {
         .name("Ingress")
         .package("loggregator.v2")
         .method(method("sender", "Sender", WIRE, "crate::v2::IngressResponse").client_streaming().build())
-        .method(method("batch_sender", "BatchSender", batch, "crate::v2::BatchSenderResponse").client_streaming().build())
+        .method(
+            method("batch_sender", "BatchSender", batch, "crate::v2::BatchSenderResponse").client_streaming().build(),
+        )
         .method(method("send", "Send", batch, "crate::v2::SendResponse").build())
         .build()
 }
@@ -91,7 +93,10 @@ fn acknowledged(side: Side) -> Service {
         .name("Ingress")
         .package("hydrant.v1")
         .method(
-            method("stream", "Stream", frame, "crate::hydrant::v1::IngressAck").client_streaming().server_streaming().build(),
+            method("stream", "Stream", frame, "crate::hydrant::v1::IngressAck")
+                .client_streaming()
+                .server_streaming()
+                .build(),
         )
         .build()
 }

@@ -86,7 +86,9 @@ pub enum ConfigError {
     #[error("drains: the name of the drain to {0} is empty; give it one")]
     NoName(String),
     /// An empty source would ask for everything.
-    #[error("drains: the drain \"{0}\" has an empty source; name each source, or leave `sources` out to send everything")]
+    #[error(
+        "drains: the drain \"{0}\" has an empty source; name each source, or leave `sources` out to send everything"
+    )]
     EmptySource(String),
 }
 
@@ -213,7 +215,8 @@ mod tests {
         assert!(error("ring.envelopes = 0").contains("nonzero"));
         let error = toml::from_str::<Config>("flush_timeout = \"soon\"").unwrap_err().to_string();
         assert!(error.contains("written like \"25s\""), "{error}");
-        let error = toml::from_str::<Config>("[[drains]]\nname = \"x\"\nurl = \"http://h:1\"\n").unwrap_err().to_string();
+        let error =
+            toml::from_str::<Config>("[[drains]]\nname = \"x\"\nurl = \"http://h:1\"\n").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("write syslog://host:port"), "{error}");
     }
 

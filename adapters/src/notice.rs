@@ -89,7 +89,7 @@ impl Losses {
     }
 
     /// Takes what may be announced now. Forgets sources that had no losses for a while.
-    fn due(&self, now: Instant) -> Vec<Loss> {
+    pub(crate) fn due(&self, now: Instant) -> Vec<Loss> {
         let mut due = Vec::new();
         self.sources.lock().retain(|source_id, lost| {
             let free = lost.told.is_none_or(|told| now.saturating_duration_since(told) >= INTERVAL);
@@ -259,10 +259,13 @@ mod tests {
         let text = "15 messages lost for application app in user provided syslog drain with url syslog://drain:514 (queue_full 12, expired 3)";
         assert_eq!(envelope.payload(), text.as_bytes());
         assert_eq!((envelope.instance_id.as_str(), envelope.tags["source_type"].as_str()), ("0", "LGR"));
-        assert!(matches!(&envelope.message, Some(v2::envelope::Message::Log(log)) if log.r#type == i32::from(v2::log::Type::Err)));
+        assert!(
+            matches!(&envelope.message, Some(v2::envelope::Message::Log(log)) if log.r#type == i32::from(v2::log::Type::Err))
+        );
         assert!(is_notice(envelope.payload()));
         assert!(is_notice_envelope(&envelope.encode_to_vec()));
-        for other in ["", "15", "15 messages", " messages lost for application ", "x15 messages lost for application a"] {
+        for other in ["", "15", "15 messages", " messages lost for application ", "x15 messages lost for application a"]
+        {
             assert!(!is_notice(other.as_bytes()), "{other}");
             assert!(!is_notice_envelope(&v2::Envelope::log("app", other).encode_to_vec()), "{other}");
         }

@@ -10,8 +10,8 @@ use transport::Backoff;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
-    /// A random wait of up to 100 ms, doubled with each failure up to 15 s. An envelope that has waited 15 minutes is dropped as
-    /// `expired`.
+    /// A random wait of up to 100 ms, doubled with each failure up to 15 s; at most 1.5 s when the destination's machine answers that
+    /// nobody listens, so that it is noticed soon when somebody does. An envelope that has waited 15 minutes is dropped as `expired`.
     #[default]
     Jittered,
     /// That of the original agents: 1, 1, 2, 4 … 8192 ms, then seven times 15 s. After these 22 attempts, some two minutes, the
@@ -21,6 +21,8 @@ pub enum Schedule {
 
 /// The longest wait of either schedule.
 const LONGEST: Duration = Duration::from_secs(15);
+/// The longest wait after a refused connection, which costs both sides next to nothing.
+const LONGEST_REFUSED: Duration = Duration::from_millis(1500);
 /// Attempts of [`Schedule::Original`].
 const ATTEMPTS: u32 = 22;
 /// How long an envelope may wait under [`Schedule::Jittered`].
@@ -49,12 +51,15 @@ impl Retry {
         Self { schedule, backoff: Backoff::between(Duration::from_millis(100), LONGEST, seed), failures: 0 }
     }
 
-    /// An attempt failed.
-    pub fn failed(&mut self) -> Next {
+    /// An attempt failed; `refused` when the destination's machine answered that nobody listens.
+    pub fn failed(&mut self, refused: bool) -> Next {
         let attempt = self.failures;
         self.failures += 1;
         match self.schedule {
-            Schedule::Jittered => Next { wait: self.backoff.next_wait(), give_up: false },
+            Schedule::Jittered => {
+                let longest = if refused { LONGEST_REFUSED } else { LONGEST };
+                Next { wait: self.backoff.next_wait().min(longest), give_up: false }
+            }
             Schedule::Original => {
                 let wait = Duration::from_millis(1 << attempt.saturating_sub(1).min(14)).min(LONGEST);
                 let give_up = self.failures == ATTEMPTS;
@@ -87,24 +92,25 @@ mod tests {
         let mut retry = Retry::new(Schedule::Jittered, 3);
         let bounds = [100, 200, 400, 800, 1600, 3200, 6400, 12_800, 15_000, 15_000];
         for bound in bounds {
-            let next = retry.failed();
+            let next = retry.failed(false);
             assert!(next.wait < Duration::from_millis(bound) && !next.give_up, "{next:?} of {bound}");
         }
+        assert!((0..20).all(|_| retry.failed(true).wait <= LONGEST_REFUSED));
         retry.succeeded();
-        assert!(retry.failed().wait < Duration::from_millis(100));
+        assert!(retry.failed(false).wait < Duration::from_millis(100));
         assert_eq!(retry.expiry(), Some(Duration::from_secs(900)));
     }
 
     #[test]
     fn the_original_schedule_is_that_of_the_contract() {
         let mut retry = Retry::new(Schedule::Original, 0);
-        let all: Vec<_> = (0..22).map(|_| retry.failed()).collect();
+        let all: Vec<_> = (0..22).map(|_| retry.failed(false)).collect();
         let waits: Vec<_> = all.iter().map(|next| u64::try_from(next.wait.as_millis()).unwrap()).collect();
         assert_eq!(waits[..6], [1, 1, 2, 4, 8, 16]);
         assert_eq!(waits[13..], [4096, 8192, 15_000, 15_000, 15_000, 15_000, 15_000, 15_000, 15_000]);
         assert_eq!(waits.iter().sum::<u64>(), 121_384);
         assert!(all[21].give_up && all[..21].iter().all(|next| !next.give_up));
-        assert_eq!(retry.failed(), Next { wait: Duration::from_millis(1), give_up: false });
+        assert_eq!(retry.failed(false), Next { wait: Duration::from_millis(1), give_up: false });
         assert_eq!(retry.expiry(), None);
     }
 }

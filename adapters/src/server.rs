@@ -185,8 +185,12 @@ impl Server {
                 losses: Arc::clone(&losses),
                 metrics: metrics.clone(),
             };
-            let announcer =
-                Announcer { losses: Arc::clone(&losses), url: url.clone(), agent: agent.clone(), metrics: metrics.clone() };
+            let announcer = Announcer {
+                losses: Arc::clone(&losses),
+                url: url.clone(),
+                agent: agent.clone(),
+                metrics: metrics.clone(),
+            };
             let drain = Drain::new(
                 Parts {
                     name,

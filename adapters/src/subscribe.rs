@@ -70,7 +70,10 @@ pub(crate) fn request(name: &str, sources: &[String], kinds: Kinds) -> v2::Egres
     let any = [String::new()];
     let sources = if sources.is_empty() { &any } else { sources };
     let selectors = sources.iter().flat_map(|source_id| {
-        kinds.iter().filter_map(selector).map(|message| v2::Selector { source_id: source_id.clone(), message: Some(message) })
+        kinds
+            .iter()
+            .filter_map(selector)
+            .map(|message| v2::Selector { source_id: source_id.clone(), message: Some(message) })
     });
     v2::EgressBatchRequest {
         shard_id: format!("hydrant-drain-{name}"),
@@ -215,17 +218,27 @@ impl Subscription {
             return;
         }
         self.metrics.dropped(Reason::QueueFull, evicted.len() as u64);
-        for (batch, entry) in &evicted {
-            if !(entry.kind == Kind::Log && notice::is_notice_envelope(batch.envelope(entry))) {
-                self.losses.record(&String::from_utf8_lossy(batch.source_id(entry)), Reason::QueueFull, 1);
-            }
+        let told = |(batch, entry): &&(Batch, Entry)| {
+            entry.kind != Kind::Log || !notice::is_notice_envelope(batch.envelope(entry))
+        };
+        let lost: Vec<_> = evicted.iter().filter(told).collect();
+        for run in lost.chunk_by(|(_, one), (_, next)| one.source == next.source) {
+            let (batch, entry) = run[0];
+            self.losses.record(&String::from_utf8_lossy(batch.source_id(entry)), Reason::QueueFull, run.len() as u64);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroUsize;
+
+    use diode::fair::Bounds;
+    use prost::Message as _;
+    use telemetry::Telemetry;
+
     use super::*;
+    use crate::metrics::Metrics;
 
     #[test]
     fn a_request_names_each_kind_of_each_source() {
@@ -241,5 +254,36 @@ mod tests {
         let request = request("all", &[], Kinds::ALL);
         assert_eq!(request.selectors.len(), 5);
         assert!(request.selectors.iter().all(|selector| selector.source_id.is_empty() && selector.message.is_some()));
+    }
+    #[test]
+    fn evicted_envelopes_are_recorded_by_source_and_lost_notices_are_not() {
+        let size = |n| NonZeroUsize::new(n).unwrap();
+        let (ring, _reader) = diode::fair::channel(Bounds { envelopes: size(2), bytes: size(1 << 20) });
+        let losses = Arc::new(Losses::new(true));
+        let telemetry = Telemetry::default();
+        let metrics = Metrics::register(&telemetry).drain(&telemetry, "test");
+        let drain = "test".to_owned();
+        let subscription = Subscription {
+            drain,
+            request: request("test", &[], Kinds::ALL),
+            ring,
+            losses: Arc::clone(&losses),
+            metrics,
+        };
+        let take = |envelopes: Vec<v2::Envelope>| {
+            subscription.take(v2::EnvelopeBatch { batch: envelopes }.encode_to_vec().into());
+        };
+        let notice = v2::Envelope::log(
+            "app",
+            "7 messages lost for application app in user provided syslog drain with url syslog://h:1",
+        );
+        take(vec![notice; 10]);
+        assert_eq!(losses.due(Instant::now()), [], "a notice that is lost causes none");
+        take((0..10).map(|i| v2::Envelope::log("app", i.to_string())).collect());
+        let lost = losses.due(Instant::now());
+        assert_eq!(lost.len(), 1);
+        assert_eq!((lost[0].source_id.as_str(), &lost[0].by_reason[..]), ("app", &[(Reason::QueueFull, 8)][..]));
+        let text = telemetry.render();
+        assert!(text.contains("hydrant_dropped_envelopes_total{stage=\"drain\",reason=\"queue_full\"} 18"), "{text}");
     }
 }

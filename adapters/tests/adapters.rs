@@ -1,5 +1,7 @@
 //! Drains over real sockets: a fake doppler on one side, receivers of every temper on the other.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[path = "adapters/faults.rs"]
 mod faults;
 #[path = "adapters/golden.rs"]

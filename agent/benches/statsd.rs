@@ -17,7 +17,8 @@ fn statsd(c: &mut Criterion) {
     let mut group = c.benchmark_group("statsd line");
     group.throughput(Throughput::Elements(LINES));
     let plain = datagram(|i| format!("checkout.http.requests.{i}:1|c"));
-    let tagged = datagram(|i| format!("checkout.http.latency.{i}:12.25|ms|@0.5|#method:get,status:200,zone:z1,job:router"));
+    let tagged =
+        datagram(|i| format!("checkout.http.latency.{i}:12.25|ms|@0.5|#method:get,status:200,zone:z1,job:router"));
     for (name, datagram) in [("plain counter", &plain), ("sampled timer, four tags", &tagged)] {
         group.bench_function(format!("parse, {name}"), |b| {
             b.iter(|| lines(black_box(datagram)).filter_map(|line| parse_line(line).ok()).count());

@@ -43,6 +43,8 @@ pub struct GrpcConfig {
     pub listen: SocketAddr,
     /// The certificate to show, which must name `metron`, and the authorities that producers must come from. Absent: plain text.
     pub tls: Option<TlsFiles>,
+    /// Serve plain text, to anybody, also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
     /// HTTP/2 limits.
     pub limits: GrpcLimits,
 }
@@ -105,7 +107,12 @@ impl Default for Config {
 
 impl Default for GrpcConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 3458).into(), tls: None, limits: GrpcLimits::default() }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 3458).into(),
+            tls: None,
+            insecure_plaintext: false,
+            limits: GrpcLimits::default(),
+        }
     }
 }
 

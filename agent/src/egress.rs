@@ -1,6 +1,7 @@
 //! The ring to the dopplers: takes what there is as soon as a link can carry it, and gives each envelope to the doppler of its source
 //! instance. While no doppler can be reached everything stays in the ring, which drops fairly.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,6 +61,8 @@ pub(crate) struct Dispatcher {
     limit: fair::Bounds,
     /// Cancelled once the ring is closed.
     closed: CancellationToken,
+    /// Taken from the ring, for a link that has no room yet. Few: nothing more is taken meanwhile.
+    ready: VecDeque<(usize, Message)>,
 }
 
 impl Dispatcher {
@@ -71,45 +74,62 @@ impl Dispatcher {
         closed: CancellationToken,
     ) -> Self {
         let limit = fair::Bounds { envelopes: config.batch_envelopes, bytes: config.batch_bytes };
-        Self { ring, links, live, limit, closed }
+        Self { ring, links, live, limit, closed, ready: VecDeque::new() }
     }
 
-    /// Runs until the ring is closed and empty. Dropping it leaves in the ring what has not been taken.
-    ///
+    /// Runs until the ring is closed and empty, or until it is cut. Returns the envelopes left behind.
+    pub(crate) async fn run(mut self, cut: CancellationToken) -> u64 {
+        tokio::select! {
+            biased;
+            () = self.dispatch() => 0,
+            () = cut.cancelled() => self.abandon(),
+        }
+    }
+
     /// # Cancel safety
-    /// Envelopes that are taken and not yet given to a link are lost with it; the links' queues hold one message each.
-    pub(crate) async fn run(mut self) {
-        let mut taken = Vec::new();
+    /// Every envelope is in the ring, in `ready` or with a link.
+    async fn dispatch(&mut self) {
         loop {
+            while let Some((link, _)) = self.ready.front() {
+                let Ok(room) = self.links[*link].1.reserve().await else { return };
+                if let Some((_, message)) = self.ready.pop_front() {
+                    room.send(message);
+                }
+            }
             // Links first: what stays in the ring is still subject to its fairness, and joins a larger batch.
             let Some(up) = self.links_up().await else { return };
-            if let [only] = up[..] {
-                let Ok(room) = self.links[only].1.reserve().await else { return };
-                if self.ring.recv_many(self.limit, &mut taken).await == 0 {
-                    return;
-                }
-                let mut messages = self.messages(taken.drain(..)).into_iter();
-                if let Some(first) = messages.next() {
-                    room.send(first);
-                }
-                for message in messages {
-                    if self.links[only].1.send(message).await.is_err() {
-                        return;
-                    }
-                }
-                continue;
+            if let [only] = up[..]
+                && self.links[only].1.reserve().await.is_err()
+            {
+                return;
             }
+            let mut taken = Vec::new();
             if self.ring.recv_many(self.limit, &mut taken).await == 0 {
                 return;
             }
-            for (link, parcels) in self.place(&up, taken.drain(..)) {
-                for message in self.messages(parcels) {
-                    if self.links[link].1.send(message).await.is_err() {
-                        return;
-                    }
-                }
+            let placed = match up[..] {
+                [only] => vec![(only, taken)],
+                _ => self.place(&up, taken),
+            };
+            for (link, parcels) in placed {
+                let messages = self.messages(parcels);
+                self.ready.extend(messages.into_iter().map(|message| (link, message)));
             }
         }
+    }
+
+    /// Counts what is left, and tells those who wait that its fate is unknown.
+    fn abandon(mut self) -> u64 {
+        self.ring.close();
+        let mut left = 0;
+        for (_, message) in self.ready.drain(..) {
+            left += message.void();
+        }
+        while let Ok(parcel) = self.ring.try_recv() {
+            left += parcel.selection.len() as u64;
+            parcel.ticket.iter().for_each(|ticket| ticket.void());
+        }
+        left
     }
 
     /// The links that are up, once some are; `None` when the ring has closed empty meanwhile.

@@ -42,6 +42,12 @@ impl Message {
     pub(crate) fn new(batch: Outgoing, tickets: Vec<Arc<Ticket>>) -> Self {
         Self { envelopes: batch.len() as u64, bytes: batch.wire_len(), batch, tickets }
     }
+
+    /// Gives up: those who wait are told that its fate is unknown. Returns its envelopes.
+    pub(crate) fn void(self) -> u64 {
+        self.tickets.iter().for_each(|ticket| ticket.void());
+        self.envelopes
+    }
 }
 
 /// The task of one doppler.
@@ -269,9 +275,8 @@ impl Link {
         while let Ok(message) = self.inbox.try_recv() {
             self.take(Some(message));
         }
-        self.queue.iter().flat_map(|message| &message.tickets).for_each(|ticket| ticket.void());
-        let unsent = self.queue.drain(self.sent..).map(|message| message.envelopes).sum();
-        let unconfirmed = self.queue.drain(..).map(|message| message.envelopes).sum();
+        let unsent = self.queue.drain(self.sent..).map(Message::void).sum();
+        let unconfirmed = self.queue.drain(..).map(Message::void).sum();
         self.metrics.stage.dropped(Reason::ShutdownDeadline.as_str(), unsent);
         self.metrics.uncertain.increment(unconfirmed);
         unsent + unconfirmed

@@ -48,7 +48,11 @@ impl Metrics {
             queue: QueueMetrics::register(telemetry, "agent"),
             sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to peers, repeats included.", &[]),
             confirmed: telemetry.counter("hydrant_link_confirmed_total", "Envelopes that a peer has confirmed.", &[]),
-            requeued: telemetry.counter("hydrant_link_requeued_total", "Envelopes sent again because their link broke.", &[]),
+            requeued: telemetry.counter(
+                "hydrant_link_requeued_total",
+                "Envelopes sent again because their link broke.",
+                &[],
+            ),
             uncertain: telemetry.counter(
                 "hydrant_link_uncertain_total",
                 "Envelopes whose link broke and whose peer confirms nothing.",

@@ -57,19 +57,24 @@ pub(crate) struct Ticket {
     sequence: u64,
     envelopes: u64,
     dropped: AtomicU64,
-    /// Nobody knows what became of the frame: nothing is reported.
+    /// Nobody knows what became of the frame.
     void: AtomicBool,
     report: mpsc::Sender<Fate>,
 }
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Fate {
-    pub(crate) sequence: u64,
-    /// Envelopes that left for a doppler.
-    pub(crate) delivered: u64,
-    /// Envelopes that had to leave the ring.
-    pub(crate) dropped: u64,
+pub(crate) enum Fate {
+    /// It has left the ring.
+    Settled {
+        sequence: u64,
+        /// Envelopes that left for a doppler.
+        delivered: u64,
+        /// Envelopes that had to leave the ring.
+        dropped: u64,
+    },
+    /// The agent stopped with some of it.
+    Unknown,
 }
 
 impl Ticket {
@@ -91,11 +96,12 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        if *self.void.get_mut() {
-            return;
-        }
         let dropped = *self.dropped.get_mut();
-        let fate = Fate { sequence: self.sequence, delivered: self.envelopes - dropped, dropped };
+        let fate = if *self.void.get_mut() {
+            Fate::Unknown
+        } else {
+            Fate::Settled { sequence: self.sequence, delivered: self.envelopes - dropped, dropped }
+        };
         // The stream may be gone: then nobody asks.
         let _gone = self.report.try_send(fate);
     }

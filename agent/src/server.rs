@@ -31,6 +31,12 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// Plain text on an address that others reach.
+    #[error(
+        "agent.grpc.listen: {0} can be reached from outside, and agent.grpc.tls is not set; set it, listen on loopback, or say \
+         agent.grpc.insecure_plaintext = true"
+    )]
+    Plaintext(SocketAddr),
     /// A certificate.
     #[error("{key}: {error}")]
     Tls {
@@ -110,6 +116,14 @@ impl Config {
         if dopplers.current().is_empty() {
             return Err(BindError::NoDopplers);
         }
+        if let Security::MutualTls(identity) = &security {
+            telemetry.watch_certificate("agent_grpc", identity.clone());
+        } else if !self.grpc.listen.ip().is_loopback() {
+            if !self.grpc.insecure_plaintext {
+                return Err(BindError::Plaintext(self.grpc.listen));
+            }
+            telemetry.insecure_mode("agent.grpc.insecure_plaintext");
+        }
         let grpc = transport::bind("agent.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("agent_grpc", grpc.stats());
         let statsd = if self.statsd.enabled { Some(Statsd::bind(&self.statsd)?) } else { None };
@@ -179,7 +193,7 @@ impl Server {
 
         let links = Links::start(&self.dopplers, &self.to_dopplers, &self.config, &self.metrics, &cut);
         let dispatcher = Dispatcher::new(self.ring, links.inboxes, links.live, &self.config.egress, closed.clone());
-        let dispatcher = tracker.spawn(dispatcher.run());
+        let dispatcher = tracker.spawn(dispatcher.run(cut.clone()));
         ready.ready();
 
         let (intake, readiness, flush_timeout) = (self.intake, self.readiness, self.config.flush_timeout);
@@ -192,23 +206,23 @@ impl Server {
             let resident = intake.close();
             closed.cancel();
             info!(resident, "Agent is stopping; the ring is sent to the dopplers");
-            let mut dropped = 0;
-            let abort = dispatcher.abort_handle();
-            let mut tasks = links.tasks;
+            let mut links = links.tasks;
             let finished = async {
-                let _ = dispatcher.await;
-                while tasks.join_next().await.is_some() {}
-            };
-            if timeout(flush_timeout, finished).await.is_err() {
-                abort.abort();
-                cut.cancel();
-                let left = intake.resident();
+                let mut left = dispatcher.await.unwrap_or(0);
                 stage.dropped(Reason::ShutdownDeadline.as_str(), left);
-                dropped = left;
-            }
-            while let Some(left) = tasks.join_next().await {
-                dropped += left.unwrap_or(0);
-            }
+                while let Some(behind) = links.join_next().await {
+                    left += behind.unwrap_or(0);
+                }
+                left
+            };
+            tokio::pin!(finished);
+            let dropped = match timeout(flush_timeout, &mut finished).await {
+                Ok(dropped) => dropped,
+                Err(_) => {
+                    cut.cancel();
+                    finished.await
+                }
+            };
             served.cancel();
             Drained { flushed: resident.saturating_sub(dropped), dropped }
         };

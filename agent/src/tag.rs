@@ -44,11 +44,12 @@ impl Tagger {
         for entry in batch.entries() {
             let envelope = batch.envelope(entry);
             added.clear();
-            mapped += u64::from(self.add(&mut added, envelope, batch.source_id(entry)));
+            let origin = self.add(&mut added, envelope, batch.source_id(entry));
+            mapped += u64::from(origin.is_some());
             let body = match &mut totals {
                 Some(totals) if entry.kind == Kind::Counter => {
                     counter.clear();
-                    let source_id = batch.source_id(entry);
+                    let source_id = origin.unwrap_or(batch.source_id(entry));
                     total(&mut counter, totals, envelope, &added, source_id);
                     counter.as_slice()
                 }
@@ -71,8 +72,8 @@ impl Tagger {
             || !tags::Form::Preferred.fits(batch.envelope(entry))
     }
 
-    /// Writes the fields to append to `envelope`; true if among them is a `source_id`.
-    fn add(&self, into: &mut Vec<u8>, envelope: &[u8], source_id: &[u8]) -> bool {
+    /// Writes the fields to append to `envelope`; the `source_id` if that is among them.
+    fn add<'a>(&self, into: &mut Vec<u8>, envelope: &'a [u8], source_id: &[u8]) -> Option<&'a [u8]> {
         let mut origin = None;
         let mut present = 0_u64;
         let mut deprecated = 0;
@@ -98,9 +99,9 @@ impl Tagger {
         match origin {
             Some(Tag { value: Value::Text(text), .. }) => {
                 edit::put_source_id(into, text);
-                true
+                Some(text)
             }
-            _ => false,
+            _ => None,
         }
     }
 }
@@ -144,8 +145,8 @@ fn series(envelope: &[u8], added: &[u8], source_id: &[u8]) -> Vec<u8> {
             }
         });
     }
-    // A source id taken from a tag stands among the tags already.
-    let parts = [counter_name(envelope), source_id].into_iter().chain(all.into_iter().flat_map(|(key, value)| [key, value]));
+    let parts =
+        [counter_name(envelope), source_id].into_iter().chain(all.into_iter().flat_map(|(key, value)| [key, value]));
     let mut series = Vec::with_capacity(256);
     for part in parts {
         wire::put_varint(&mut series, part.len() as u64);
@@ -153,3 +154,6 @@ fn series(envelope: &[u8], added: &[u8], source_id: &[u8]) -> Vec<u8> {
     }
     series
 }
+
+#[cfg(test)]
+mod tests;

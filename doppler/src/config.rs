@@ -52,13 +52,20 @@ pub struct GrpcConfig {
     pub listen: SocketAddr,
     /// Certificate, key and CA bundle: with them every peer must show a certificate of that CA. Without them the port is plaintext.
     pub tls: Option<TlsFiles>,
+    /// Serve plain text, to anybody, also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
     /// HTTP/2 limits.
     pub limits: GrpcLimits,
 }
 
 impl Default for GrpcConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8082).into(), tls: None, limits: GrpcLimits::default() }
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8082).into(),
+            tls: None,
+            insecure_plaintext: false,
+            limits: GrpcLimits::default(),
+        }
     }
 }
 

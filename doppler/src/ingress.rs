@@ -135,8 +135,11 @@ impl proto::hydrant::v1::ingress_server::Ingress for IngressService {
     type StreamStream = Pin<Box<dyn Stream<Item = Result<IngressAck, Status>> + Send>>;
 
     async fn stream(&self, request: Request<Streaming<IngressFrame>>) -> Result<Response<Self::StreamStream>, Status> {
-        let acknowledged =
-            Acknowledged { intake: self.open(request.into_inner())?, ack: IngressAck::default(), refused: Refused::default() };
+        let acknowledged = Acknowledged {
+            intake: self.open(request.into_inner())?,
+            ack: IngressAck::default(),
+            refused: Refused::default(),
+        };
         Ok(Response::new(stream::unfold(acknowledged, Acknowledged::step).boxed()))
     }
 }
@@ -157,7 +160,8 @@ impl Acknowledged {
         };
         if frame.sequence != self.ack.sequence + 1 {
             let expected = self.ack.sequence + 1;
-            let message = format!("frame {} arrived where frame {expected} was due; count frames from 1", frame.sequence);
+            let message =
+                format!("frame {} arrived where frame {expected} was due; count frames from 1", frame.sequence);
             return Some((Err(Status::invalid_argument(message)), self));
         }
         let (batch, refused) = Batch::check(own(frame.batch), &Limits::default());

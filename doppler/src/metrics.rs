@@ -25,14 +25,28 @@ pub(crate) struct Metrics {
 
 impl Metrics {
     pub(crate) fn register(telemetry: &Telemetry) -> Self {
-        let reasons =
-            [Reason::DecodeError, Reason::Oversize, Reason::TooMany, Reason::QueueFull, Reason::PeerLost, Reason::ShutdownDeadline]
-                .map(Reason::as_str);
+        let reasons = [
+            Reason::DecodeError,
+            Reason::Oversize,
+            Reason::TooMany,
+            Reason::QueueFull,
+            Reason::PeerLost,
+            Reason::ShutdownDeadline,
+        ]
+        .map(Reason::as_str);
         Self {
             stage: StageMetrics::register(telemetry, "doppler", &reasons),
             queue: QueueMetrics::register(telemetry, "subscription"),
-            matched: telemetry.counter("hydrant_router_matched_total", "Envelopes that some subscription matched.", &[]),
-            unmatched: telemetry.counter("hydrant_router_unmatched_total", "Envelopes that no subscription matched.", &[]),
+            matched: telemetry.counter(
+                "hydrant_router_matched_total",
+                "Envelopes that some subscription matched.",
+                &[],
+            ),
+            unmatched: telemetry.counter(
+                "hydrant_router_unmatched_total",
+                "Envelopes that no subscription matched.",
+                &[],
+            ),
             copies: telemetry.counter(
                 "hydrant_router_copies_total",
                 "Envelopes put to subscriptions' rings, once for each subscription that matched.",

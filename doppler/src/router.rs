@@ -158,7 +158,7 @@ impl Publisher {
             metrics.stage.dropped(Reason::QueueFull.as_str(), evicted);
         }
         if rejected > 0 {
-            self.router.table.count_lost(rejected);
+            self.router.table.count_rejected(rejected);
         }
     }
 }

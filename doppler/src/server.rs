@@ -30,6 +30,12 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// Plain text on an address that others reach.
+    #[error(
+        "doppler.grpc.listen: {0} can be reached from outside, and doppler.grpc.tls is not set; set it, listen on loopback, or say \
+         doppler.grpc.insecure_plaintext = true"
+    )]
+    Plaintext(SocketAddr),
     /// A certificate.
     #[error("doppler.grpc.tls: {0}")]
     Tls(#[from] TlsError),
@@ -89,6 +95,14 @@ impl Config {
             Some(files) => Security::MutualTls(Identity::load(files)?),
             None => Security::Plain,
         };
+        if let Security::MutualTls(identity) = &security {
+            telemetry.watch_certificate("doppler_grpc", identity.clone());
+        } else if !self.grpc.listen.ip().is_loopback() {
+            if !self.grpc.insecure_plaintext {
+                return Err(BindError::Plaintext(self.grpc.listen));
+            }
+            telemetry.insecure_mode("doppler.grpc.insecure_plaintext");
+        }
         let grpc = transport::bind("doppler.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("doppler_grpc", grpc.stats());
         let store = self.cache.enabled.then(|| Store::new(&self.cache));

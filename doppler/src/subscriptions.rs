@@ -100,6 +100,9 @@ pub(crate) struct Table {
     open: papaya::HashMap<u64, Arc<Subscription>, foldhash::fast::RandomState>,
     /// Guards changes, one at a time; readers never take it. Holds what the rings of ended subscriptions counted.
     change: Mutex<Ended>,
+    /// Envelopes that closed rings turned away. Kept here and not taken from the rings: a publisher may come to a ring of which `Ended`
+    /// has the counts already.
+    rejected: AtomicU64,
     next: AtomicU64,
 }
 
@@ -242,6 +245,7 @@ impl Table {
             by_source: papaya::HashMap::default(),
             open: papaya::HashMap::default(),
             change: Mutex::default(),
+            rejected: AtomicU64::new(0),
             next: AtomicU64::new(0),
         }
     }
@@ -282,8 +286,9 @@ impl Table {
             for selector in selectors {
                 let key = GroupKey { rule: selector.rule.clone(), shard_id: request.shard_id.as_str().into() };
                 let groups = routes.groups.pin();
-                let group = groups
-                    .get_or_insert_with(key, || Arc::new(Group { rule: selector.rule.clone(), members: ArcSwap::default() }));
+                let group = groups.get_or_insert_with(key, || {
+                    Arc::new(Group { rule: selector.rule.clone(), members: ArcSwap::default() })
+                });
                 group.join(subscription, &request.deterministic_name);
             }
         }
@@ -386,8 +391,14 @@ impl Table {
         debug!(id = subscription.id, lost, "Subscription ended");
     }
 
+    /// Counts envelopes that a closed ring turned away.
+    pub(crate) fn count_rejected(&self, envelopes: u64) {
+        self.rejected.fetch_add(envelopes, Ordering::Relaxed);
+        self.count_lost(envelopes);
+    }
+
     /// Counts envelopes whose consumer is gone, and why it is.
-    pub(crate) fn count_lost(&self, envelopes: u64) {
+    fn count_lost(&self, envelopes: u64) {
         let reason = if self.is_closed() { Reason::ShutdownDeadline } else { Reason::PeerLost };
         self.stage.dropped(reason.as_str(), envelopes);
     }
@@ -402,14 +413,15 @@ impl Table {
             add(&mut totals.counters, subscription.ring.counters());
             totals.in_hand += outlet.as_ref().map_or(0, Outlet::in_hand);
         }
+        totals.counters.rejected = self.rejected.load(Ordering::Relaxed);
+        totals.counters.offered = totals.counters.accepted + totals.counters.rejected;
         totals
     }
 }
 
+/// Adds up what rings counted; what they turned away is [`Table::rejected`].
 fn add(sum: &mut fair::Counters, more: fair::Counters) {
-    sum.offered += more.offered;
     sum.accepted += more.accepted;
-    sum.rejected += more.rejected;
     sum.taken += more.taken;
     sum.evicted += more.evicted;
     sum.envelopes += more.envelopes;
@@ -480,7 +492,8 @@ impl Direct {
 
     fn admits(&self, batch: &Batch, entry: &Entry) -> bool {
         let bit = entry.kind.bit();
-        self.kinds & bit != 0 || self.named.iter().any(|rule| rule.kind() == entry.kind && rule.admits(batch.envelope(entry)))
+        self.kinds & bit != 0
+            || self.named.iter().any(|rule| rule.kind() == entry.kind && rule.admits(batch.envelope(entry)))
     }
 }
 
@@ -531,7 +544,12 @@ pub(crate) enum Positions<'a> {
 }
 
 impl Routes {
-    fn matches(&self, span: Span<'_>, scratch: &mut Vec<u32>, pick: &mut impl FnMut(&Arc<Subscription>, Positions<'_>)) {
+    fn matches(
+        &self,
+        span: Span<'_>,
+        scratch: &mut Vec<u32>,
+        pick: &mut impl FnMut(&Arc<Subscription>, Positions<'_>),
+    ) {
         let entries = &span.batch.entries()[span.from..span.to];
         let kinds = entries.iter().fold(0, |bits, entry| bits | entry.kind.bit());
         for direct in self.direct.pin().values() {
@@ -605,8 +623,54 @@ pub(crate) type ById = foldhash::fast::RandomState;
 #[cfg(test)]
 mod tests {
     use std::hash::BuildHasher;
+    use std::num::NonZeroUsize;
+
+    use telemetry::Telemetry;
 
     use super::*;
+
+    fn request(shard_id: &str, sources: &[Option<&str>]) -> Request {
+        let rules = [Rule::Log, Rule::Counter(Some("requests".into())), Rule::Log];
+        let selector = |source: &Option<&str>, rule: Rule| Selector { source_id: source.map(Into::into), rule };
+        let selectors = sources.iter().flat_map(|source| rules.clone().map(|rule| selector(source, rule))).collect();
+        Request { shard_id: shard_id.to_owned(), deterministic_name: String::new(), selectors }
+    }
+
+    #[test]
+    fn the_table_is_empty_once_everybody_has_left() {
+        let stage = StageMetrics::register(&Telemetry::default(), "test", &["peer_lost", "shutdown_deadline"]);
+        let table = Arc::new(Table::new(stage));
+        let bounds = fair::Bounds { envelopes: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN };
+        let open: Vec<Subscribed> = (0..1_000)
+            .map(|i| {
+                let (own, shared) = (format!("own-{i}"), format!("shared-{}", i % 7));
+                let sources = [Some(own.as_str()), Some(shared.as_str()), None];
+                table.subscribe(request(["", "m", "n"][i % 3], &sources), bounds)
+            })
+            .collect();
+        assert_eq!((table.open.len(), table.by_source.len()), (1_000, 1_007));
+        assert_eq!((table.any.direct.len(), table.any.groups.len()), (334, 4));
+        let (first, second): (Vec<_>, Vec<_>) = (0..).zip(open).partition(|(i, _)| i % 2 == 0);
+        drop(first);
+        assert_eq!((table.open.len(), table.by_source.len()), (500, 507));
+        drop(second);
+        assert!(table.open.is_empty() && table.by_source.is_empty() && table.any.is_empty());
+    }
+
+    #[test]
+    fn who_comes_after_the_close_gets_the_end() {
+        let stage = StageMetrics::register(&Telemetry::default(), "test", &["peer_lost", "shutdown_deadline"]);
+        let table = Arc::new(Table::new(stage));
+        let bounds = fair::Bounds { envelopes: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN };
+        let before = table.subscribe(request("", &[None]), bounds);
+        table.close();
+        let after = table.subscribe(request("", &[None]), bounds);
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        for subscribed in [before, after] {
+            assert!(matches!(subscribed.poll_next(bounds, &mut cx), Poll::Ready(None)));
+        }
+        assert!(table.open.is_empty());
+    }
 
     #[test]
     fn a_hash_is_taken_as_it_is() {

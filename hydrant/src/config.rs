@@ -68,10 +68,12 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let text = match path {
             None => String::new(),
-            Some(path) => std::fs::read_to_string(path)
-                .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?,
+            Some(path) => {
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
+            }
         };
-        let at = |source| ConfigError::File { path: path.map(Path::to_owned).unwrap_or_default(), source: Box::new(source) };
+        let at =
+            |source| ConfigError::File { path: path.map(Path::to_owned).unwrap_or_default(), source: Box::new(source) };
         let mut config: Self = toml::from_str(&text).map_err(at)?;
         let mut table: toml::Table = toml::from_str(&text).map_err(at)?;
         let mut variables: Vec<(String, String)> = environment.into_iter().filter_map(ours).collect();
@@ -93,7 +95,8 @@ fn ours((name, value): (OsString, OsString)) -> Option<(String, String)> {
 /// Sets one key. The value is taken as TOML where it is some (`true`, `5`, `["a"]`) and the key wants that, else as text.
 fn lay_over(table: &mut toml::Table, name: &str, value: &str) -> Result<Config, String> {
     let path: Vec<String> = name[PREFIX.len()..].split("__").map(str::to_ascii_lowercase).collect();
-    let as_toml = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
+    let as_toml =
+        toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut table| table.remove("value"));
     let mut problem = String::new();
     for candidate in [as_toml, Some(toml::Value::String(value.to_owned()))].into_iter().flatten() {
         let mut attempt = table.clone();
@@ -186,7 +189,8 @@ mod tests {
         assert!(error.contains("HYDRANT_DOPPLER__GRPC__LISEN") && error.contains("`listen`"), "{error}");
         let error = load("", &[("HYDRANT_DOPPLER__GRPC__LISTEN", "nowhere")]).expect_err("no address");
         assert!(error.contains("HYDRANT_DOPPLER__GRPC__LISTEN") && error.contains("socket address"), "{error}");
-        let error = load("", &[("HYDRANT_LOG__FILTER__DEEPER", "x"), ("HYDRANT_LOG__FILTER", "info")]).expect_err("no table");
+        let error =
+            load("", &[("HYDRANT_LOG__FILTER__DEEPER", "x"), ("HYDRANT_LOG__FILTER", "info")]).expect_err("no table");
         assert!(error.contains("`filter` is a key, not a table"), "{error}");
     }
 }

@@ -229,7 +229,10 @@ impl Sender {
         let mut client = AcknowledgedClient::new(self.channel.clone());
         let mut acks = client.stream(ReceiverStream::new(outgoing)).await?.into_inner();
         if std::mem::take(away) {
-            say(&mut std::io::stderr(), "hydrant: the agent is back; lines that it had not acknowledged are sent again");
+            say(
+                &mut std::io::stderr(),
+                "hydrant: the agent is back; lines that it had not acknowledged are sent again",
+            );
         }
         let (mut frames, mut acknowledged, mut taken) = (Some(frames), 0, Vec::new());
         loop {

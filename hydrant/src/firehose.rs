@@ -51,7 +51,8 @@ async fn firehose(args: Args) -> Result<(), Failure> {
         use_preferred_tags: true,
         ..v2::EgressBatchRequest::default()
     };
-    let refused = |status: tonic::Status| Failure::Failed(anyhow!("the traffic controller ended it: {}", status.message()));
+    let refused =
+        |status: tonic::Status| Failure::Failed(anyhow!("the traffic controller ended it: {}", status.message()));
     let mut batches = client.batched_receiver(request).await.map_err(refused)?.into_inner();
     let form = if args.json { Form::Json } else { args.output };
     let (mut output, zone) = (Output::new(), TimeZone::system());

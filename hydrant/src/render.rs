@@ -92,7 +92,8 @@ fn put_message(line: &mut String, message: Option<&Message>) {
         }
         Some(Message::Timer(timer)) => {
             put_safely(line, &timer.name);
-            let took = std::time::Duration::from_nanos(u64::try_from(timer.stop.saturating_sub(timer.start)).unwrap_or(0));
+            let took =
+                std::time::Duration::from_nanos(u64::try_from(timer.stop.saturating_sub(timer.start)).unwrap_or(0));
             let _infallible = write!(line, " took {took:?}");
         }
         Some(Message::Event(event)) => {

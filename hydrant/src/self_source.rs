@@ -119,7 +119,9 @@ fn metric_envelopes(role: &'static str, page: &str, now: SystemTime) -> Vec<v2::
                     }
                     envelope
                 }),
-                (of, "gauge") if of == name => value.parse().ok().map(|value| v2::Envelope::gauge(SOURCE_ID, name, value, "")),
+                (of, "gauge") if of == name => {
+                    value.parse().ok().map(|value| v2::Envelope::gauge(SOURCE_ID, name, value, ""))
+                }
                 _ => None,
             };
             envelopes.extend(envelope.map(|envelope| {
@@ -144,7 +146,9 @@ mod tests {
     #[test]
     fn counters_and_gauges_become_envelopes_and_histograms_do_not() {
         let telemetry = Telemetry::default();
-        telemetry.counter("test_envelopes_total", "Test.", &[("stage", "doppler"), ("reason", "oversize")]).increment(7);
+        telemetry
+            .counter("test_envelopes_total", "Test.", &[("stage", "doppler"), ("reason", "oversize")])
+            .increment(7);
         telemetry.gauge("test_depth", "Test.", &[]).set(2.5);
         telemetry.histogram("test_wait_seconds", "Test.", &[]).record(0.1);
         let envelopes = metric_envelopes("doppler", &telemetry.render(), UNIX_EPOCH + Duration::from_nanos(5));

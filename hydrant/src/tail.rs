@@ -72,8 +72,9 @@ fn since(text: &str) -> Result<i64, String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         return Ok(i64::try_from(now.saturating_sub(ago).as_nanos()).unwrap_or(i64::MAX));
     }
-    let time: jiff::Timestamp =
-        text.parse().map_err(|_| "write a duration such as 10m or 1h30m, or a time such as 2026-11-21T14:00:00Z".to_owned())?;
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| "write a duration such as 10m or 1h30m, or a time such as 2026-11-21T14:00:00Z".to_owned())?;
     Ok(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
@@ -121,7 +122,9 @@ async fn tail(args: Args) -> Result<(), Failure> {
             }
         }
         if args.no_follow {
-            return Err(Failure::Failed(anyhow!("the traffic controller went away before everything was shown; try again")));
+            return Err(Failure::Failed(anyhow!(
+                "the traffic controller went away before everything was shown; try again"
+            )));
         }
         tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(50))).await;
     }
@@ -175,13 +178,17 @@ impl View {
         if let Some(gap) = &frame.gap {
             let mut source = String::new();
             render::put_safely(&mut source, &gap.source_id);
-            let text = format!("-- {} envelopes of {source} left the cache before they could be shown --", gap.envelopes);
+            let text =
+                format!("-- {} envelopes of {source} left the cache before they could be shown --", gap.envelopes);
             say(&mut std::io::stderr(), &text);
         }
         if !frame.missing.is_empty() && !self.partial {
             self.partial = true;
             let dopplers = frame.missing.join(", ");
-            say(&mut std::io::stderr(), &format!("hydrant: incomplete: these dopplers cannot be asked: {dopplers}"));
+            say(
+                &mut std::io::stderr(),
+                &format!("hydrant: incomplete: {dopplers} cannot be asked; what it has cached is missing"),
+            );
         }
         let Ok(batch) = v2::EnvelopeBatch::decode(frame.batch.clone()) else {
             bail!("the traffic controller sent a batch that cannot be read; it was skipped");
@@ -202,7 +209,8 @@ mod tests {
     fn since_takes_durations_and_times() {
         assert_eq!(since("2026-09-21T14:13:20Z"), Ok(1_790_000_000_000_000_000));
         let hour = since("1h").expect("a duration");
-        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos()).expect("in range");
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos())
+            .expect("in range");
         assert!((now - hour - 3_600_000_000_000).abs() < 60_000_000_000);
         assert!(since("yesterday").expect_err("neither").contains("10m"));
     }

@@ -15,9 +15,9 @@ use transport::DopplerSet;
 
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
+use crate::role;
 use crate::self_source::{self, Lines};
 use crate::signal::Signals;
-use crate::role;
 
 /// A running pipeline.
 #[derive(Debug)]
@@ -58,7 +58,8 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     let adapters = adapters.bind(&telemetry[3].1).await?;
 
     let rows = rows(&agent.addrs(), &doppler.addrs(), &traffic_controller.addrs(), &adapters.addrs());
-    let roles = rows.into_iter().map(|row| RoleInfo { name: row.role.into(), what: row.what.into(), address: row.addresses });
+    let roles =
+        rows.into_iter().map(|row| RoleInfo { name: row.role.into(), what: row.what.into(), address: row.addresses });
     let traffic_controller = traffic_controller.with_roles(roles.collect());
 
     let (own, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -136,13 +137,9 @@ impl Drained {
 
 /// `hydrant up`.
 pub(crate) fn run(served: &Served) -> Result<(), Failure> {
-    let mut config = Config::load(served.config.as_deref(), std::env::vars_os())?;
-    if served.config.is_none() {
-        config = modest(config);
-    }
+    let config = modest(Config::load(served.config.as_deref(), std::env::vars_os())?);
     let (sink, lines) = self_source::lines();
-    let log = telemetry::LogConfig { filter: config.log.filter.clone(), ..config.log.clone() };
-    telemetry::init(&log, Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
+    telemetry::init(&config.log, Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
     transport::install_crypto_provider();
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve(config, lines, served.print_addrs));
@@ -150,7 +147,7 @@ pub(crate) fn run(served: &Served) -> Result<(), Failure> {
     outcome
 }
 
-/// Budgets for a process that shares a developer's machine: 256 MiB in all.
+/// Budgets for a process that shares a developer's machine, 256 MiB in all, where the configuration says nothing else.
 fn modest(mut config: Config) -> Config {
     const MIB: usize = 1024 * 1024;
     let defaults = Config::default();
@@ -241,7 +238,8 @@ fn rows(
 
 fn greeting(up: &Up, started: Instant) -> String {
     let page = up.traffic_controller().http;
-    let mut text = format!("hydrant {} is up after {} ms.\n\n", env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
+    let mut text =
+        format!("hydrant {} is up after {} ms.\n\n", env!("CARGO_PKG_VERSION"), started.elapsed().as_millis());
     for row in rows(&up.agent(), &up.doppler(), &up.traffic_controller(), &up.adapters()) {
         text.push_str(&format!("  {:<19} {}\n", row.role, row.addresses));
     }

@@ -120,9 +120,11 @@ pub struct Comparison {
     pub subject: String,
     /// The name of what it is compared with.
     pub yardstick: String,
-    /// Processor time per envelope of the subject over that of the yardstick, of each pair of runs.
+    /// Pairs in which neither lost an envelope. The ratios are of these alone: work that was not done costs nothing.
+    pub complete: usize,
+    /// Processor time per envelope of the subject over that of the yardstick, of each complete pair.
     pub cpu: Spread,
-    /// Envelopes per second of the subject over those of the yardstick.
+    /// Envelopes per second of the subject over those of the yardstick, of each complete pair.
     pub throughput: Spread,
     /// The runs, in pairs.
     pub runs: Vec<(Run, Run)>,
@@ -252,18 +254,16 @@ impl Usage {
 }
 
 impl Comparison {
-    /// Compares run by run.
+    /// Compares pair by pair.
     pub fn new(subject: &str, yardstick: &str, runs: Vec<(Run, Run)>) -> Self {
-        let of =
-            |value: fn(&Run) -> f64| runs.iter().map(|(subject, other)| ratio(value(subject), value(other))).collect();
-        let (cpu, throughput): (Vec<f64>, Vec<f64>) = (of(Run::cpu_ns), of(|run| run.per_second));
-        Self {
-            subject: subject.to_owned(),
-            yardstick: yardstick.to_owned(),
-            cpu: Spread::of(cpu),
-            throughput: Spread::of(throughput),
-            runs,
-        }
+        let complete: Vec<_> =
+            runs.iter().filter(|(subject, other)| subject.missing() + other.missing() == 0).collect();
+        let of = |value: fn(&Run) -> f64| {
+            Spread::of(complete.iter().map(|(subject, other)| ratio(value(subject), value(other))).collect())
+        };
+        let (cpu, throughput, complete) = (of(Run::cpu_ns), of(|run| run.per_second), complete.len());
+        let (subject, yardstick) = (subject.to_owned(), yardstick.to_owned());
+        Self { subject, yardstick, complete, cpu, throughput, runs }
     }
 }
 

@@ -25,16 +25,16 @@ const LONGEST: Duration = Duration::from_secs(600);
 /// What to send. Defaults are those that the project's figures are for.
 #[derive(Args, Clone, Debug)]
 pub struct Load {
-    /// Envelopes per second of all senders; 0 is as fast as flow control lets
+    /// Envelopes per second of all senders; 0 is as fast as flow control lets [default: doppler 400000, path 10000, lone 10]
     #[arg(long, value_name = "N")]
     pub rate: Option<u64>,
-    /// How long to send, at most 600
+    /// How long to send, at most 600 [default: doppler 5, path and lone 10]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
     pub seconds: Option<u64>,
     /// Send this many envelopes instead of counting by time
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
     pub count: Option<u64>,
-    /// Envelopes per batch
+    /// Envelopes per batch [default: 100, lone 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub batch: Option<u32>,
     /// Source instances, each with a stream of its own

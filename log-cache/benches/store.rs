@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use log_cache::{Config, Read, Store};
+use hydrant_log_cache::{Config, Read, Store};
 use prost::Message;
 use proto::logcache::v1::ReadRequest;
 use proto::raw::{Batch, Selection};

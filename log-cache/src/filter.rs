@@ -6,8 +6,8 @@
 
 use std::fmt;
 
-use proto::raw::wire::{self, Fields, WireType};
 use proto::raw::Kind;
+use proto::raw::wire::{self, Fields, WireType};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast::ErrorKind;
 

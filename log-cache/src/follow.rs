@@ -47,7 +47,7 @@ pub struct FollowSpec {
     pub kinds: Vec<EnvelopeType>,
     /// Where an earlier follower ended: continue there, and do not look at `start_time`. One of another store's life is ignored.
     pub after: Option<Cursor>,
-    /// End once all that is held at the start has been sent.
+    /// End once all that is held at the start has been sent, after the mark.
     pub history_only: bool,
 }
 
@@ -180,12 +180,12 @@ impl Follower {
                 tokio::task::coop::consume_budget().await;
                 continue;
             }
-            if self.history_only {
-                return None;
-            }
             if !self.live {
                 self.live = true;
                 return Some(Frame { live: true, ..self.frame() });
+            }
+            if self.history_only {
+                return None;
             }
             self.wake.notified().await;
         }
@@ -193,7 +193,7 @@ impl Follower {
 
     /// The sequence up to which to read now.
     fn horizon(&self) -> u64 {
-        if self.live { self.store.sequence() } else { self.history }
+        if self.live && !self.history_only { self.store.sequence() } else { self.history }
     }
 
     /// Reads one piece of what has arrived, at most a frame of it. `None` when it held nothing to send.
@@ -238,7 +238,8 @@ impl Follower {
             let kind = segment.kind(i);
             self.sources[tail.source].passed[kind as usize] += 1;
             self.sequence = segment.sequence(i);
-            let old = self.sequence <= self.history && self.start_time.is_some_and(|start| segment.timestamp(i) < start);
+            let old =
+                self.sequence <= self.history && self.start_time.is_some_and(|start| segment.timestamp(i) < start);
             if kind.bit() & self.kinds != 0 && !old {
                 wire::put_bytes(&mut out, 1, segment.envelope(i));
                 envelopes += 1;

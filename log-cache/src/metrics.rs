@@ -74,9 +74,17 @@ impl Own {
     fn register(telemetry: &Telemetry) -> Self {
         Self {
             inserted: telemetry.counter("hydrant_cache_inserted_total", "Envelopes that the cache stored.", &[]),
-            evicted: telemetry.counter("hydrant_cache_evicted_total", "Envelopes that left the cache for lack of room.", &[]),
+            evicted: telemetry.counter(
+                "hydrant_cache_evicted_total",
+                "Envelopes that left the cache for lack of room.",
+                &[],
+            ),
             read: telemetry.counter("hydrant_cache_read_total", "Envelopes that reads by time returned.", &[]),
-            bytes: telemetry.gauge("hydrant_cache_bytes", "Bytes of memory that the cache holds, its index included.", &[]),
+            bytes: telemetry.gauge(
+                "hydrant_cache_bytes",
+                "Bytes of memory that the cache holds, its index included.",
+                &[],
+            ),
             envelopes: telemetry.gauge("hydrant_cache_envelopes", "Envelopes that the cache holds.", &[]),
             sources: telemetry.gauge("hydrant_cache_sources", "Sources of which the cache holds an envelope.", &[]),
         }

@@ -121,7 +121,9 @@ impl Follow for Service {
 
 type FollowItem = Result<hydrant::FollowFrame, Status>;
 
-async fn next((mut follower, stop): (Follower, CancellationToken)) -> Option<(FollowItem, (Follower, CancellationToken))> {
+async fn next(
+    (mut follower, stop): (Follower, CancellationToken),
+) -> Option<(FollowItem, (Follower, CancellationToken))> {
     let frame = tokio::select! {
         frame = follower.next() => frame?,
         () = stop.cancelled() => return None,

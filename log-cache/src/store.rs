@@ -243,7 +243,8 @@ impl Store {
 
     /// The smallest timestamp held. O(sources + segments).
     pub fn oldest_timestamp(&self) -> Option<i64> {
-        let oldest = |shard: &Shard| shard.0.lock().iter().filter(|source| !source.is_empty()).map(|s| s.oldest()).min();
+        let oldest =
+            |shard: &Shard| shard.0.lock().iter().filter(|source| !source.is_empty()).map(|s| s.oldest()).min();
         self.shared.shards.iter().filter_map(oldest).min()
     }
 

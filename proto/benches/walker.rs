@@ -5,9 +5,9 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use prost::Message;
 use hydrant_proto::raw::{Batch, Limits, Selection, tags::Form};
 use hydrant_proto::v2;
+use prost::Message;
 
 fn batch() -> Bytes {
     let envelope = |i: usize| {

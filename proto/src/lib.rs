@@ -20,7 +20,7 @@ pub use loggregator::v2;
 /// `loggregator`, by version.
 pub mod loggregator {
     /// `loggregator.v2`: what every hop carries. Services move envelopes as bytes, see [`crate::codec`].
-    #[expect(missing_docs, reason = "generated from the .proto files, which carry the docs")]
+    #[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
     pub mod v2 {
         tonic::include_proto!("loggregator.v2");
 
@@ -34,7 +34,7 @@ pub mod loggregator {
 /// `logcache`, by version.
 pub mod logcache {
     /// `logcache.v1`: recent envelopes, kept and read back.
-    #[expect(missing_docs, reason = "generated from the .proto files, which carry the docs")]
+    #[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
     pub mod v1 {
         tonic::include_proto!("logcache.v1");
     }
@@ -43,7 +43,7 @@ pub mod logcache {
 /// `hydrant`, by version.
 pub mod hydrant {
     /// `hydrant.v1`: what hydrant's own roles say to each other.
-    #[expect(missing_docs, reason = "generated from the .proto files, which carry the docs")]
+    #[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
     pub mod v1 {
         tonic::include_proto!("hydrant.v1");
 
@@ -53,13 +53,13 @@ pub mod hydrant {
 }
 
 /// `events`: dropsonde v1, what firehose and app-stream clients decode.
-#[expect(missing_docs, reason = "generated from the .proto files, which carry the docs")]
+#[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
 pub mod events {
     tonic::include_proto!("events");
 }
 
 /// `plumbing`: the v1 transport.
-#[expect(missing_docs, reason = "generated from the .proto files, which carry the docs")]
+#[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
 pub mod plumbing {
     tonic::include_proto!("plumbing");
 }

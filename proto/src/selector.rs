@@ -35,7 +35,9 @@ impl Selector {
     pub fn from_wire(selector: &v2::Selector) -> Option<Self> {
         let rule = match selector.message.as_ref()? {
             Message::Log(_) => Rule::Log,
-            Message::Counter(counter) => Rule::Counter((!counter.name.is_empty()).then(|| counter.name.as_str().into())),
+            Message::Counter(counter) => {
+                Rule::Counter((!counter.name.is_empty()).then(|| counter.name.as_str().into()))
+            }
             Message::Gauge(gauge) if gauge.names.is_empty() => Rule::Gauge(None),
             Message::Gauge(gauge) => {
                 let mut names: Vec<Box<str>> = gauge.names.iter().map(|name| name.as_str().into()).collect();
@@ -121,7 +123,8 @@ mod tests {
     }
 
     fn counter(name: &str) -> Batch {
-        let message = Some(v2::envelope::Message::Counter(v2::Counter { name: name.to_owned(), ..v2::Counter::default() }));
+        let message =
+            Some(v2::envelope::Message::Counter(v2::Counter { name: name.to_owned(), ..v2::Counter::default() }));
         batch(v2::Envelope { source_id: "s".to_owned(), message, ..v2::Envelope::default() })
     }
 

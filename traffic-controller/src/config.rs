@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::AdminConfig;
-use transport::{DopplerSet, GrpcLimits, TlsFiles};
+use transport::{DopplerSet, GrpcLimits, TlsFiles, duration_text};
 
 use crate::auth::AuthorizerConfig;
 
@@ -35,6 +35,10 @@ pub struct Config {
     pub doppler_connections: NonZeroUsize,
     /// What each consumer may fall behind.
     pub ring: RingConfig,
+    /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
+    /// `shutdown_deadline`.
+    #[serde(with = "duration_text")]
+    pub flush_timeout: Duration,
 }
 
 /// The `[traffic_controller.http]` table.
@@ -110,6 +114,7 @@ impl Default for Config {
             doppler_tls: None,
             doppler_connections: size(4),
             ring: RingConfig::default(),
+            flush_timeout: Duration::from_secs(25),
         }
     }
 }
@@ -191,34 +196,14 @@ const fn count(value: u32) -> NonZeroU32 {
     NonZeroU32::new(value).expect("a default is not zero")
 }
 
-/// Durations as people write them: `"15s"`, `"1m 30s"`; never zero.
-mod duration_text {
-    use std::time::Duration;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match humantime::parse_duration(&text) {
-            Ok(Duration::ZERO) => Err(D::Error::custom("a duration of zero; write one like \"15s\"")),
-            Ok(duration) => Ok(duration),
-            Err(error) => Err(D::Error::custom(format!("{error}; a duration is written like \"15s\" or \"1m 30s\""))),
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_table_keeps_the_defaults_it_does_not_name() {
-        let text = "[http]\nping_interval = \"2m\"\n[grpc]\nmax_egress_streams = 5\n[[dopplers]]\naddresses = [\"d:1\"]\n";
+        let text =
+            "[http]\nping_interval = \"2m\"\n[grpc]\nmax_egress_streams = 5\n[[dopplers]]\naddresses = [\"d:1\"]\n";
         let config: Config = toml::from_str(text).unwrap();
         assert_eq!(config.http.ping_interval, Duration::from_secs(120));
         assert_eq!(config.http.listen, HttpConfig::default().listen);

@@ -102,6 +102,9 @@ async fn firehose(
     Path(id): Path<String>,
     request: Request,
 ) -> Result<Response, Denied> {
+    if id.is_empty() {
+        return Ok(not_found().await);
+    }
     let filter = Filter::from_query(request.uri().query());
     firehose.open(Endpoint::Firehose { id, filter }, request).await
 }
@@ -111,6 +114,9 @@ async fn app_stream(
     Path(guid): Path<String>,
     request: Request,
 ) -> Result<Response, Denied> {
+    if guid.is_empty() {
+        return Ok(not_found().await);
+    }
     firehose.open(Endpoint::App { guid }, request).await
 }
 

@@ -3,7 +3,8 @@
 //! ```text
 //!             ┌► a fair ring per consumer ─┬► reverse log proxy   gRPC loggregator.v2.Egress, :8084
 //! dopplers ───┤                            └► firehose, apps      WebSocket, dropsonde v1 frames, :8081
-//!             └► reads, merged ─────────────► log cache           HTTP, :8083
+//!             ├► reads, merged ─────────────► log cache           HTTP, :8083
+//!             └► streams, merged ───────────► follow              gRPC hydrant.v1.Follow, :8084
 //! ```
 //!
 //! What enters: requests of consumers, and the streams of every doppler that they ask for. What leaves: envelopes as the dopplers
@@ -17,9 +18,11 @@ mod auth;
 mod config;
 mod fan_in;
 mod firehose;
+mod follow;
 mod metrics;
 mod page;
 mod pieces;
+mod recent;
 mod rlp;
 mod server;
 mod upstream;

@@ -11,7 +11,7 @@ use telemetry::{StageMetrics, Telemetry};
 use crate::fan_in::rings::Rings;
 
 /// Why an envelope may be dropped here.
-const REASONS: [Reason; 7] = [
+const REASONS: [Reason; 8] = [
     Reason::DecodeError,
     Reason::Oversize,
     Reason::TooMany,
@@ -19,6 +19,7 @@ const REASONS: [Reason; 7] = [
     Reason::PeerLost,
     Reason::SlowConsumer,
     Reason::ConvertError,
+    Reason::ShutdownDeadline,
 ];
 
 /// Handles on the metrics of one traffic controller. Cloning shares them.
@@ -128,6 +129,12 @@ impl Metrics {
             self.shared.stage.dropped(reason.as_str(), envelopes);
             self.shared.dropped.fetch_add(envelopes, Ordering::Relaxed);
         }
+    }
+
+    /// Counts what is still in rings: the stop's deadline has passed.
+    pub(crate) fn cut(&self) {
+        let handles = self.handles();
+        self.dropped(Reason::ShutdownDeadline, handles.rlp.depth() + handles.firehose.depth());
     }
 
     /// Envelopes delivered and dropped since the start.

@@ -46,7 +46,10 @@ pub(crate) fn render(roles: &[RoleInfo]) -> String {
 pub(crate) fn response(page: String) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+        (
+            CONTENT_SECURITY_POLICY,
+            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
@@ -75,7 +78,10 @@ mod tests {
 
     #[test]
     fn roles_stand_in_the_page_in_order_and_escaped() {
-        let roles = [RoleInfo::new("agent", "<b>\"statsd\" & 'gRPC'</b>", &"127.0.0.1:3458"), RoleInfo::new("doppler", "", &"b")];
+        let roles = [
+            RoleInfo::new("agent", "<b>\"statsd\" & 'gRPC'</b>", &"127.0.0.1:3458"),
+            RoleInfo::new("doppler", "", &"b"),
+        ];
         let page = render(&roles);
         assert!(page.contains("<td>&lt;b&gt;&quot;statsd&quot; &amp; &#39;gRPC&#39;&lt;/b&gt;</td>"), "{page}");
         assert!(!page.contains(ROLES));

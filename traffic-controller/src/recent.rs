@@ -46,7 +46,8 @@ const PARTIAL: &str = "x-hydrant-partial";
 
 /// The routes of the log cache, answered from `upstream`.
 pub(crate) fn router(upstream: Upstream, authorizer: Authorizer) -> Router {
-    let shared = Shared { dopplers: Dopplers::new(upstream), authorizer, turns: Semaphore::new(AT_ONCE), began: Instant::now() };
+    let shared =
+        Shared { dopplers: Dopplers::new(upstream), authorizer, turns: Semaphore::new(AT_ONCE), began: Instant::now() };
     Router::new().fallback(answer).with_state(Arc::new(shared))
 }
 
@@ -173,7 +174,8 @@ fn is_form(request: &Request) -> bool {
 
 fn json_response<T>(mut body: Vec<u8>, answers: &Answers<T>) -> Response {
     body.push(b'\n');
-    let types = [(header::CONTENT_TYPE.as_str(), "application/json"), ("grpc-metadata-content-type", "application/grpc")];
+    let types =
+        [(header::CONTENT_TYPE.as_str(), "application/json"), ("grpc-metadata-content-type", "application/grpc")];
     let mut response = (StatusCode::OK, types, body).into_response();
     if !answers.missing.is_empty() {
         let missing: Vec<String> = answers.missing.iter().map(ToString::to_string).collect();
@@ -187,6 +189,3 @@ fn json_response<T>(mut body: Vec<u8>, answers: &Answers<T>) -> Response {
 struct MetaBody {
     meta: std::collections::BTreeMap<String, merge::Meta>,
 }
-
-#[cfg(test)]
-mod tests;

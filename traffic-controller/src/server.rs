@@ -1,16 +1,21 @@
 //! The wiring: from a configuration to bound sockets, from there to a server that stops by draining.
 //!
 //! ```text
-//! dopplers ──► fan_in (a fair ring per consumer) ─┬─► rlp        gRPC       grpc.listen
-//!                                                 └─► firehose   WebSocket  http.listen
+//! dopplers ─┬─► fan_in (a fair ring per consumer) ─┬─► rlp        gRPC       grpc.listen
+//!           │                                      └─► firehose   WebSocket  http.listen
+//!           ├─► follow                                            gRPC       grpc.listen
+//!           └─► recent                                            HTTP       rest.listen
 //! ```
 
 use std::net::SocketAddr;
 
 use axum::Router;
 use axum::routing::get;
+use parking_lot::Mutex;
+use proto::hydrant::v1::follow_server::FollowServer;
 use proto::v2::egress_server::EgressServer;
 use telemetry::{Admin, Latch, Readiness, Telemetry};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
@@ -23,8 +28,10 @@ use crate::config::Config;
 use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
 use crate::firehose::{Firehose, not_found};
+use crate::follow;
 use crate::metrics::Metrics;
 use crate::page::{self, RoleInfo};
+use crate::recent;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
 
@@ -79,7 +86,9 @@ pub enum BindError {
         addr: SocketAddr,
     },
     /// Plain gRPC on an address that other machines reach.
-    #[error("{key}: {addr} can be reached from other machines; set traffic_controller.grpc.tls, or listen on 127.0.0.1")]
+    #[error(
+        "{key}: {addr} can be reached from other machines; set traffic_controller.grpc.tls, or listen on 127.0.0.1"
+    )]
     Plain {
         /// The configuration key of the address.
         key: &'static str,
@@ -197,7 +206,7 @@ impl Server {
     }
 
     /// Serves until `stop`, then drains: accepts nothing new, sends consumers what is in their rings, ends their streams in form.
-    /// Returns once that is done; drop it to end at once.
+    /// Returns once that is done, or at the flush timeout.
     ///
     /// # Errors
     /// A server failed by itself; the others have been stopped.
@@ -223,9 +232,11 @@ impl Server {
         // … and from there to gRPC,
         let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp), metrics.clone(), authorizer.clone());
         let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let follow = follow::Service::new(upstream.clone(), authorizer.clone(), tracker.clone(), stop.clone());
+        let follow = FollowServer::new(follow).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(security, &tracker, stop.clone());
         let grpc = async {
-            let server = server_builder(&config.grpc.limits).add_service(rlp);
+            let server = server_builder(&config.grpc.limits).add_service(rlp).add_service(follow);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             // By itself it ends only when it has failed: the others are not to go on without it.
             stop.cancel();
@@ -233,21 +244,38 @@ impl Server {
         };
         // and to WebSocket;
         let fan_in = fan_in(&metrics.handles().firehose);
-        let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer, tracker.clone());
+        let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer.clone(), tracker.clone());
         let routes = firehose.router().route("/", get(async move || page::response(page.clone()))).fallback(not_found);
         let http = serve(http, routes, &tracker, &stop);
         // and the log cache.
-        let rest = serve(rest, Router::new().fallback(not_found), &tracker, &stop);
+        let rest = serve(rest, recent::router(upstream, authorizer), &tracker, &stop);
 
         serving.ready();
+        let before = Mutex::new((0, 0));
         let at_stop = async {
             stop.cancelled().await;
             readiness.stopping();
-            metrics.sums()
+            *before.lock() = metrics.sums();
         };
-        let (served, (), (), (flushed, dropped)) = tokio::join!(grpc, http, rest, at_stop);
-        tracker.close();
-        tracker.wait().await;
+        let work = async {
+            let (served, (), (), ()) = tokio::join!(grpc, http, rest, at_stop);
+            tracker.close();
+            tracker.wait().await;
+            served
+        };
+        let deadline = async {
+            stop.cancelled().await;
+            sleep(config.flush_timeout).await;
+        };
+        let served = tokio::select! {
+            served = work => served,
+            () = deadline => {
+                // Consumers that have not taken everything by now go without.
+                metrics.cut();
+                Ok(())
+            }
+        };
+        let (flushed, dropped) = *before.lock();
         admin_stop.cancel();
         admin_tracker.close();
         admin_tracker.wait().await;

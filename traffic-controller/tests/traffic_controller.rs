@@ -7,14 +7,20 @@
 // Under the name that the rest of the workspace uses.
 extern crate hydrant_traffic_controller as traffic_controller;
 
+#[path = "traffic_controller/cache.rs"]
+mod cache;
 #[path = "traffic_controller/doppler.rs"]
 mod doppler;
 #[path = "traffic_controller/fan_in.rs"]
 mod fan_in;
 #[path = "traffic_controller/firehose.rs"]
 mod firehose;
+#[path = "traffic_controller/follow.rs"]
+mod follow;
 #[path = "traffic_controller/http.rs"]
 mod http;
+#[path = "traffic_controller/recent.rs"]
+mod recent;
 #[path = "traffic_controller/rlp.rs"]
 mod rlp;
 #[path = "traffic_controller/server.rs"]

@@ -253,7 +253,10 @@ fn log_types(query: &Query, remarks: &mut Vec<String>) -> Result<LogTypes, Drain
         for name in value.split(',').map(str::trim) {
             match LOG_TYPES.iter().find(|known| known.eq_ignore_ascii_case(name)) {
                 Some(known) => types.push(*known),
-                None => remarks.push(format!("{key} names an unknown type, which has no effect; the types are {}", LOG_TYPES.join(", "))),
+                None => remarks.push(format!(
+                    "{key} names an unknown type, which has no effect; the types are {}",
+                    LOG_TYPES.join(", ")
+                )),
             }
         }
         if types.is_empty() { Err(DrainUrlError::NoLogType(key)) } else { Ok(Some(types)) }

@@ -8,11 +8,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use diode::fair::Reader;
-use prost::Message;
 use proto::reason::Reason;
-use proto::v2;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -20,20 +18,17 @@ use transport::Address;
 
 use self::health::{Health, State};
 use super::client::{End, Link};
-use super::encode::{Encoder, Framing};
-use super::window::{Frame, Window};
+use super::encode::Encoder;
+use super::window::Window;
 use crate::metrics::DrainMetrics;
-use crate::notice::{self, Losses};
+use crate::notice::Losses;
 use crate::retry::Retry;
 use crate::server::Drained;
 use crate::subscribe::Queued;
 
 mod health;
+mod lines;
 
-/// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
-const AHEAD: (usize, usize) = (512, 128 * 1024);
-/// Lines are made in pieces of memory of this size.
-const CHUNK: usize = 64 * 1024;
 /// For a receiver to acknowledge everything and close.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Failures in a row after which a drain that is stopping gives up.
@@ -56,6 +51,8 @@ pub(crate) struct Drain {
     health: Health,
     losses: Arc<Losses>,
     metrics: DrainMetrics,
+    /// What `metrics` have been told of [`Window::unconfirmed`].
+    unconfirmed: usize,
     stop: Stop,
     drained: Drained,
 }
@@ -115,6 +112,7 @@ impl Drain {
             health: Health::default(),
             losses: parts.losses,
             metrics: parts.metrics,
+            unconfirmed: 0,
             stop: Stop { soft, hard, seen: false, failures: 0 },
             drained: Drained::default(),
         }
@@ -155,54 +153,6 @@ impl Drain {
         }
     }
 
-    /// Makes lines of what was taken from the ring, and takes more if there is more, up to [`AHEAD`].
-    fn encode(&mut self) {
-        let now = Instant::now();
-        let mut filtered = 0;
-        while self.window.unsent().len() < AHEAD.0 && self.window.unsent_bytes() < AHEAD.1 {
-            let Some((load, next)) = &mut self.in_hand else {
-                match self.ring.try_recv() {
-                    Ok(load) => self.in_hand = Some((load, 0)),
-                    Err(_) => break,
-                }
-                continue;
-            };
-            if *next >= load.selection.len() {
-                self.in_hand = None;
-                continue;
-            }
-            let (bytes, since) = (load.selection.batch().envelope_bytes(load.selection.entry(*next)), load.since);
-            *next += 1;
-            if self.retry.expiry().is_some_and(|expiry| now.saturating_duration_since(since) > expiry) {
-                self.lose_encoded(bytes, Reason::Expired);
-                continue;
-            }
-            let Ok(envelope) = v2::Envelope::decode(bytes) else {
-                self.metrics.dropped(Reason::DecodeError, 1);
-                continue;
-            };
-            if self.chunk.capacity() - self.chunk.len() < CHUNK / 8 {
-                self.chunk.reserve(CHUNK);
-            }
-            match self.encoder.encode(&envelope, Framing::OctetCount, &mut self.chunk) {
-                Ok(0) => filtered += 1,
-                Ok(_) => {
-                    let is_notice = notice::is_notice(envelope.payload());
-                    let lines = self.chunk.split().freeze();
-                    self.window.push(Frame::new(lines, envelope.source_id, is_notice, since));
-                }
-                Err(error) => {
-                    debug!(drain = %self.name, %error, "Envelope has no form as a syslog line");
-                    let is_notice = notice::is_notice(envelope.payload());
-                    self.lose(&envelope.source_id, is_notice, Reason::ConvertError);
-                }
-            }
-        }
-        if filtered > 0 {
-            self.metrics.filtered(filtered);
-        }
-    }
-
     /// One step towards the destination: connects, or writes one burst.
     async fn deliver(&mut self) -> Flow {
         let Some(open) = &mut self.link else { return self.connect().await };
@@ -228,6 +178,8 @@ impl Drain {
             }
         }
         self.succeeded();
+        // A receiver that always has room never makes this task wait.
+        tokio::task::yield_now().await;
         Flow::On
     }
 
@@ -280,11 +232,9 @@ impl Drain {
 
     /// The connection broke: what it had not certainly delivered comes back.
     fn link_broke(&mut self) {
-        let before = self.window.unconfirmed();
-        let reset = self.window.reset();
-        self.metrics.unconfirmed(before, self.window.unconfirmed());
-        self.metrics.requeued(reset.requeued);
-        self.metrics.uncertain(reset.uncertain);
+        let uncertain = self.window.reset();
+        self.metrics.uncertain(uncertain);
+        self.tell_unconfirmed();
     }
 
     /// An attempt failed: waits as the schedule says, then gives up what it says.
@@ -297,7 +247,7 @@ impl Drain {
                 warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying");
             }
         }
-        let next = self.retry.failed();
+        let next = self.retry.failed(error.kind() == io::ErrorKind::ConnectionRefused);
         if self.stop.soft.is_cancelled() {
             self.stop.failures += 1;
             if self.stop.failures >= LAST_ATTEMPTS {
@@ -336,22 +286,26 @@ impl Drain {
     }
 
     fn wrote(&mut self, count: usize) {
-        let before = self.window.unconfirmed();
-        let (first, confirmed) = self.window.wrote(count, Instant::now());
-        self.metrics.unconfirmed(before, self.window.unconfirmed());
+        let wrote = self.window.wrote(count, Instant::now());
         self.metrics.sent(count as u64);
-        self.metrics.delivered(first);
-        self.metrics.confirmed(confirmed);
+        self.metrics.delivered(wrote.first);
+        self.metrics.requeued(wrote.again);
+        self.metrics.confirmed(wrote.let_go);
+        self.tell_unconfirmed();
         if self.stop.soft.is_cancelled() {
-            self.drained.flushed += first;
+            self.drained.flushed += wrote.first;
         }
     }
 
     fn let_go(&mut self, what: impl FnOnce(&mut Window) -> u64) {
-        let before = self.window.unconfirmed();
         let confirmed = what(&mut self.window);
-        self.metrics.unconfirmed(before, self.window.unconfirmed());
         self.metrics.confirmed(confirmed);
+        self.tell_unconfirmed();
+    }
+
+    fn tell_unconfirmed(&mut self) {
+        let now = self.window.unconfirmed();
+        self.metrics.unconfirmed(std::mem::replace(&mut self.unconfirmed, now), now);
     }
 
     /// Everything is written, or time is up: closes the connection. Lines that come back are delivered first.
@@ -371,58 +325,6 @@ impl Drain {
         }
         Flow::End
     }
-
-    /// Counts what will not be delivered.
-    fn count_rest(&mut self) {
-        self.ring.close();
-        let written = self.window.unconfirmed();
-        self.metrics.unconfirmed(written, 0);
-        self.metrics.uncertain(written as u64);
-        while let Some(frame) = self.window.pop() {
-            self.lose_frame(&frame, Reason::ShutdownDeadline);
-        }
-        loop {
-            if let Some((load, next)) = self.in_hand.take() {
-                for i in next..load.selection.len() {
-                    let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
-                    self.lose_encoded(bytes, Reason::ShutdownDeadline);
-                }
-            }
-            match self.ring.try_recv() {
-                Ok(load) => self.in_hand = Some((load, 0)),
-                Err(_) => break,
-            }
-        }
-        if self.drained.dropped > 0 {
-            tracing::error!(drain = %self.name, url = %self.url, dropped = self.drained.dropped, "Drain stopped before it was empty");
-        }
-    }
-
-    /// Drops lines that were never written, or counts written ones as uncertain.
-    fn lose_frame(&mut self, frame: &Frame, reason: Reason) {
-        if frame.was_written() {
-            self.metrics.uncertain(1);
-        } else {
-            self.lose(&frame.source_id, frame.is_notice, reason);
-        }
-    }
-
-    fn lose_encoded(&mut self, bytes: Bytes, reason: Reason) {
-        match v2::Envelope::decode(bytes) {
-            Ok(envelope) => self.lose(&envelope.source_id, notice::is_notice(envelope.payload()), reason),
-            Err(_) => self.lose("", true, reason),
-        }
-    }
-
-    fn lose(&mut self, source_id: &str, is_notice: bool, reason: Reason) {
-        self.metrics.dropped(reason, 1);
-        if reason == Reason::ShutdownDeadline {
-            self.drained.dropped += 1;
-        }
-        if !is_notice {
-            self.losses.record(source_id, reason, 1);
-        }
-    }
 }
 
 /// The end of the connection, if there is one; else never.
@@ -435,3 +337,6 @@ async fn ended(open: Option<&Open>) -> End {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,13 @@
 //!   bytes go unacknowledged.
 //!
 //! # Careful mode
-//! A peer may reset after each line it reads. What it had not read of a large write is lost with it, and only the first line of each
+//! A peer may close after each line it reads. What it had not read of a large write is lost with it, and only the first line of each
 //! connection arrives. So after a reset, lines go out one by one, each followed by a pause in which the peer could close; then four,
-//! sixteen and sixty-four at a time ([`Window::quiet`]). A line that was alone on a reset connection, or rested in such a pause, three
-//! times is let go, which bounds the repeats: it had its chances.
+//! sixteen and sixty-four at a time ([`Window::quiet`]). A line that rested in such a pause on three connections is let go, which
+//! bounds the repeats when each of them breaks later: it had its chances.
+//!
+//! A line that meets a reset on every connection stays in hand until it is given up ([`Window::pop`]): a balancer without a backend
+//! takes lines and resets too.
 //!
 //! *Invariant*: no line is written before an earlier one that is still in hand.
 
@@ -50,13 +53,15 @@ pub struct Frame {
     written: bool,
 }
 
-/// What a reset costs, in envelopes.
+/// What a write did, in envelopes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reset {
-    /// Brought back to be written again.
-    pub requeued: u64,
-    /// Let go without knowing whether they arrived.
-    pub uncertain: u64,
+pub struct Wrote {
+    /// Written for the first time.
+    pub first: u64,
+    /// Written again.
+    pub again: u64,
+    /// Written earlier, and let go now.
+    pub let_go: u64,
 }
 
 /// The lines in hand.
@@ -66,6 +71,8 @@ pub struct Window {
     unsent_bytes: usize,
     sent: VecDeque<(Frame, Instant)>,
     sent_bytes: usize,
+    /// How many of `unsent` were written to an earlier connection.
+    returned: usize,
     /// How many of `sent` were written to the present connection.
     on_connection: usize,
     /// The burst in careful mode.
@@ -93,6 +100,7 @@ impl Window {
             unsent_bytes: 0,
             sent: VecDeque::new(),
             sent_bytes: 0,
+            returned: 0,
             on_connection: 0,
             careful: None,
             resend,
@@ -115,9 +123,9 @@ impl Window {
         self.unsent_bytes
     }
 
-    /// Frames written that are kept.
+    /// Frames in hand that were written, to this connection or an earlier one.
     pub fn unconfirmed(&self) -> usize {
-        self.sent.len()
+        self.sent.len() + self.returned
     }
 
     /// How many frames to write next, at once.
@@ -130,18 +138,24 @@ impl Window {
         self.careful.is_some()
     }
 
-    /// The first `count` unsent frames were written. Returns how many of them for the first time, and how many kept ones were let go.
-    pub fn wrote(&mut self, count: usize, now: Instant) -> (u64, u64) {
-        let mut first = 0;
+    /// The first `count` unsent frames were written.
+    pub fn wrote(&mut self, count: usize, now: Instant) -> Wrote {
+        let mut wrote = Wrote::default();
         for mut frame in self.unsent.drain(..count) {
-            first += u64::from(!frame.written);
+            if frame.written {
+                wrote.again += 1;
+                self.returned -= 1;
+            } else {
+                wrote.first += 1;
+            }
             frame.written = true;
             self.unsent_bytes -= frame.bytes.len();
             self.sent_bytes += frame.bytes.len();
             self.sent.push_back((frame, now));
         }
         self.on_connection += count;
-        (first, self.prune(now))
+        wrote.let_go = self.prune(now);
+        wrote
     }
 
     /// Lets go of what need not be kept any more; returns how many frames that are.
@@ -189,41 +203,32 @@ impl Window {
         gone
     }
 
-    /// The connection broke: any frame that is kept may be lost. They come back to the front, in order.
-    pub fn reset(&mut self) -> Reset {
-        let alone = self.on_connection == 1;
+    /// The connection broke: any frame that is kept may be lost. They come back to the front, in order; without `resend` they are let
+    /// go instead. Returns how many were let go, and it is uncertain whether they arrived.
+    pub fn reset(&mut self) -> u64 {
         self.on_connection = 0;
         self.sent_bytes = 0;
         if !self.resend {
             let uncertain = self.sent.len() as u64;
             self.sent.clear();
-            return Reset { requeued: 0, uncertain };
+            return uncertain;
         }
         if !self.sent.is_empty() {
             self.careful = Some(1);
         }
-        let mut reset = Reset::default();
-        // The last one written, if any, is the one that was alone.
-        let mut alone = alone;
-        for (mut frame, _) in self.sent.drain(..).rev() {
-            if std::mem::take(&mut alone) {
-                frame.chances = frame.chances.saturating_add(1);
-            }
-            if frame.chances >= CHANCES {
-                reset.uncertain += 1;
-                continue;
-            }
-            reset.requeued += 1;
+        self.returned += self.sent.len();
+        for (frame, _) in self.sent.drain(..).rev() {
             self.unsent_bytes += frame.bytes.len();
             self.unsent.push_front(frame);
         }
-        reset
+        0
     }
 
     /// Takes the first unsent frame out.
     pub fn pop(&mut self) -> Option<Frame> {
         let frame = self.unsent.pop_front()?;
         self.unsent_bytes -= frame.bytes.len();
+        self.returned -= usize::from(frame.written);
         Some(frame)
     }
 

@@ -110,8 +110,8 @@ async fn rsyslog_reads_the_fields_of_the_golden_lines() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let dir = tempfile::tempdir().unwrap();
     let _rsyslog = Rsyslog::start(dir.path(), port, judge_addr.port());
-    let rig = Rig::start(([127, 0, 0, 1], port).into(), "?drain-data=all", |drain| {
-        drain.hostname = "org.space.app-host".to_owned();
+    let rig = Rig::start(([127, 0, 0, 1], port).into(), "?drain-data=all", |config| {
+        config.drains[0].hostname = "org.space.app-host".to_owned();
     })
     .await;
     let golden = golden();

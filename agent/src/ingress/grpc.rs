@@ -132,8 +132,8 @@ struct Acknowledged {
     open: usize,
     /// The sequence of the next frame.
     next: u64,
-    /// Fates ahead of an open frame.
-    settled: BTreeMap<u64, Fate>,
+    /// Delivered and dropped of the frames settled ahead of an open one.
+    settled: BTreeMap<u64, (u64, u64)>,
     ack: IngressAck,
     queue_full: u64,
     refused: Refused,
@@ -147,12 +147,16 @@ impl Acknowledged {
             tokio::select! {
                 biased;
                 Some(fate) = self.fates.recv(), if self.open > 0 => {
-                    self.settle(fate);
+                    let mut known = self.settle(fate);
                     while let Ok(fate) = self.fates.try_recv() {
-                        self.settle(fate);
+                        known &= self.settle(fate);
                     }
                     if self.advance() {
                         return Some((Ok(self.ack.clone()), self));
+                    }
+                    if !known {
+                        let status = Status::unavailable("this agent stopped before it could send everything");
+                        return Some((Err(status), self));
                     }
                 }
                 frame = read(self.producer.as_mut()), if self.producer.is_some() && reading => match frame {
@@ -173,7 +177,9 @@ impl Acknowledged {
     fn take(&mut self, frame: IngressFrame) -> Result<(), Status> {
         if frame.sequence != self.next {
             let (got, due) = (frame.sequence, self.next);
-            return Err(Status::invalid_argument(format!("frame {got} arrived where frame {due} was due; count frames from 1")));
+            return Err(Status::invalid_argument(format!(
+                "frame {got} arrived where frame {due} was due; count frames from 1"
+            )));
         }
         let Some(producer) = &self.producer else { return Ok(()) };
         let checked = Batch::check(frame.batch, &Limits::default());
@@ -183,18 +189,25 @@ impl Acknowledged {
         Ok(())
     }
 
-    fn settle(&mut self, fate: Fate) {
+    /// Enters a fate; false if it is unknown.
+    fn settle(&mut self, fate: Fate) -> bool {
         self.open -= 1;
-        self.settled.insert(fate.sequence, fate);
+        match fate {
+            Fate::Settled { sequence, delivered, dropped } => {
+                self.settled.insert(sequence, (delivered, dropped));
+                true
+            }
+            Fate::Unknown => false,
+        }
     }
 
     /// Moves the acknowledged mark past every settled frame; true if it moved.
     fn advance(&mut self) -> bool {
         let before = self.ack.sequence;
-        while let Some(fate) = self.settled.remove(&(self.ack.sequence + 1)) {
-            self.ack.sequence = fate.sequence;
-            self.ack.delivered += fate.delivered;
-            self.queue_full += fate.dropped;
+        while let Some((delivered, dropped)) = self.settled.remove(&(self.ack.sequence + 1)) {
+            self.ack.sequence += 1;
+            self.ack.delivered += delivered;
+            self.queue_full += dropped;
         }
         let queue_full = (self.queue_full > 0).then_some((Reason::QueueFull, self.queue_full));
         self.ack.dropped = self

@@ -306,7 +306,8 @@ mod tests {
     async fn datagrams_that_the_kernel_dropped_are_counted_once() {
         let mut fixture = fixture(1);
         for lap in 1..=3 {
-            let (read_before, dropped_before) = (fixture.metric("hydrant_statsd_datagrams_total"), fixture.dropped("kernel_rcvbuf"));
+            let (read_before, dropped_before) =
+                (fixture.metric("hydrant_statsd_datagrams_total"), fixture.dropped("kernel_rcvbuf"));
             for _ in 0..200 {
                 fixture.send("shop.orders:1|c");
             }

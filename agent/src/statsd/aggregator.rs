@@ -71,11 +71,8 @@ fn put_envelope(out: &mut Vec<u8>, metric: &Metric<'_>, value: f64, now_ns: i64)
     let tag_len = |key: usize, value: usize| wire::bytes_len(wire::bytes_len(key) + wire::bytes_len(value));
     let tags_len = metric.tags.iter().map(|(key, value)| tag_len(key.len(), value.len())).sum::<usize>()
         + if own_origin { tag_len("origin".len(), origin.len()) } else { 0 };
-    let envelope_len = 1
-        + wire::varint_len(timestamp)
-        + wire::bytes_len(origin.len())
-        + tags_len
-        + wire::bytes_len(gauge_len);
+    let envelope_len =
+        1 + wire::varint_len(timestamp) + wire::bytes_len(origin.len()) + tags_len + wire::bytes_len(gauge_len);
 
     put_header(out, 1, envelope_len);
     wire::put_varint(out, 1 << 3);

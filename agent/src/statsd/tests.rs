@@ -4,8 +4,9 @@ use std::num::NonZeroUsize;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use prost::Message as _;
 use proptest::prelude::*;
+use prost::Message as _;
+use proto::raw::Refused;
 use proto::v2;
 use proto::v2::envelope::Message;
 use regex::bytes::Regex;
@@ -18,8 +19,11 @@ fn aggregator(max_series: usize) -> Aggregator {
     Aggregator::new(NonZeroUsize::new(max_series).unwrap())
 }
 
-/// What a collector makes of one datagram: envelopes, refused, lines told to be bad.
-fn collect(collector: &mut Collector, datagram: &[u8]) -> (Vec<v2::Envelope>, proto::raw::Refused, Vec<(Vec<u8>, LineError)>) {
+/// Lines told to be bad.
+type Bad = Vec<(Vec<u8>, LineError)>;
+
+/// What a collector makes of one datagram.
+fn collect(collector: &mut Collector, datagram: &[u8]) -> (Vec<v2::Envelope>, Refused, Bad) {
     let mut bad = Vec::new();
     collector.add(datagram, NOW, |line, error| bad.push((line.to_vec(), error)));
     let Some((batch, refused)) = collector.take() else { return Default::default() };
@@ -240,8 +244,16 @@ fn model() -> impl Strategy<Value = Model> {
         prop::collection::vec(("[A-Za-z0-9_]{0,8}", "[A-Za-z0-9_]{0,8}"), 0..6),
         prop::sample::select(&["", " ", "|", "|@2", "|#a:b", "-x", ".", ":1|c"][..]),
     )
-        .prop_map(|((origin, name), (sign, number, fraction), kind, rate, tags, rest)| {
-            Model { origin, name, sign, number, fraction, kind, rate, tags, rest }
+        .prop_map(|((origin, name), (sign, number, fraction), kind, rate, tags, rest)| Model {
+            origin,
+            name,
+            sign,
+            number,
+            fraction,
+            kind,
+            rate,
+            tags,
+            rest,
         })
 }
 
@@ -284,10 +296,8 @@ impl Model {
 /// The grammar of the contract, as an expression.
 fn grammar() -> Regex {
     let number = r"([0-9]+(?:\.[0-9]+)?)";
-    Regex::new(&format!(
-        r"(?s-u)([^.]+)\.([^:]+):([+-])?{number}\|(ms|g|c)(?:\|@{number})?(?:\|#([A-Za-z0-9_:,]*))?"
-    ))
-    .unwrap()
+    Regex::new(&format!(r"(?s-u)([^.]+)\.([^:]+):([+-])?{number}\|(ms|g|c)(?:\|@{number})?(?:\|#([A-Za-z0-9_:,]*))?"))
+        .unwrap()
 }
 
 proptest! {
@@ -313,7 +323,7 @@ proptest! {
         prop_assert_eq!((metric.origin, metric.name), (&*model.origin, &*model.name));
         prop_assert_eq!((metric.kind, metric.sign, metric.value), (model.kind, model.sign, value));
         let tags: Vec<_> = metric.tags.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        prop_assert_eq!(tags, model.tags.clone());
+        prop_assert_eq!(&tags, &model.tags);
 
         let mut out = Vec::new();
         aggregator(1).apply(metric, NOW, &mut out);

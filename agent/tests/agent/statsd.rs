@@ -28,7 +28,10 @@ impl Ingress for Doppler {
         Err(Status::unimplemented("agents send batches"))
     }
 
-    async fn batch_sender(&self, request: Request<Streaming<Wire>>) -> Result<Response<v2::BatchSenderResponse>, Status> {
+    async fn batch_sender(
+        &self,
+        request: Request<Streaming<Wire>>,
+    ) -> Result<Response<v2::BatchSenderResponse>, Status> {
         let mut batches = request.into_inner();
         while let Some(Wire(batch)) = batches.message().await? {
             for envelope in v2::EnvelopeBatch::decode(batch).unwrap().batch {

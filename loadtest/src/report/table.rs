@@ -22,12 +22,16 @@ impl Report {
         }
         self.all_runs().for_each(|run| notes(run, &mut text));
         if let Some(comparison) = &self.comparison {
-            let Comparison { subject, yardstick, cpu, throughput, runs } = comparison;
-            let pairs = runs.len();
+            let Comparison { subject, yardstick, complete, cpu, throughput, runs } = comparison;
             // Writing to a String cannot fail.
-            let _ = writeln!(text, "\n{subject} / {yardstick}, median of {pairs} pairs of runs (smallest to largest):");
-            let _ = writeln!(text, "  CPU per envelope  {}", shown(cpu));
-            let _ = writeln!(text, "  envelopes/s       {}", shown(throughput));
+            let _ = write!(text, "\n{subject} / {yardstick}, {complete} of {} pairs of runs lost nothing", runs.len());
+            if *complete > 0 {
+                let _ = writeln!(text, "; median of these (smallest to largest):");
+                let _ = writeln!(text, "  CPU per envelope  {}", shown(cpu));
+                let _ = writeln!(text, "  envelopes/s       {}", shown(throughput));
+            } else {
+                let _ = writeln!(text, ": nothing to compare; choose a lower --rate");
+            }
         }
         if let Some(idle) = &self.idle {
             let Idle { seconds, cpu_percent, rss_bytes, peak_rss_bytes } = idle;

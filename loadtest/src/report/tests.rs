@@ -67,9 +67,20 @@ fn a_comparison_takes_ratios_pair_by_pair() {
     let pair = |subject, other| (run(vec![group(1000)], vec![], subject), run(vec![group(1000)], vec![], other));
     let comparison = Comparison::new("doppler", "relay", vec![pair(3.0, 2.0), pair(10.0, 5.0), pair(2.0, 2.0)]);
     assert_eq!(comparison.cpu, Spread { median: 1.5, min: 1.0, max: 2.0 });
-    assert_eq!(comparison.throughput, Spread { median: 1.0, min: 1.0, max: 1.0 });
+    assert_eq!((comparison.complete, comparison.throughput), (3, Spread { median: 1.0, min: 1.0, max: 1.0 }));
     assert_eq!(Spread::of(vec![4.0, 1.0]), Spread { median: 2.5, min: 1.0, max: 4.0 });
     assert_eq!(Spread::of(vec![]), Spread::default());
+}
+
+#[test]
+fn a_pair_that_lost_envelopes_is_not_compared() {
+    let pair = |unique, cpu| (run(vec![group(unique)], vec![], cpu), run(vec![group(1000)], vec![], 2.0));
+    let comparison = Comparison::new("doppler", "relay", vec![pair(500, 1.0), pair(1000, 3.0)]);
+    assert_eq!((comparison.complete, comparison.cpu), (1, Spread { median: 1.5, min: 1.5, max: 1.5 }));
+    let mut report = Report::new("doppler");
+    report.comparison = Some(Comparison::new("doppler", "relay", vec![pair(500, 1.0)]));
+    let last = "doppler / relay, 0 of 1 pairs of runs lost nothing: nothing to compare; choose a lower --rate";
+    assert_eq!(report.table().lines().last(), Some(last));
 }
 
 #[test]
@@ -83,15 +94,18 @@ fn usage_is_the_difference_per_envelope() {
 #[test]
 fn a_table_tells_losses_by_hop_and_reason() {
     let mut report = Report::new("doppler");
-    let pairs =
-        vec![(run(vec![group(1000), group(990)], vec![dropped(7, 1)], 1500.0), run(vec![group(1000)], vec![], 1000.0))];
+    let clean = |cpu| run(vec![group(1000)], vec![], cpu);
+    let pairs = vec![
+        (run(vec![group(1000), group(990)], vec![dropped(7, 1)], 900.0), clean(1000.0)),
+        (clean(1500.0), clean(1000.0)),
+    ];
     report.comparison = Some(Comparison::new("doppler", "relay", pairs));
     report.idle = Some(Idle { seconds: 30.0, cpu_percent: 0.25, rss_bytes: 32 << 20, peak_rss_bytes: 33 << 20 });
     let table = report.table();
     for line in [
         "doppler: doppler dropped 7 at egress, queue_full (each missing in 1 groups)",
         "doppler: NOT ACCOUNTED FOR: 3 envelopes are missing that no server says it dropped",
-        "doppler / relay, median of 1 pairs of runs (smallest to largest):",
+        "doppler / relay, 1 of 2 pairs of runs lost nothing; median of these (smallest to largest):",
         "  CPU per envelope  1.50 (1.50 to 1.50)",
         "idle for 30 s: 0.25 % of a core, 32.0 MiB resident, 33.0 MiB at most",
     ] {

@@ -115,7 +115,7 @@ fn start_time_leaves_out_old_history_and_no_live_line() {
 fn only_the_kinds_asked_for_are_sent_and_counted() {
     let store = store(60_000);
     let kinds = vec![EnvelopeType::Log];
-    let mut follower = store.follow(FollowSpec { kinds: kinds.clone(), ..spec(&["a"]) }).unwrap();
+    let mut follower = store.follow(FollowSpec { kinds, ..spec(&["a"]) }).unwrap();
     put(&store, [Envelope::counter("a", "c", 1), line("a", 1, "log"), Envelope::event("a", "t", "b")]);
     assert_eq!(drain(&mut follower), ["live", "log"]);
     for i in 0..1000 {
@@ -134,6 +134,7 @@ async fn history_alone_ends() {
     let mut follower = store.follow(FollowSpec { history_only: true, ..spec(&["a"]) }).unwrap();
     put(&store, [line("a", 3, "after the start")]);
     assert_eq!(texts(&follower.next().await.unwrap()), ["0", "1"]);
+    assert!(follower.next().await.unwrap().live);
     assert_eq!(follower.next().await, None);
     assert_eq!(follower.next().await, None);
 }
@@ -218,8 +219,14 @@ fn an_envelope_larger_than_a_frame_is_sent() {
 /// What happens in the model test.
 #[derive(Clone, Debug)]
 enum Step {
-    Put { source: u8, envelopes: usize, size: usize },
-    Take { frames: usize },
+    Put {
+        source: u8,
+        envelopes: usize,
+        size: usize,
+    },
+    Take {
+        frames: usize,
+    },
     /// Ends the follower and starts one at its cursor.
     Reconnect,
 }

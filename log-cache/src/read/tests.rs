@@ -68,7 +68,8 @@ fn any_and_unknown_types_are_left_out_of_the_list() {
 
 #[test]
 fn a_name_filter_comes_before_the_limit() {
-    let mut envelopes: Vec<Envelope> = (0..500).map(|i| Envelope::counter("a", format!("c{}", i % 10), 1).at(i)).collect();
+    let mut envelopes: Vec<Envelope> =
+        (0..500).map(|i| Envelope::counter("a", format!("c{}", i % 10), 1).at(i)).collect();
     envelopes.push(Envelope::log("a", "c3").at(3));
     let store = store(envelopes);
     let request = v1::ReadRequest {
@@ -89,7 +90,8 @@ fn a_name_filter_comes_before_the_limit() {
 fn an_answer_over_the_limit_of_every_reader_is_refused_and_a_smaller_one_is_not() {
     let store = Store::new(&Config::with_budget(256 << 20));
     for i in 0..60 {
-        let encoded = v2::EnvelopeBatch { batch: vec![Envelope::log("a", vec![b'x'; 1_000_000]).at(i)] }.encode_to_vec();
+        let encoded =
+            v2::EnvelopeBatch { batch: vec![Envelope::log("a", vec![b'x'; 1_000_000]).at(i)] }.encode_to_vec();
         store.put(&Batch::check(encoded.into(), &Limits::default()).0.into());
     }
     let request = |limit| v1::ReadRequest { source_id: "a".to_owned(), limit, ..v1::ReadRequest::default() };

@@ -298,8 +298,12 @@ impl Put {
 
 fn puts() -> impl Strategy<Value = Vec<Put>> {
     let timestamp = prop_oneof![8 => -20..20_i64, 1 => Just(i64::MIN), 1 => Just(i64::MAX), 1 => any::<i64>()];
-    let put = (0..3_u8, timestamp, 0..6_u8, 0..300_usize)
-        .prop_map(|(source, timestamp, kind, size)| Put { source, timestamp, kind, size });
+    let put = (0..3_u8, timestamp, 0..6_u8, 0..300_usize).prop_map(|(source, timestamp, kind, size)| Put {
+        source,
+        timestamp,
+        kind,
+        size,
+    });
     prop::collection::vec(put, 0..400)
 }
 

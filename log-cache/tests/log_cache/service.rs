@@ -41,7 +41,8 @@ impl Cache {
             .add_service(services.egress)
             .add_service(services.follow);
         let stopped = stop.clone();
-        let task = tracker.spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped.cancelled()).await });
+        let task =
+            tracker.spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped.cancelled()).await });
         Self { addr, store, telemetry, stop, task }
     }
 
@@ -73,7 +74,9 @@ fn of(source_id: &str) -> v1::ReadRequest {
 #[tokio::test]
 async fn what_is_sent_is_read_and_summed_up() {
     let cache = Cache::start();
-    cache.send(vec![Envelope::log("a", "1").at(1), Envelope::counter("b", "c", 5).at(7), Envelope::log("a", "2").at(9)]).await;
+    cache
+        .send(vec![Envelope::log("a", "1").at(1), Envelope::counter("b", "c", 5).at(7), Envelope::log("a", "2").at(9)])
+        .await;
     let read = cache.read(of("a")).await.unwrap();
     assert_eq!(read, [Envelope::log("a", "1").at(1), Envelope::log("a", "2").at(9)]);
     let mut egress = EgressClient::new(cache.channel());

@@ -6,8 +6,8 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 
 use super::limits::{Limits, Refused};
-use super::wire::{Fields, WireType, bytes_len, varint_len};
 use super::walk;
+use super::wire::{Fields, WireType, bytes_len, varint_len};
 use crate::reason::Reason;
 
 /// Which member of the envelope's oneof is set: the last one on the wire.
@@ -232,7 +232,13 @@ fn next_envelope(fields: &mut Fields<'_>) -> Result<Option<usize>, super::Malfor
 }
 
 #[inline]
-fn entry<const CHECK: bool>(bytes: &[u8], start: usize, len: usize, head: u8, limits: &Limits) -> Result<Entry, Reason> {
+fn entry<const CHECK: bool>(
+    bytes: &[u8],
+    start: usize,
+    len: usize,
+    head: u8,
+    limits: &Limits,
+) -> Result<Entry, Reason> {
     if len > limits.envelope_bytes {
         return Err(Reason::Oversize);
     }

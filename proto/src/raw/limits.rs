@@ -53,14 +53,10 @@ impl Refused {
 
     /// The counts with their reasons, zeros left out.
     pub fn by_reason(&self) -> impl Iterator<Item = (Reason, u64)> {
-        [
-            (Reason::DecodeError, self.decode_error),
-            (Reason::Oversize, self.oversize),
-            (Reason::TooMany, self.too_many),
-        ]
-        .into_iter()
-        .filter(|(_, count)| *count > 0)
-        .map(|(reason, count)| (reason, u64::from(count)))
+        [(Reason::DecodeError, self.decode_error), (Reason::Oversize, self.oversize), (Reason::TooMany, self.too_many)]
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| (reason, u64::from(count)))
     }
 
     /// Counts one more for `reason`; what is neither a matter of size nor of number is a matter of decoding.

@@ -174,9 +174,7 @@ impl diode::fair::Load for Selection {
     }
 
     fn copy_out(&self, kept: &[usize]) -> Self {
-        let mut part = self.clone();
-        let mut kept = kept.iter().peekable();
-        part.retain(|i| kept.next_if_eq(&&i).is_some());
-        part.compact()
+        let index = |i: &usize| self.keep.as_ref().map_or(*i as u32, |keep| keep[*i]);
+        Self::new(self.batch.clone(), kept.iter().map(index).collect()).compact()
     }
 }

@@ -324,7 +324,10 @@ fn sorted(envelope: &v2::Envelope) -> String {
         _ => None,
     };
     let rest = if metrics.is_some() { None } else { envelope.message.clone() };
-    format!("{} {} {} {tags:?} {deprecated:?} {metrics:?} {rest:?}", envelope.timestamp, envelope.source_id, envelope.instance_id)
+    format!(
+        "{} {} {} {tags:?} {deprecated:?} {metrics:?} {rest:?}",
+        envelope.timestamp, envelope.source_id, envelope.instance_id
+    )
 }
 
 fn log(payload: usize) -> v2::Envelope {

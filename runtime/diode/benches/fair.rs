@@ -2,15 +2,19 @@
 //!
 //! - `below_half`: push, take.
 //! - `above_half`: the same in a ring that is three quarters full, 100 sources in every load.
-//! - `overflow/envelopes`: a full ring. Each round pushes a load of one loud source and one of 100 quiet sources, and takes one load.
+//! - `overflow/envelopes`: a full ring. Each round pushes a load of one loud source and one of 100 quiet sources, and takes 100
+//!   envelopes.
 //! - `overflow/bytes`: the same against the bound in bytes, so room is made by whole loads of the loud source.
-//! - `overflow/mixed`: the same, but half of every load is of the loud source, so that loads must be copied out.
+//! - `overflow/mixed`: the same, but half of every load is of the loud source, so that every load must be copied out.
+//! - `overflow/nobody`: the worst case. All 100 sources are equally loud, so what goes is spread over loads that were copied out before.
 //!
 //! Building the loads is part of the time: an index is shared, as a subscription shares a batch.
 
 use std::hint::black_box;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
@@ -106,6 +110,7 @@ fn fair(criterion: &mut Criterion) {
     overflow(&mut group, "overflow/envelopes", ring(100_000, 10 * held), [&loud, &quiet]);
     overflow(&mut group, "overflow/bytes", ring(10_000_000, held), [&loud, &quiet]);
     overflow(&mut group, "overflow/mixed", ring(10_000_000, held), [&mixed, &mixed]);
+    overflow(&mut group, "overflow/nobody", ring(10_000_000, held), [&quiet, &quiet]);
     group.finish();
 }
 
@@ -127,11 +132,15 @@ fn overflow(
     loads: [&Batch; 2],
 ) {
     (0..1_000).for_each(|i| push(&writer, loads[i % 2]));
+    let limit = Bounds { envelopes: NonZeroUsize::new(ENVELOPES).expect("positive"), bytes: NonZeroUsize::MAX };
+    let mut taken = Vec::new();
     group.bench_function(name, |bencher| {
         bencher.iter(|| {
             push(&writer, loads[0]);
             push(&writer, loads[1]);
-            reader.try_recv()
+            let polled = pin!(reader.recv_many(limit, &mut taken)).poll(&mut Context::from_waker(Waker::noop()));
+            assert!(polled.is_ready());
+            taken.clear();
         });
     });
     assert!(writer.counters().evicted > 0, "the ring was not full");

@@ -16,21 +16,24 @@
 //! **Below half full** (in envelopes and in bytes) a push appends the load to a list and adds up totals; nothing is done per source.
 //!
 //! **Above half**, a table knows for every envelope where it is and which envelope of the same source comes next, and for every
-//! source its bytes and its oldest envelope; a heap orders sources by bytes. Crossing half builds the table by one scan; push and
-//! take keep it; below a quarter it is dropped again. The table has a place for each of the first 1024 sources that are in the ring at
-//! once. The sources beyond are the *remainder*: they share one account, which counts as one source, and drop its oldest envelope.
+//! source its bytes and its oldest envelope. Crossing half builds the table by one scan; push and take keep it; below a quarter it is
+//! dropped again. The table has a place for each of the first 1024 sources that are in the ring at once. The sources beyond are the
+//! *remainder*: they share one account, which counts as one source, and drop its oldest envelope.
 //!
-//! **Over a bound**, envelopes are evicted until what is left *would* fit, that is if every load with dead bytes were copied out.
-//! Only then are loads copied out, only until it *does* fit. So bytes that nobody will read go before any envelope does, and a load
-//! that loses ten envelopes is copied once. Until then an evicted envelope is merely marked: its load drops it when it is
-//! taken, or copied out, or when three quarters of it are gone.
+//! **Over a bound**, sources are ranked by bytes, and envelopes are evicted until what is left *would* fit, that is if every load with
+//! dead bytes were copied out. Only then are loads copied out, only until it *does* fit. So bytes that nobody will read go before any
+//! envelope does, and a load that loses ten envelopes is copied once. Until then an evicted envelope is merely marked: its load drops
+//! it when it is taken, or copied out, or when three quarters of it are gone.
 //!
 //! A load is copied out in pieces of at most 4 KiB each (or one envelope, if that is larger). The first time costs one copy of what is
 //! left of it; after that, evicting an envelope copies at most the 4 KiB around it.
 //!
 //! # What it costs
-//! Per load one lock and a list entry; per envelope, above half, O(1) for its node, and O(log 1024) at worst for the heap, per run of
-//! envelopes of one source. That the rest is O(1) amortised per envelope pushed:
+//! Per load one lock and a list entry; per envelope, above half, O(1) for its node. That the rest is O(log 1024) amortised at worst,
+//! per envelope pushed, and mostly O(1):
+//! - *Who holds most.* The ranking is a heap. It is brought up to date when something must go, once for each account that changed
+//!   since: O(log 1024) each, or the whole anew when an eighth of the accounts changed. While one source stays ahead of the next,
+//!   its envelopes go without another look at the heap.
 //! - *The victim's oldest envelope* is the head of a chain. Takes remove the oldest of all and evictions the oldest of a source, so
 //!   both only ever remove heads, in the remainder too: nothing is searched for.
 //! - *Scans.* The table is dropped only when, since it was built, at least as many envelopes were pushed and taken as are in the ring
@@ -41,25 +44,28 @@
 //!
 //! # What it keeps in memory
 //! The loads, at most `bounds.bytes` as they say. Above half also 20 bytes per envelope for its node and 4 for its place, at most
-//! four times the latter for marks, and about 80 bytes for each of up to 1024 sources. Per load an entry of the size of `T` and
-//! some 80 bytes. All of that is bounded by `bounds.envelopes`, and given back when the ring has been emptied. During a push, the load
-//! that is pushed and the loads that are being copied out come on top.
+//! four times the latter for marks, and about 120 bytes for each of up to 1024 sources. Per load an entry of the size of `T` and
+//! some 90 bytes. All of that is bounded by `bounds.envelopes`: the table goes with the crossing of a quarter, the list's memory when
+//! the ring is next empty. During a push, the load that is pushed and the loads that are being copied out come on top.
 //!
 //! # Why 2 holds
 //! Let F be the bytes kept alive if every load were copied out. Evictions happen only while F, or the number of envelopes, is over
-//! its bound, so none could have been spared by copying. Each takes the head of the chain of the account at the top of the heap. The heap
-//! is exact before each: one account changes per eviction, and is put at its place. F reaches its bound at the latest with the last
-//! envelope, hence a load larger than the whole ring keeps its newest part, by the same rule. Copying then lowers what is held to F.
+//! its bound, so none could have been spared by copying. Each takes the head of the chain of the account that comes first. The ranking
+//! is exact when a source is chosen, and holds until that source no longer comes before the next, as no other changes. F reaches its
+//! bound at the latest with the last envelope, hence a load larger than the whole ring keeps its newest part, by the same rule.
+//! Copying then lowers what is held to F.
 
 use std::fmt;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::task::{Context, Poll, Waker};
 
+use self::entry::Taken;
 use self::state::State;
 use crate::diode::{Closed, TryRecvError};
 use crate::sync::{Arc, Mutex};
 
+mod entry;
 mod ranking;
 mod state;
 mod table;
@@ -100,6 +106,8 @@ pub trait Load {
     fn retain(&mut self, keep: &mut dyn FnMut(usize) -> bool);
 
     /// Copies the envelopes at `kept`, ascending and never empty, into a load with storage of its own.
+    ///
+    /// It is called for one piece of the load after another: it must cost no more than `kept` is long.
     ///
     /// Its [`held`](Load::held) should be at most the sum of their weights. What it is above that is charged, and may cost an
     /// envelope more than needed.
@@ -306,7 +314,7 @@ impl<T: Load> Reader<T> {
                 return pending_or(&mut state, cx, 0);
             }
         }
-        into.extend(all.into_iter().map(state::Taken::into_load));
+        into.extend(all.into_iter().map(Taken::into_load));
         Poll::Ready(envelopes)
     }
 }

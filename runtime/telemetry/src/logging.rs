@@ -23,7 +23,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
     /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), or levels per module such as
-    /// `"info,doppler=debug"`. `info`.
+    /// `"info,hydrant_doppler=debug"`. `info`.
     pub filter: String,
     /// `text` for people, `json` (one object a line) for programs. `text`.
     pub format: LogFormat,
@@ -45,7 +45,7 @@ pub enum LogFormat {
 pub enum LoggingError {
     /// The filter cannot be read.
     #[error(
-        "log.filter {filter:?}: {source}; write a level such as \"info\", or levels per module such as \"info,doppler=debug\""
+        "log.filter {filter:?}: {source}; write a level such as \"info\", or levels per module such as \"info,hydrant_doppler=debug\""
     )]
     Filter {
         /// As configured.

@@ -18,7 +18,7 @@ pub struct QueueNumbers {
     pub rejected: u64,
     /// Taken out by the reader.
     pub taken: u64,
-    /// Made to leave for others.
+    /// Made to leave for others, or left behind by a reader that went away.
     pub evicted: u64,
     /// In the queue now.
     pub envelopes: usize,
@@ -54,14 +54,16 @@ impl QueueMetrics {
     /// Registers the families for `queue`, a name out of a closed list such as `"agent"` or `"subscription"`.
     pub fn register(telemetry: &Telemetry, queue: &'static str) -> Self {
         let label = &[("queue", queue)];
-        let closed = &[("queue", queue), ("reason", "closed")];
-        let full = &[("queue", queue), ("reason", "queue_full")];
         Self {
             offered: telemetry.counter("hydrant_queue_offered_total", "Envelopes put to a queue.", label),
             accepted: telemetry.counter("hydrant_queue_accepted_total", "Envelopes that a queue took in.", label),
-            rejected: telemetry.counter("hydrant_queue_rejected_total", "Envelopes that a queue turned away.", closed),
+            rejected: telemetry.counter("hydrant_queue_rejected_total", "Envelopes that a queue turned away.", label),
             taken: telemetry.counter("hydrant_queue_taken_total", "Envelopes that a queue's reader took out.", label),
-            evicted: telemetry.counter("hydrant_queue_evicted_total", "Envelopes that left a queue for others.", full),
+            evicted: telemetry.counter(
+                "hydrant_queue_evicted_total",
+                "Envelopes that left a queue other than through its reader; why is among the dropped.",
+                label,
+            ),
             envelopes: telemetry.gauge("hydrant_queue_depth_envelopes", "Envelopes in a queue.", label),
             bytes: telemetry.gauge("hydrant_queue_depth_bytes", "Bytes that a queue keeps alive.", label),
         }
@@ -160,9 +162,9 @@ mod tests {
         for line in [
             "hydrant_queue_offered_total{queue=\"test\"} 7",
             "hydrant_queue_accepted_total{queue=\"test\"} 6",
-            "hydrant_queue_rejected_total{queue=\"test\",reason=\"closed\"} 1",
+            "hydrant_queue_rejected_total{queue=\"test\"} 1",
             "hydrant_queue_taken_total{queue=\"test\"} 3",
-            "hydrant_queue_evicted_total{queue=\"test\",reason=\"queue_full\"} 2",
+            "hydrant_queue_evicted_total{queue=\"test\"} 2",
             "hydrant_queue_depth_envelopes{queue=\"test\"} 1",
             "hydrant_queue_depth_bytes{queue=\"test\"} 40",
         ] {

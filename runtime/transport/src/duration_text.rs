@@ -8,11 +8,14 @@ use serde::{Deserialize, Deserializer, Serializer};
 /// Reads `"60s"`.
 ///
 /// # Errors
-/// Not a text, or not a duration; the error shows how one is written.
+/// Not a text, not a duration, or zero; the error shows how one is written.
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text)
-        .map_err(|error| D::Error::custom(format!("{error}; a duration is written like \"60s\" or \"1m 30s\"")))
+    match humantime::parse_duration(&text) {
+        Ok(Duration::ZERO) => Err(D::Error::custom("a duration of zero; write one like \"60s\"")),
+        Ok(duration) => Ok(duration),
+        Err(error) => Err(D::Error::custom(format!("{error}; a duration is written like \"60s\" or \"1m 30s\""))),
+    }
 }
 
 /// Writes `"60s"`.

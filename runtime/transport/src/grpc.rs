@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tonic::transport::Server;
 
+use crate::duration_text;
+
 /// The largest gRPC message sent or received: 10 MiB, both ways (contract `loggregator-v2.md` §9.1).
 ///
 /// Set it on every generated client and server with `max_decoding_message_size` and `max_encoding_message_size`.
@@ -66,24 +68,6 @@ pub fn server_builder(limits: &GrpcLimits) -> Server {
         .http2_keepalive_timeout(Some(limits.keepalive_timeout))
         .http2_max_pending_accept_reset_streams(Some(usize_of(limits.max_pending_resets)))
         .http2_max_local_error_reset_streams(Some(usize_of(limits.max_local_error_resets)))
-}
-
-/// Durations as people write them: `"60s"`, `"1m 30s"`.
-mod duration_text {
-    use std::time::Duration;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("{error}; a duration is written like \"60s\" or \"1m 30s\"")))
-    }
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
-    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,12 @@ impl LocalOnly {
     fn same_origin(&self, origin: &str, host: &Host) -> bool {
         let Some((scheme, rest)) = origin.split_once("://") else { return false };
         let default_port = if self.scheme == "https" { 443 } else { 80 };
+        // Nozzles name their WebSocket URL as their origin, as browsers never do.
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "ws" => "http",
+            "wss" => "https",
+            _ => scheme,
+        };
         scheme.eq_ignore_ascii_case(self.scheme)
             && Host::parse(rest).is_some_and(|origin| {
                 origin.name == host.name && origin.port.unwrap_or(default_port) == host.port.unwrap_or(default_port)

@@ -42,6 +42,11 @@ impl Rings {
         rings
     }
 
+    /// Envelopes in rings now.
+    pub(crate) fn depth(&self) -> u64 {
+        self.all.lock().numbers().envelopes as u64
+    }
+
     /// A ring for one consumer.
     pub(crate) fn ring(&self, bounds: Bounds) -> (Arc<Ring>, Reader<Selection>) {
         let (writer, reader) = fair::channel(bounds);
@@ -120,12 +125,12 @@ mod tests {
 
         let shows = |line: &str| assert!(telemetry.render().contains(line), "{line} in\n{}", telemetry.render());
         shows("hydrant_queue_accepted_total{queue=\"test\"} 9");
-        shows("hydrant_queue_evicted_total{queue=\"test\",reason=\"queue_full\"} 2");
+        shows("hydrant_queue_evicted_total{queue=\"test\"} 2");
         shows("hydrant_queue_depth_envelopes{queue=\"test\"} 6");
         drop((reader, ring, other_reader, other));
         shows("hydrant_queue_accepted_total{queue=\"test\"} 9");
         shows("hydrant_queue_taken_total{queue=\"test\"} 1");
-        shows("hydrant_queue_evicted_total{queue=\"test\",reason=\"queue_full\"} 8");
+        shows("hydrant_queue_evicted_total{queue=\"test\"} 8");
         shows("hydrant_queue_depth_envelopes{queue=\"test\"} 0");
     }
 }

@@ -41,34 +41,45 @@ impl Dopplers {
 
     /// Reads from all of them; each answer is an encoded `EnvelopeBatch`.
     pub(super) async fn read(&self, request: &v1::ReadRequest, deadline: Instant) -> Result<Answers<Bytes>, Refusal> {
-        let read = async |mut client: EgressClient<Channel>| {
-            client.read(request.clone()).await.map(|response| response.into_inner().envelopes)
+        let read = |mut client: EgressClient<Channel>| {
+            let request = request.clone();
+            async move { client.read(request).await.map(|response| response.into_inner().envelopes) }
         };
         self.each(deadline, read).await
     }
 
     /// Has all of them sum up their sources.
-    pub(super) async fn meta(&self, request: v1::MetaRequest, deadline: Instant) -> Result<Answers<v1::MetaResponse>, Refusal> {
-        let meta = async |mut client: EgressClient<Channel>| client.meta(request).await.map(tonic::Response::into_inner);
+    pub(super) async fn meta(
+        &self,
+        request: v1::MetaRequest,
+        deadline: Instant,
+    ) -> Result<Answers<v1::MetaResponse>, Refusal> {
+        let meta = |mut client: EgressClient<Channel>| async move {
+            client.meta(request).await.map(tonic::Response::into_inner)
+        };
         self.each(deadline, meta).await
     }
 
-    async fn each<T>(
+    async fn each<T, F>(
         &self,
         deadline: Instant,
-        ask: impl AsyncFn(EgressClient<Channel>) -> Result<T, Status>,
-    ) -> Result<Answers<T>, Refusal> {
+        ask: impl Fn(EgressClient<Channel>) -> F,
+    ) -> Result<Answers<T>, Refusal>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
         let addresses = self.0.dopplers().current();
-        let each = addresses.iter().map(|address| {
+        let mut each = Vec::with_capacity(addresses.len());
+        for address in &*addresses {
             let client = EgressClient::new(self.0.channel(address)).max_decoding_message_size(MAX_ANSWER + FRAMING);
-            timeout_at(deadline, ask(client))
-        });
+            each.push(timeout_at(deadline, ask(client)));
+        }
         let mut all = Answers { answers: Vec::new(), missing: Vec::new() };
         let mut failed = None;
         for (address, outcome) in addresses.iter().zip(join_all(each).await) {
             match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("a doppler did not answer in time"))) {
                 Ok(answer) => all.answers.push((address.clone(), answer)),
-                Err(status) if concerns_request(status.code()) => return Err(Refusal::Doppler(status)),
+                Err(status) if concerns_request(&status) => return Err(Refusal::Doppler(status)),
                 Err(status) => {
                     warn_missing(address, &status);
                     all.missing.push(address.clone());
@@ -85,10 +96,14 @@ impl Dopplers {
     }
 }
 
-/// True when another doppler would say the same of the request.
-fn concerns_request(code: Code) -> bool {
-    // A status made by our side of a broken connection is UNKNOWN too, but then says "transport error" as UNAVAILABLE does.
-    matches!(code, Code::Unknown | Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange)
+/// True when another doppler would say the same of the request. What our side makes of a broken connection may be UNKNOWN too, but it
+/// has a source.
+fn concerns_request(status: &Status) -> bool {
+    match status.code() {
+        Code::Unknown => std::error::Error::source(status).is_none(),
+        Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange => true,
+        _ => false,
+    }
 }
 
 fn warn_missing(doppler: &Address, status: &Status) {

@@ -167,7 +167,9 @@ mod tests {
             oldest_timestamp,
             newest_timestamp,
         };
-        let one = v1::MetaResponse { meta: [("a".to_owned(), info(1, 2, 30, 40)), ("b".to_owned(), info(1, 0, 1, 1))].into() };
+        let one = v1::MetaResponse {
+            meta: [("a".to_owned(), info(1, 2, 30, 40)), ("b".to_owned(), info(1, 0, 1, 1))].into(),
+        };
         let two = v1::MetaResponse { meta: [("a".to_owned(), info(10, 20, 3, 35))].into() };
         let all = meta([&one, &two].into_iter());
         assert_eq!(all["a"], Meta { count: 11, expired: 22, oldest_timestamp: 3, newest_timestamp: 40 });

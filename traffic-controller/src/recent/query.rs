@@ -115,11 +115,11 @@ fn unparsable(field: &str, function: &str, value: &impl Debug, what: &str) -> Re
 
 /// By its upper-case name or by its number.
 fn envelope_type(value: &str) -> Result<i32, Refusal> {
-    let by_number = || value.parse().ok().and_then(|number| EnvelopeType::try_from(number).ok());
+    let by_number = || value.parse().ok().and_then(|number: i32| EnvelopeType::try_from(number).ok());
     let known = EnvelopeType::from_str_name(value).or_else(by_number);
-    known.map(i32::from).ok_or_else(|| {
-        Refusal::Parameter(format!("parsing list \"envelope_types\": {value:?} is not a valid value"))
-    })
+    known
+        .map(i32::from)
+        .ok_or_else(|| Refusal::Parameter(format!("parsing list \"envelope_types\": {value:?} is not a valid value")))
 }
 
 /// Undoes percent escapes, once.
@@ -185,6 +185,8 @@ mod tests {
             request("envelope_types=LOG,EVENT").unwrap_err(),
             "parsing list \"envelope_types\": \"LOG,EVENT\" is not a valid value"
         );
-        assert!(read("%ff", &[]).is_err() && read(&"x".repeat(257), &[]).is_err() && read(&"x".repeat(256), &[]).is_ok());
+        assert!(
+            read("%ff", &[]).is_err() && read(&"x".repeat(257), &[]).is_err() && read(&"x".repeat(256), &[]).is_ok()
+        );
     }
 }

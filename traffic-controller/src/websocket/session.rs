@@ -237,6 +237,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
             End::Closed => return drop(timeout(CLOSE_LINGER, self.link.read_out()).await),
             End::Broken(_) => return,
         };
+        if patience.is_zero() {
+            return;
+        }
         let close = Message::Close(Some(CloseFrame { code, reason: reason.into() }));
         if let Ok(Ok(())) = timeout(patience, self.link.socket.send(close)).await {
             drop(timeout(CLOSE_LINGER, self.link.read_out()).await);
@@ -259,7 +262,10 @@ struct Link<S> {
 /// What happened on the connection.
 enum Io {
     /// So many frames are in the write buffer, and with them so many whole envelopes; or a ping is.
-    Sent { frames: u64, envelopes: u64 },
+    Sent {
+        frames: u64,
+        envelopes: u64,
+    },
     /// The socket has taken everything.
     Flushed,
     Pong,

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 
+use prost::Message as _;
 use proto::codec::Wire;
 use proto::raw::{Batch, Limits, Outgoing, Selection};
 use proto::v2;
 use proto::v2::egress_server::{Egress, EgressServer};
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;

@@ -12,8 +12,7 @@ use crate::rlp::{all_logs, client, payloads};
 async fn a_doppler_that_dies_and_returns_disturbs_nobody() {
     let (mut steady, mut mortal) = (Doppler::start(), Doppler::start());
     let config = Config::for_test().dopplers([steady.addr, mortal.addr]);
-    let telemetry = Telemetry::default();
-    let controller = config.bind(&telemetry).await.unwrap().spawn();
+    let controller = config.bind(&Telemetry::default()).await.unwrap().spawn();
     let mut received = client(controller.addrs().grpc).batched_receiver(all_logs()).await.unwrap().into_inner();
     let (from_steady, from_mortal) = (steady.stream().await, mortal.stream().await);
     assert_eq!(from_steady.request, from_mortal.request);
@@ -35,7 +34,6 @@ async fn a_doppler_that_dies_and_returns_disturbs_nobody() {
     assert_eq!(payloads(&mut received, 1).await, ["risen"]);
     from_steady.send(&[v2::Envelope::log("a", "steady")]).await;
     assert_eq!(payloads(&mut received, 1).await, ["steady"]);
-    assert!(telemetry.render().contains("hydrant_doppler_connects_total 3"));
 }
 
 #[tokio::test]

@@ -191,7 +191,8 @@ async fn a_client_that_does_not_read_is_cut_and_what_it_loses_is_counted() {
     let mut doppler = Doppler::start();
     let mut config = Config::for_test().dopplers([doppler.addr]);
     config.http.slow_consumer_timeout = Duration::from_millis(100);
-    config.http.write_timeout = Duration::from_millis(200);
+    // No time to read again: the cut is at once.
+    config.http.write_timeout = Duration::from_millis(100);
     let telemetry = Telemetry::default();
     let controller = config.bind(&telemetry).await.unwrap().spawn();
     let mut client = open(controller.addrs().http, "/firehose/x", &[]).await.unwrap();
@@ -224,7 +225,8 @@ async fn a_client_that_does_not_read_is_cut_and_what_it_loses_is_counted() {
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
         line.expect(series).parse().unwrap()
     };
-    let dropped = |reason| value(&format!("hydrant_dropped_envelopes_total{{stage=\"traffic_controller\",reason=\"{reason}\"}}"));
+    let dropped =
+        |reason| value(&format!("hydrant_dropped_envelopes_total{{stage=\"traffic_controller\",reason=\"{reason}\"}}"));
     assert!(dropped("slow_consumer") > 0);
     assert_eq!(
         value("hydrant_received_envelopes_total{stage=\"traffic_controller\"}"),

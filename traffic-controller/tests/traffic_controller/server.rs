@@ -87,5 +87,8 @@ async fn a_busy_port_is_named() {
     config.grpc.listen = taken.addrs().grpc;
     let Err(error) = config.bind(&Telemetry::default()).await else { panic!("it must not bind") };
     let text = error.to_string();
-    assert!(text.starts_with(&format!("traffic_controller.grpc.listen: {} is already in use", taken.addrs().grpc)), "{text}");
+    assert!(
+        text.starts_with(&format!("traffic_controller.grpc.listen: {} is already in use", taken.addrs().grpc)),
+        "{text}"
+    );
 }

@@ -55,9 +55,14 @@ fn metadata_is_said_by_the_first_option_that_is_not_empty() {
 #[test]
 fn log_types_compare_what_stands_before_the_first_slash() {
     let only = options("include-log-types=app,%20rtr").log_types;
-    for (source_type, passes) in
-        [(Some("APP/PROC/WEB"), true), (Some("app"), true), (Some("RTR"), true), (Some("STG"), false), (Some("X"), false), (None, false)]
-    {
+    for (source_type, passes) in [
+        (Some("APP/PROC/WEB"), true),
+        (Some("app"), true),
+        (Some("RTR"), true),
+        (Some("STG"), false),
+        (Some("X"), false),
+        (None, false),
+    ] {
         assert_eq!(only.admits(source_type), passes, "{source_type:?}");
     }
     let except = options("exclude-log-types=STG").log_types;
@@ -70,7 +75,10 @@ fn log_types_compare_what_stands_before_the_first_slash() {
 fn values_without_effect_are_remarked_on() {
     let remarks = |query: &str| DrainUrl::parse(&format!("syslog://drain:514?{query}")).unwrap().remarks().to_vec();
     assert!(remarks("drain-data=all&omit-metadata=true&include-log-types=APP&token=x").is_empty());
-    assert_eq!(remarks("drain-data=log"), ["drain-data has a value that is none of logs, metrics, traces, all; it has no effect"]);
+    assert_eq!(
+        remarks("drain-data=log"),
+        ["drain-data has a value that is none of logs, metrics, traces, all; it has no effect"]
+    );
     assert!(remarks("drain-type=ALL")[0].starts_with("drain-type has"));
     assert!(remarks("disable-metadata=yes")[0].starts_with("disable-metadata is neither true nor false"));
     assert!(remarks("include-log-types=APP,WEB")[0].contains("the types are API, STG"));
@@ -88,7 +96,10 @@ fn each_mistake_says_what_is_right() {
     assert!(error("syslog://:514").contains("no usable host"));
     assert!(error(&format!("syslog://drain:514/{}", "p".repeat(2048))).contains("at most 2048"));
     assert!(error("syslog://d:1?include-log-types=APP&exclude-log-types=RTR").contains("keep one of them"));
-    assert!(error("syslog://d:1?include-log-types=WEB").contains("include-log-types names no known type; the types are API"));
+    assert!(
+        error("syslog://d:1?include-log-types=WEB")
+            .contains("include-log-types names no known type; the types are API")
+    );
 }
 
 #[test]
@@ -100,7 +111,12 @@ fn secrets_are_never_shown() {
     for shown in [format!("{url:?}"), format!("{url:#?}")] {
         assert!(!shown.contains("canary@") && !shown.contains("token") && !shown.contains("user:"), "{shown}");
     }
-    for bad in ["syslog://user:canary@drain", "syslog://canary@:1", "syslog://a@b:x?token=canary", "syslog://canary@d:1?include-log-types=canary"] {
+    for bad in [
+        "syslog://user:canary@drain",
+        "syslog://canary@:1",
+        "syslog://a@b:x?token=canary",
+        "syslog://canary@d:1?include-log-types=canary",
+    ] {
         assert!(!error(bad).contains("canary"), "{}", error(bad));
     }
 }

@@ -98,12 +98,16 @@ fn what_can_never_be_a_message_is_an_error_and_leaves_nothing() {
 #[test]
 fn a_gauge_gives_its_metrics_in_the_order_of_their_names() {
     let metrics = BTreeMap::from([("b", 2.0), ("a", 1.0), ("c", 1e20)]);
-    let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), v2::GaugeValue { value, unit: String::new() }));
+    let metrics =
+        metrics.into_iter().map(|(name, value)| (name.to_owned(), v2::GaugeValue { value, unit: String::new() }));
     let message = Some(Message::Gauge(v2::Gauge { metrics: metrics.collect() }));
     let gauge = v2::Envelope { source_id: "s".to_owned(), message, ..v2::Envelope::default() };
     let lines = plain(&gauge).unwrap();
     let values: Vec<_> = lines.lines().map(|line| line.split_once("name=").unwrap().1).collect();
-    assert_eq!(values, ["\"a\" value=\"1\" unit=\"\"] ", "\"b\" value=\"2\" unit=\"\"] ", "\"c\" value=\"1e+20\" unit=\"\"] "]);
+    assert_eq!(
+        values,
+        ["\"a\" value=\"1\" unit=\"\"] ", "\"b\" value=\"2\" unit=\"\"] ", "\"c\" value=\"1e+20\" unit=\"\"] "]
+    );
 }
 
 #[test]
@@ -114,7 +118,14 @@ fn what_the_options_leave_out_gives_nothing() {
     assert_eq!(frame("?drain-data=metrics", "h", &log("x")), "");
     assert_eq!(frame("?include-log-types=RTR", "h", &log("x").tag("source_type", "APP/PROC/WEB")), "");
     assert_ne!(frame("?include-log-types=app", "h", &log("x").tag("source_type", "APP/PROC/WEB")), "");
-    assert_ne!(frame("?exclude-log-types=APP&drain-data=all", "h", &v2::Envelope::counter("s", "n", 1).tag("source_type", "APP")), "");
+    assert_ne!(
+        frame(
+            "?exclude-log-types=APP&drain-data=all",
+            "h",
+            &v2::Envelope::counter("s", "n", 1).tag("source_type", "APP")
+        ),
+        ""
+    );
 }
 
 #[test]

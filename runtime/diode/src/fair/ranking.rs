@@ -24,13 +24,17 @@ pub(super) struct Ranking {
 }
 
 impl Ranking {
-    pub(super) fn len(&self) -> usize {
-        self.heap.len()
-    }
-
     /// The account that holds most. O(1).
     pub(super) fn first(&self) -> Option<u32> {
         self.heap.first().map(|rank| rank.account)
+    }
+
+    /// The rank of the account after the first. O(1).
+    pub(super) fn second(&self) -> Option<Rank> {
+        match self.heap.get(1..)? {
+            [left, right, ..] if right.is_before(left) => Some(*right),
+            rest => rest.first().copied(),
+        }
     }
 
     /// Ranks an account, new or not. O(log n).
@@ -116,7 +120,7 @@ impl Ranking {
 }
 
 impl Rank {
-    fn is_before(&self, other: &Self) -> bool {
+    pub(super) fn is_before(&self, other: &Self) -> bool {
         let key = |rank: &Self| (rank.bytes, Reverse((rank.is_remainder, rank.source)));
         key(self) > key(other)
     }
@@ -153,7 +157,13 @@ mod tests {
                 let most = model.values().max();
                 let first = model.iter().filter(|(_, bytes)| Some(*bytes) == most).min_by_key(|(id, _)| (**id == 0, **id));
                 prop_assert_eq!(ranking.first(), first.map(|(account, _)| *account));
-                prop_assert_eq!(ranking.len(), model.len());
+                prop_assert_eq!(ranking.heap.len(), model.len());
+                if let Some(first) = ranking.first() {
+                    let second = ranking.second().map(|rank| rank.account);
+                    ranking.remove(first);
+                    prop_assert_eq!(second, ranking.first());
+                    ranking.set(rank(first, model[&first]));
+                }
             }
         }
     }

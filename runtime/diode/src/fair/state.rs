@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::mem;
 use std::task::Waker;
 
+use super::entry::{Entry, Taken};
 use super::table::{NONE, Table};
 use super::{Bounds, Counters, Load, PIECE};
 
@@ -44,26 +45,6 @@ struct Slot<T> {
     older: u32,
     younger: u32,
     dirty: bool,
-}
-
-struct Entry<T> {
-    load: T,
-    /// The node of each envelope of `load`, `NONE` once it is evicted. Empty without a table.
-    nodes: Vec<u32>,
-    /// Envelopes not evicted, and their bytes.
-    count: usize,
-    bytes: usize,
-    /// Bytes its storage keeps alive.
-    held: usize,
-    /// It has just been copied out: `held` is what these envelopes need.
-    tidy: bool,
-}
-
-/// A load on its way to the reader.
-pub(super) struct Taken<T> {
-    pub(super) load: T,
-    nodes: Vec<u32>,
-    count: usize,
 }
 
 impl<T: Load> State<T> {
@@ -108,9 +89,7 @@ impl<T: Load> State<T> {
             None if self.is_above_half() => self.build_table(),
             None => return,
         }
-        if self.is_over() {
-            self.make_room(evicted, done);
-        }
+        self.make_room(evicted, done);
     }
 
     /// Envelopes and bytes of the oldest load.
@@ -158,37 +137,41 @@ impl<T: Load> State<T> {
     ///
     /// It ends: between two evictions each entry is copied out at most once, and evictions end with the last envelope.
     fn make_room(&mut self, evicted: &mut dyn FnMut(&T, usize), done: &mut Vec<T>) {
-        loop {
-            while self.counters.envelopes > self.max_envelopes || self.floor > self.max_bytes {
-                self.evict(evicted, done);
-            }
+        while self.is_over() {
+            self.evict(evicted, done);
             while let Some(id) = self.sparse.pop() {
                 if self.slots[id as usize].entry.as_ref().is_some_and(Entry::is_sparse) {
                     self.copy_out(id, done);
                 }
             }
-            if self.counters.bytes > self.max_bytes {
-                match self.next_dirty() {
-                    Some(id) => self.copy_out(id, done),
-                    // Not reached: what is held and not floor is dirty. A load that lies about its size must not hang the ring.
-                    None => self.evict(evicted, done),
-                }
-            }
-            if !self.is_over() {
-                return;
+            // What is held beyond the floor is dirty, so there is one; if a load has lied about its size, the floor has risen.
+            if self.counters.bytes > self.max_bytes
+                && let Some(id) = self.next_dirty()
+            {
+                self.copy_out(id, done);
             }
         }
     }
 
-    /// Evicts one envelope: the oldest of the source that holds most. Its bytes are free when its load goes or is copied out.
+    /// Evicts envelopes, each the oldest of the source that then holds most, until what is left would fit.
     fn evict(&mut self, evicted: &mut dyn FnMut(&T, usize), done: &mut Vec<T>) {
-        let table = self.table.as_mut().expect("a ring over a bound is above half full");
-        let node = table.victim().expect("a ring over a bound has an envelope");
-        let (id, at) = table.position(node);
-        let weight = table.weight(node);
-        let entry = self.slots[id as usize].entry.as_mut().expect("a node is of an entry in the ring");
+        while self.would_be_over() {
+            let table = self.table.as_mut().expect("a ring over a bound is above half full");
+            let loudest = table.loudest().expect("a ring over a bound has an envelope");
+            while self.would_be_over() && self.table.as_ref().is_some_and(|table| table.is_still(&loudest)) {
+                self.evict_oldest(loudest.account, evicted, done);
+            }
+        }
+    }
+
+    /// Evicts one envelope. Its bytes are free when its load goes or is copied out.
+    fn evict_oldest(&mut self, account: u32, evicted: &mut dyn FnMut(&T, usize), done: &mut Vec<T>) {
+        let Some(table) = &mut self.table else { return };
+        let (id, at, weight) = table.oldest(account);
+        let slot = &mut self.slots[id as usize];
+        let entry = slot.entry.as_mut().expect("a node is of an entry in the ring");
         evicted(&entry.load, at);
-        table.leave(&[node]);
+        table.remove_oldest(account);
         self.counters.evicted += 1;
         self.counters.envelopes -= 1;
         self.floor -= entry.floor();
@@ -201,12 +184,11 @@ impl<T: Load> State<T> {
             done.push(self.remove(id).load);
             return;
         }
-        let (is_dirty, is_sparse) = (entry.is_dirty(), entry.is_sparse());
-        if is_dirty {
-            self.mark_dirty(id);
-        }
-        if is_sparse && self.sparse.last() != Some(&id) {
+        if entry.is_sparse() && self.sparse.last() != Some(&id) {
             self.sparse.push(id);
+        }
+        if !slot.dirty && entry.is_dirty() {
+            self.mark_dirty(id);
         }
     }
 
@@ -267,6 +249,11 @@ impl<T: Load> State<T> {
 
     fn is_over(&self) -> bool {
         self.counters.envelopes > self.max_envelopes || self.counters.bytes > self.max_bytes
+    }
+
+    /// Over a bound even if all that can be copied out were.
+    fn would_be_over(&self) -> bool {
+        self.counters.envelopes > self.max_envelopes || self.floor > self.max_bytes
     }
 
     fn is_above_half(&self) -> bool {
@@ -366,36 +353,6 @@ impl<T: Load> State<T> {
             self.floor -= entry.floor();
         }
         entry
-    }
-}
-
-impl<T: Load> Entry<T> {
-    fn piece(load: T, nodes: Vec<u32>, bytes: usize) -> Self {
-        Self { count: nodes.len(), held: load.held(), bytes, load, nodes, tidy: true }
-    }
-
-    /// Bytes it would keep alive if it were copied out: no less than what it holds when that has just been done.
-    fn floor(&self) -> usize {
-        if self.tidy { self.held } else { self.held.min(self.bytes) }
-    }
-
-    fn is_dirty(&self) -> bool {
-        self.floor() < self.held
-    }
-
-    /// Less than a quarter of it is left, in envelopes or in bytes.
-    fn is_sparse(&self) -> bool {
-        !self.tidy && (self.count < self.nodes.len() / 4 || self.bytes < self.held / 4)
-    }
-}
-
-impl<T: Load> Taken<T> {
-    /// The load without what was evicted from it.
-    pub(super) fn into_load(mut self) -> T {
-        if self.count < self.nodes.len() {
-            self.load.retain(&mut |at| self.nodes[at] != NONE);
-        }
-        self.load
     }
 }
 

@@ -42,6 +42,12 @@ struct Account {
     changed: bool,
 }
 
+/// Who is to lose next, and who comes after.
+pub(super) struct Loudest {
+    pub(super) account: u32,
+    next: Option<Rank>,
+}
+
 pub(super) struct Table {
     nodes: Vec<Node>,
     free: u32,
@@ -94,28 +100,17 @@ impl Table {
     /// Removes envelopes, each the oldest of its account when its turn comes. `NONE` is skipped.
     pub(super) fn leave(&mut self, nodes: &[u32]) {
         for &id in nodes.iter().filter(|id| **id != NONE) {
-            let node = &mut self.nodes[id as usize];
-            let Node { next, account: of, weight, .. } = *node;
-            node.next = self.free;
-            self.free = id;
-            let account = &mut self.accounts[of as usize];
-            debug_assert_eq!(account.oldest, id, "envelopes of one account leave oldest first");
-            account.oldest = next;
-            account.bytes -= u64::from(weight);
-            let (source, is_empty) = (account.source, next == NONE);
-            self.note(of);
-            if is_empty && of != REMAINDER {
-                self.by_source.remove(&source);
-                self.vacant.push(of);
-            }
+            let account = self.nodes[id as usize].account;
+            debug_assert_eq!(self.accounts[account as usize].oldest, id, "envelopes of one account leave oldest first");
+            self.remove_oldest(account);
         }
     }
 
-    /// The node of the envelope to evict next: the oldest of the account that holds most.
+    /// The account that holds most and so is to lose its oldest envelope.
     ///
     /// Brings the ranking up to date first: O(log sources) per account changed since the last time, and never more than ranking
     /// all of them anew.
-    pub(super) fn victim(&mut self) -> Option<u32> {
+    pub(super) fn loudest(&mut self) -> Option<Loudest> {
         if self.changed.len() > self.accounts.len() / 8 + 1 {
             let held = self.accounts.iter().enumerate().filter(|(_, account)| account.oldest != NONE);
             let ranks = held.map(|(id, account)| account.rank(id as u32));
@@ -132,13 +127,33 @@ impl Table {
                 }
             }
         }
-        self.ranking.first().map(|account| self.accounts[account as usize].oldest)
+        self.ranking.first().map(|account| Loudest { account, next: self.ranking.second() })
     }
 
-    /// Which load an envelope is in, and its index there.
-    pub(super) fn position(&self, node: u32) -> (u32, usize) {
-        let node = &self.nodes[node as usize];
-        (node.entry, node.at as usize)
+    /// Whether that account still holds most, if no other has changed since. O(1).
+    pub(super) fn is_still(&self, loudest: &Loudest) -> bool {
+        let account = &self.accounts[loudest.account as usize];
+        account.oldest != NONE && loudest.next.is_none_or(|next| account.rank(loudest.account).is_before(&next))
+    }
+
+    /// Where an account's oldest envelope is, the load and the index there, and its bytes.
+    pub(super) fn oldest(&self, account: u32) -> (u32, usize, usize) {
+        let node = &self.nodes[self.accounts[account as usize].oldest as usize];
+        (node.entry, node.at as usize, node.weight as usize)
+    }
+
+    pub(super) fn remove_oldest(&mut self, id: u32) {
+        let account = &mut self.accounts[id as usize];
+        let node = &mut self.nodes[account.oldest as usize];
+        account.bytes -= u64::from(node.weight);
+        let next = std::mem::replace(&mut node.next, self.free);
+        self.free = std::mem::replace(&mut account.oldest, next);
+        if next == NONE && id != REMAINDER {
+            let source = account.source;
+            self.by_source.remove(&source);
+            self.vacant.push(id);
+        }
+        self.note(id);
     }
 
     /// Bytes an envelope was entered with.
@@ -214,6 +229,12 @@ impl Account {
 #[cfg(test)]
 #[cfg(not(loom))]
 impl Table {
+    /// Which load an envelope is in, and its index there.
+    pub(super) fn position(&self, node: u32) -> (u32, usize) {
+        let node = &self.nodes[node as usize];
+        (node.entry, node.at as usize)
+    }
+
     /// Panics when chains and accounts disagree, or when they do not hold this many envelopes.
     pub(super) fn assert_consistent(&self, envelopes: usize) {
         let mut nodes = 0;

@@ -74,7 +74,10 @@ fn endpoints_ask_for_the_kinds_they_can_show() {
     let kinds = |endpoint: Endpoint, source_id: &str| -> Vec<Kind> {
         let rules = endpoint.request().selectors;
         assert!(rules.iter().all(|rule| rule.source_id == source_id));
-        rules.iter().map(|rule| proto::selector::Selector::from_wire(rule).expect("it has a message").rule.kind()).collect()
+        rules
+            .iter()
+            .map(|rule| proto::selector::Selector::from_wire(rule).expect("it has a message").rule.kind())
+            .collect()
     };
     let all = [Kind::Log, Kind::Counter, Kind::Gauge, Kind::Timer];
     assert_eq!(kinds(firehose(Filter::All), ""), all);
@@ -85,8 +88,7 @@ fn endpoints_ask_for_the_kinds_they_can_show() {
 
 #[test]
 fn filters_go_by_the_v1_type() {
-    let envelopes =
-        [v2::Envelope::log("a", "line"), error(), v2::Envelope::counter("a", "c", 1), gauges("a", &["x"])];
+    let envelopes = [v2::Envelope::log("a", "line"), error(), v2::Envelope::counter("a", "c", 1), gauges("a", &["x"])];
     let types = |filter| {
         let (frames, _, left) = frames(firehose(filter), &envelopes);
         (frames.iter().map(|frame| frame.event_type()).collect::<Vec<_>>(), left.filtered)
@@ -101,13 +103,8 @@ fn filters_go_by_the_v1_type() {
 #[test]
 fn an_app_stream_shows_what_v1_routes_to_the_app() {
     let timer = v2::Envelope::timer(GUID, "http", 1, 2).tag("request_id", GUID);
-    let envelopes = [
-        v2::Envelope::log(GUID, "line"),
-        gauges(GUID, &CONTAINER),
-        timer.clone(),
-        gauges(GUID, &["custom"]),
-        error(),
-    ];
+    let envelopes =
+        [v2::Envelope::log(GUID, "line"), gauges(GUID, &CONTAINER), timer.clone(), gauges(GUID, &["custom"]), error()];
     let (shown, _, left) = frames(app(GUID), &envelopes);
     let types: Vec<_> = shown.iter().map(|frame| frame.event_type()).collect();
     assert_eq!(types, [EventType::LogMessage, EventType::ContainerMetric, EventType::HttpStartStop]);
@@ -122,7 +119,8 @@ fn an_app_stream_shows_what_v1_routes_to_the_app() {
 
 #[test]
 fn the_last_frame_of_an_envelope_completes_it() {
-    let (_, frames, left) = frames(firehose(Filter::All), &[gauges("a", &["x", "y", "z"]), v2::Envelope::log("a", "b")]);
+    let (_, frames, left) =
+        frames(firehose(Filter::All), &[gauges("a", &["x", "y", "z"]), v2::Envelope::log("a", "b")]);
     let completes: Vec<_> = frames.iter().map(|frame| frame.completes).collect();
     assert_eq!(completes, [false, false, true, true]);
     assert_eq!(left, Left::default());

@@ -158,7 +158,10 @@ async fn a_consumer_that_does_not_read_is_cut_after_5_s_and_what_it_loses_is_cou
     push(&ring, logs(1000, 1000));
     assert!(matches!(end.await.unwrap(), End::Slow));
     let after = began.elapsed();
-    assert!((Duration::from_secs(6)..Duration::from_millis(6_010)).contains(&after), "5 s, and 1 s to read again: {after:?}");
+    assert!(
+        (Duration::from_secs(6)..Duration::from_millis(6_010)).contains(&after),
+        "5 s, and 1 s to read again: {after:?}"
+    );
     let delivered = value(&telemetry, "hydrant_delivered_envelopes_total{stage=\"traffic_controller\"}");
     let series = "hydrant_dropped_envelopes_total{stage=\"traffic_controller\",reason=\"slow_consumer\"}";
     assert_eq!(delivered + value(&telemetry, series), 1000);

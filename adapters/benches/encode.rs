@@ -1,0 +1,53 @@
+//! What an envelope costs on its way to a line: decoding it and writing its RFC 5424 form.
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use hydrant_adapters::syslog::config::Options;
+use hydrant_adapters::syslog::encode::{Encoder, Framing};
+use prost::Message;
+use proto::v2;
+
+/// A log of 200 bytes with ten tags.
+fn envelope() -> v2::Envelope {
+    let names = [
+        "app_id",
+        "app_name",
+        "organization_id",
+        "organization_name",
+        "space_id",
+        "space_name",
+        "origin",
+        "process_id",
+        "job",
+    ];
+    let log = v2::Envelope::log("c0ffee00-1111-2222-3333-444455556666", vec![b'x'; 200]).at(1_700_000_000_123_456_789);
+    let log = log.instance("0").tag("source_type", "APP/PROC/WEB");
+    names.into_iter().fold(log, |log, name| log.tag(name, "c0ffee00-1111-2222-3333-444455556666"))
+}
+
+fn encode(criterion: &mut Criterion) {
+    let envelope = envelope();
+    let bytes = bytes::Bytes::from(envelope.encode_to_vec());
+    let mut encoder = Encoder::new(&Options::default(), "org.space.app", true);
+    let mut out = Vec::with_capacity(4096);
+    let mut group = criterion.benchmark_group("syslog");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("encode", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            encoder.encode(black_box(&envelope), Framing::OctetCount, &mut out)
+        });
+    });
+    group.bench_function("decode_and_encode", |bencher| {
+        bencher.iter(|| {
+            out.clear();
+            let envelope = v2::Envelope::decode(black_box(bytes.clone()));
+            envelope.map(|envelope| encoder.encode(&envelope, Framing::OctetCount, &mut out))
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, encode);
+criterion_main!(benches);

@@ -1,0 +1,123 @@
+//! The pure half of a drain: from the ring to lines, and from lines that cannot be delivered to counts.
+//!
+//! Loads enter from the ring without waiting; frames leave to the window. Whatever leaves neither way is counted here, and recorded for
+//! its owner.
+
+use bytes::Bytes;
+use prost::Message;
+use proto::reason::Reason;
+use proto::v2;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::Drain;
+use crate::notice;
+use crate::syslog::encode::Framing;
+use crate::syslog::window::Frame;
+
+/// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
+const AHEAD: (usize, usize) = (512, 128 * 1024);
+/// Lines are made in pieces of memory of this size.
+const CHUNK: usize = 64 * 1024;
+
+impl Drain {
+    /// Makes lines of what was taken from the ring, and takes more if there is more, up to [`AHEAD`].
+    pub(super) fn encode(&mut self) {
+        let now = Instant::now();
+        let mut filtered = 0;
+        while self.window.unsent().len() < AHEAD.0 && self.window.unsent_bytes() < AHEAD.1 {
+            let Some((load, next)) = &mut self.in_hand else {
+                match self.ring.try_recv() {
+                    Ok(load) => self.in_hand = Some((load, 0)),
+                    Err(_) => break,
+                }
+                continue;
+            };
+            if *next >= load.selection.len() {
+                self.in_hand = None;
+                continue;
+            }
+            let (bytes, since) = (load.selection.batch().envelope_bytes(load.selection.entry(*next)), load.since);
+            *next += 1;
+            if self.retry.expiry().is_some_and(|expiry| now.saturating_duration_since(since) > expiry) {
+                self.lose_encoded(bytes, Reason::Expired);
+                continue;
+            }
+            let Ok(envelope) = v2::Envelope::decode(bytes) else {
+                self.metrics.dropped(Reason::DecodeError, 1);
+                continue;
+            };
+            if self.chunk.capacity() - self.chunk.len() < CHUNK / 8 {
+                self.chunk.reserve(CHUNK);
+            }
+            match self.encoder.encode(&envelope, Framing::OctetCount, &mut self.chunk) {
+                Ok(0) => filtered += 1,
+                Ok(_) => {
+                    let is_notice = notice::is_notice(envelope.payload());
+                    let lines = self.chunk.split().freeze();
+                    self.window.push(Frame::new(lines, envelope.source_id, is_notice, since));
+                }
+                Err(error) => {
+                    debug!(drain = %self.name, %error, "Envelope has no form as a syslog line");
+                    let is_notice = notice::is_notice(envelope.payload());
+                    self.lose(&envelope.source_id, is_notice, Reason::ConvertError);
+                }
+            }
+        }
+        if filtered > 0 {
+            self.metrics.filtered(filtered);
+        }
+    }
+
+    /// Counts what will not be delivered.
+    pub(super) fn count_rest(&mut self) {
+        self.ring.close();
+        // What comes back now has no connection to go to.
+        self.link_broke();
+        while let Some(frame) = self.window.pop() {
+            self.lose_frame(&frame, Reason::ShutdownDeadline);
+        }
+        loop {
+            if let Some((load, next)) = self.in_hand.take() {
+                for i in next..load.selection.len() {
+                    let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
+                    self.lose_encoded(bytes, Reason::ShutdownDeadline);
+                }
+            }
+            match self.ring.try_recv() {
+                Ok(load) => self.in_hand = Some((load, 0)),
+                Err(_) => break,
+            }
+        }
+        if self.drained.dropped > 0 {
+            tracing::error!(drain = %self.name, url = %self.url, dropped = self.drained.dropped, "Drain stopped before it was empty");
+        }
+    }
+
+    /// Drops lines that were never written, or counts written ones as uncertain.
+    pub(super) fn lose_frame(&mut self, frame: &Frame, reason: Reason) {
+        if frame.was_written() {
+            self.metrics.uncertain(1);
+            self.tell_unconfirmed();
+        } else {
+            self.lose(&frame.source_id, frame.is_notice, reason);
+        }
+    }
+
+    fn lose_encoded(&mut self, bytes: Bytes, reason: Reason) {
+        match v2::Envelope::decode(bytes) {
+            Ok(envelope) => self.lose(&envelope.source_id, notice::is_notice(envelope.payload()), reason),
+            Err(_) => self.lose("", true, reason),
+        }
+    }
+
+    fn lose(&mut self, source_id: &str, is_notice: bool, reason: Reason) {
+        self.metrics.dropped(reason, 1);
+        if reason == Reason::ShutdownDeadline {
+            self.drained.dropped += 1;
+        }
+        if !is_notice {
+            self.losses.record(source_id, reason, 1);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Overload: who loses, how much, and that it is counted to the envelope.
+
+use std::collections::BTreeMap;
+
+use proto::v2::Envelope;
+
+use crate::client::{Doppler, Producer, logs};
+
+const RING: usize = 2_048;
+const QUIET: usize = 100;
+/// What each quiet source sends: its share of the ring.
+const SHARE: i64 = 20;
+const ROUNDS: i64 = SHARE;
+/// What the loud one sends in a round: in all 50 times its share, and five times over.
+const LOUD: i64 = 250;
+
+fn line(source: usize, number: i64) -> Envelope {
+    Envelope::log(format!("quiet-{source}"), vec![b'q'; 120]).at(number)
+}
+
+fn loud(number: i64) -> Envelope {
+    Envelope::log("loud", vec![b'l'; 120]).at(number)
+}
+
+/// One round: the loud source's lines, with one of each quiet source among them.
+fn round(round: i64) -> Vec<Vec<Envelope>> {
+    let noise = (0..LOUD).map(|i| loud(round * LOUD + i));
+    let mut envelopes: Vec<Envelope> = noise.collect();
+    for source in 0..QUIET {
+        envelopes.insert(source * 3, line(source, round));
+    }
+    envelopes.chunks(50).map(<[Envelope]>::to_vec).collect()
+}
+
+fn by_source(envelopes: &[Envelope]) -> BTreeMap<&str, Vec<i64>> {
+    let mut all: BTreeMap<&str, Vec<i64>> = BTreeMap::new();
+    for envelope in envelopes {
+        all.entry(&envelope.source_id).or_default().push(envelope.timestamp);
+    }
+    all
+}
+
+#[track_caller]
+fn assert_quiet_sources_are_whole(got: &BTreeMap<&str, Vec<i64>>) {
+    for source in 0..QUIET {
+        let numbers = got.get(format!("quiet-{source}").as_str());
+        assert_eq!(numbers, Some(&(0..ROUNDS).collect()), "quiet-{source} loses nothing and stays in order");
+    }
+}
+
+#[tokio::test]
+async fn a_loud_source_loses_its_own_and_every_envelope_is_accounted_for() {
+    let doppler = Doppler::with(|config| config.egress.ring_envelopes = RING.try_into().unwrap()).await;
+    let stalled = doppler.subscribe_narrow(vec![logs("")]).await;
+    let producer = Producer::open(doppler.channel());
+    for number in 0..ROUNDS {
+        for batch in round(number) {
+            producer.send(batch).await;
+        }
+    }
+    producer.finish().await.unwrap();
+
+    let sent = (ROUNDS * LOUD) as u64 + QUIET as u64 * SHARE as u64;
+    let numbers = doppler.numbers().await;
+    numbers.hold();
+    assert_eq!((numbers.received(), numbers.copies(), numbers.refused()), (sent, sent, 0));
+    assert!(numbers.depth() <= RING as u64);
+    assert!(numbers.get("hydrant_queue_depth_bytes{queue=\"subscription\"}") <= 16 * 1024 * 1024);
+    assert!(numbers.dropped("queue_full") > 0, "there was an overload");
+
+    let ([got], numbers) = doppler.drain([stalled]).await;
+    numbers.hold_to_the_end();
+    assert_eq!(numbers.lost(), numbers.dropped("queue_full"));
+    assert_eq!(sent, got.len() as u64 + numbers.dropped("queue_full"), "sent = received + dropped");
+    assert_eq!(numbers.delivered(), got.len() as u64);
+    let got = by_source(&got);
+    assert_quiet_sources_are_whole(&got);
+    assert!(got["loud"].is_sorted_by(|a, b| a < b), "what is left of the loud source is in order, once each");
+    assert_eq!((ROUNDS * LOUD) as u64, got["loud"].len() as u64 + numbers.dropped("queue_full"), "only it has lost");
+}
+
+#[tokio::test]
+async fn a_stalled_consumer_costs_only_itself() {
+    let doppler = Doppler::with(|config| config.egress.ring_envelopes = RING.try_into().unwrap()).await;
+    let stalled = doppler.subscribe_narrow(vec![logs("")]).await;
+    let mut reader = doppler.subscribe(vec![logs("")]).await;
+    let producer = Producer::open(doppler.channel());
+    let mut sent = 0;
+    for number in 0..ROUNDS {
+        let batches = round(number);
+        let expected = batches.concat();
+        for batch in batches {
+            producer.send(batch).await;
+        }
+        sent += expected.len() as u64;
+        // The reader keeps up, and so gets everything, in order.
+        assert_eq!(reader.take(expected.len()).await, expected, "round {number}");
+    }
+    producer.finish().await.unwrap();
+    let ([got, rest], numbers) = doppler.drain([stalled, reader]).await;
+    assert!(rest.is_empty());
+    numbers.hold_to_the_end();
+    assert_eq!(numbers.copies(), 2 * sent);
+    assert!(numbers.dropped("queue_full") > 0);
+    assert_eq!(sent, got.len() as u64 + numbers.dropped("queue_full"), "all that was dropped was the stalled one's");
+}
+
+#[tokio::test]
+async fn what_a_consumer_leaves_behind_is_counted() {
+    let doppler = Doppler::start().await;
+    let leaver = doppler.subscribe_narrow(vec![logs("")]).await;
+    let lines: Vec<Envelope> = (0..5_000).map(|i| Envelope::log("a", vec![b'x'; 200]).at(i)).collect();
+    doppler.send(lines.chunks(100).map(<[Envelope]>::to_vec)).await;
+    drop(leaver);
+    doppler.await_subscriptions(0).await;
+    let numbers = doppler.numbers().await;
+    numbers.hold();
+    assert_eq!(numbers.copies(), 5_000);
+    assert!(numbers.dropped("peer_lost") > 0);
+    assert_eq!(numbers.delivered() + numbers.dropped("peer_lost"), 5_000);
+}
+
+#[tokio::test]
+async fn a_large_batch_to_a_consumer_that_leaves_is_counted_too() {
+    // Taken from the ring at once, given out in messages of ten: what was taken and not given out is lost as well.
+    let doppler = Doppler::with(|config| config.egress.batch_envelopes = 10.try_into().unwrap()).await;
+    let leaver = doppler.subscribe_narrow(vec![logs("")]).await;
+    doppler.send([(0..5_000).map(|i| Envelope::log("a", vec![b'x'; 200]).at(i)).collect()]).await;
+    drop(leaver);
+    doppler.await_subscriptions(0).await;
+    let numbers = doppler.numbers().await;
+    numbers.hold();
+    assert_eq!((numbers.copies(), numbers.depth()), (5_000, 0));
+    assert!(numbers.delivered() < 5_000);
+    assert_eq!(numbers.delivered() + numbers.dropped("peer_lost"), 5_000);
+}

@@ -1,0 +1,24 @@
+//! The whole pipeline from end to end: in this process through the library, and as processes through the binary.
+//!
+//! No test sleeps: each awaits the line, the count or the end that it asserts.
+
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+
+#[path = "hydrant/accounting.rs"]
+mod accounting;
+#[path = "hydrant/bad_input.rs"]
+mod bad_input;
+#[path = "hydrant/browser.rs"]
+mod browser;
+#[path = "hydrant/commands.rs"]
+mod commands;
+#[path = "hydrant/docs.rs"]
+mod docs;
+#[path = "hydrant/harness.rs"]
+mod harness;
+#[path = "hydrant/prometheus.rs"]
+mod prometheus;
+#[path = "hydrant/shutdown.rs"]
+mod shutdown;
+#[path = "hydrant/websocket.rs"]
+mod websocket;
