@@ -54,7 +54,7 @@ pub struct DrainConfig {
     /// Whether owners are told of lost envelopes in their own streams; true for a drain that names its sources.
     #[serde(default)]
     pub announce: Option<bool>,
-    /// Whether lines that a broken connection may have lost are written again, up to 1 MiB and 10 s of them; true. They may arrive
+    /// Whether lines that a broken connection may have lost are written again, up to 1 MiB and 15 s of them; true. They may arrive
     /// twice. False counts them as uncertain.
     #[serde(default = "yes")]
     pub resend: bool,

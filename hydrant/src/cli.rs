@@ -106,7 +106,9 @@ impl Cli {
 }
 
 fn check(file: &std::path::Path) -> Result<(), Failure> {
-    Config::load(Some(file), std::env::vars_os())?;
+    let config = Config::load(Some(file), std::env::vars_os())?;
+    config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
+    telemetry::subscriber(&config.log, false, std::io::stderr, None).map_err(|error| Failure::Wrong(error.into()))?;
     say(&mut std::io::stdout(), &format!("{}: ok", file.display()));
     Ok(())
 }

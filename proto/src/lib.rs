@@ -53,7 +53,7 @@ pub mod hydrant {
 }
 
 /// `events`: dropsonde v1, what firehose and app-stream clients decode.
-#[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
+#[expect(missing_docs, reason = "generated from the .proto files")]
 pub mod events {
     tonic::include_proto!("events");
 }

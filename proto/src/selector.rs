@@ -119,16 +119,16 @@ mod tests {
     fn gauge(names: &[&str]) -> Batch {
         let metrics = names.iter().map(|name| ((*name).to_owned(), v2::GaugeValue::default())).collect();
         let message = Some(v2::envelope::Message::Gauge(v2::Gauge { metrics }));
-        batch(v2::Envelope { message, ..v2::Envelope::default() })
+        batch(&v2::Envelope { message, ..v2::Envelope::default() })
     }
 
     fn counter(name: &str) -> Batch {
         let message =
             Some(v2::envelope::Message::Counter(v2::Counter { name: name.to_owned(), ..v2::Counter::default() }));
-        batch(v2::Envelope { source_id: "s".to_owned(), message, ..v2::Envelope::default() })
+        batch(&v2::Envelope { source_id: "s".to_owned(), message, ..v2::Envelope::default() })
     }
 
-    fn batch(envelope: v2::Envelope) -> Batch {
+    fn batch(envelope: &v2::Envelope) -> Batch {
         let (batch, refused) = Batch::check_one(envelope.encode_to_vec().into(), &Limits::default());
         assert_eq!(refused.total(), 0);
         batch

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use transport::Address;
 
-use super::window::{Frame, KEPT_FOR};
+use super::window::{Frame, UNACKNOWLEDGED_FOR};
 
 /// For name look-up and connecting together, and for each line of a write.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -193,6 +193,6 @@ fn set_options(stream: &TcpStream) -> io::Result<()> {
     socket.set_send_buffer_size(SEND_BUFFER)?;
     socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(KEPT_FOR))?;
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
     Ok(())
 }

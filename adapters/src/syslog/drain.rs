@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use transport::Address;
 
-use self::health::{Health, State};
+use self::health::{Change, Health, State};
 use super::client::{End, Link};
 use super::encode::Encoder;
 use super::window::Window;
@@ -239,11 +239,11 @@ impl Drain {
 
     /// An attempt failed: waits as the schedule says, then gives up what it says.
     async fn failed(&mut self, error: &io::Error) -> Flow {
-        if let Some(state) = self.health.failed(Instant::now()) {
+        if let Some(Change { state, tell }) = self.health.failed(Instant::now()) {
             self.metrics.state(state as u8);
             if state == State::Failing {
                 tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver");
-            } else {
+            } else if tell {
                 warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying");
             }
         }
@@ -279,9 +279,11 @@ impl Drain {
     fn succeeded(&mut self) {
         self.retry.succeeded();
         self.stop.failures = 0;
-        if let Some(state) = self.health.succeeded() {
+        if let Some(Change { state, tell }) = self.health.succeeded() {
             self.metrics.state(state as u8);
-            info!(drain = %self.name, url = %self.url, "Drain delivers again");
+            if tell {
+                info!(drain = %self.name, url = %self.url, "Drain delivers again");
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 //! taken, never what the peer has read, so the last lines written are kept: a reset may have cost any of them, and brings them back to
 //! the front, to be written again. They are let go
 //! - when the peer closed the connection in the orderly way, having acknowledged everything ([`Window::closed`]);
-//! - when more than [`KEPT_BYTES`] were written after them, or [`KEPT_FOR`] has passed, which is also how long the kernel lets written
-//!   bytes go unacknowledged.
+//! - when more than [`KEPT_BYTES`] were written after them, or [`KEPT_FOR`] has passed, by when the kernel has either had them
+//!   acknowledged or broken the connection ([`UNACKNOWLEDGED_FOR`]).
 //!
 //! # Careful mode
 //! A peer may close after each line it reads. What it had not read of a large write is lost with it, and only the first line of each
@@ -27,7 +27,9 @@ use tokio::time::Instant;
 /// Bytes of written lines that are kept to be written again.
 pub const KEPT_BYTES: usize = 1024 * 1024;
 /// How long they are kept.
-pub const KEPT_FOR: Duration = Duration::from_secs(10);
+pub const KEPT_FOR: Duration = Duration::from_secs(15);
+/// How long the kernel lets written bytes go unacknowledged. Less than [`KEPT_FOR`]: what it gives up on is still in hand.
+pub const UNACKNOWLEDGED_FOR: Duration = Duration::from_secs(10);
 
 /// Lines in one write.
 const BURST: usize = 256;

@@ -70,7 +70,8 @@ async fn a_doppler_told_to_stop_delivers_what_it_took_and_its_agent_keeps_the_re
     let agent = agent(addr).await;
     let mut consumer = subscribe(addr, &[logs()]).await;
     let mut producer = Producer::connect(agent.addr("grpc")).await;
-    let load = tokio::task::spawn(async move {
+    let mut load = tokio::task::JoinSet::new();
+    load.spawn(async move {
         assert!(send(&mut producer, 0, 200_000).await);
         producer.settled().await;
         producer
@@ -88,7 +89,7 @@ async fn a_doppler_told_to_stop_delivers_what_it_took_and_its_agent_keeps_the_re
 
     // Another doppler takes its place: the agent sends on where the first one left off.
     let second = doppler(&addr.to_string()).await;
-    let producer = load.await.unwrap();
+    let producer = load.join_next().await.unwrap().unwrap();
     assert_eq!((producer.sent, producer.last.delivered, producer.last.dropped.len()), (200_000, 200_000, 0));
     let router = metrics(second.addr("admin")).await;
     assert_eq!(sum(&router, "hydrant_received_envelopes_total", ""), 200_000 - confirmed);

@@ -109,7 +109,7 @@ async fn answers_are_those_of_the_original() {
         compare(id, &vector, &answer);
         run += 1;
     }
-    assert_eq!(run, 73, "vectors of read, meta, info and unknown paths");
+    assert_eq!(run, 79, "vectors of read, meta, info and unknown paths");
 }
 
 fn compare(id: &str, vector: &Value, answer: &Answer) {
