@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use telemetry::AdminConfig;
-use transport::{Address, DopplerSet, TlsFiles};
+use transport::{Address, DopplerSet, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
 use crate::syslog::config::DrainUrl;
@@ -167,24 +167,6 @@ impl Config {
 
 fn yes() -> bool {
     true
-}
-
-/// Durations as people write them: `"25s"`, `"1m 30s"`.
-mod duration_text {
-    use std::time::Duration;
-
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map_err(|error| D::Error::custom(format!("{error}; a duration is written like \"25s\" or \"1m 30s\"")))
-    }
-
-    pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&humantime::format_duration(*duration))
-    }
 }
 
 #[cfg(test)]

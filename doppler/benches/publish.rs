@@ -110,12 +110,16 @@ fn publishing(c: &mut Criterion) {
 fn subscribing(c: &mut Criterion) {
     let mut group = c.benchmark_group("subscribe");
     for present in [10, 10_000] {
-        let router = router();
-        let others: Vec<Subscribed> = (0..present).map(|i| router.subscribe(logs("", Some(source(i))))).collect();
-        group.bench_function(format!("add_and_remove/{present}_present"), |b| {
-            b.iter(|| drop(router.subscribe(black_box(logs("", Some("one-more".to_owned()))))));
-        });
-        drop(others);
+        let kinds = [("by_source", ""), ("any_source", ""), ("by_source_sharded", "m")];
+        for (kind, shard_id) in kinds {
+            let of = |i: usize| (kind != "any_source").then(|| source(i));
+            let router = router();
+            let others: Vec<Subscribed> = (0..present).map(|i| router.subscribe(logs(shard_id, of(i)))).collect();
+            group.bench_function(format!("add_and_remove_{kind}/{present}_present"), |b| {
+                b.iter(|| drop(router.subscribe(black_box(logs(shard_id, of(present))))));
+            });
+            drop(others);
+        }
     }
     group.finish();
 }

@@ -39,13 +39,17 @@ pub enum ConfigError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The file is no TOML, or a key or value in it is wrong. The text shows line and column.
-    #[error("{}: {source}", path.display())]
+    /// The file is no TOML, or a key or value in it is wrong. The line itself is not shown: it may hold a drain's password.
+    #[error("{}, line {line}, column {column}: {problem}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Line, column, what is wrong and what would be right.
-        source: Box<toml::de::Error>,
+        /// From 1.
+        line: usize,
+        /// In characters, from 1.
+        column: usize,
+        /// What is wrong and what would be right.
+        problem: String,
     },
     /// A variable names no key, or its value is wrong.
     #[error("environment variable {name}: {problem}")]
@@ -72,8 +76,13 @@ impl Config {
                 std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?
             }
         };
-        let at =
-            |source| ConfigError::File { path: path.map(Path::to_owned).unwrap_or_default(), source: Box::new(source) };
+        let at = |error: toml::de::Error| {
+            let before = text.get(..error.span().map_or(0, |span| span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+            let path = path.map(Path::to_owned).unwrap_or_default();
+            ConfigError::File { path, line, column, problem: error.message().trim().to_owned() }
+        };
         let mut config: Self = toml::from_str(&text).map_err(at)?;
         let mut table: toml::Table = toml::from_str(&text).map_err(at)?;
         let mut variables: Vec<(String, String)> = environment.into_iter().filter_map(ours).collect();
@@ -151,10 +160,17 @@ mod tests {
     #[test]
     fn a_typo_is_shown_where_it_stands_with_what_is_right() {
         let error = load("[doppler.grpc]\nlisen = \"127.0.0.1:0\"\n", &[]).expect_err("a typo");
-        assert!(error.contains("DIR/hydrant.toml") && error.contains("line 2, column 1"), "{error}");
+        assert!(error.starts_with("DIR/hydrant.toml, line 2, column 1: "), "{error}");
         assert!(error.contains("unknown field `lisen`") && error.contains("`listen`"), "{error}");
         let error = load("[agent.statsd]\nlisten = \"8125\"\n", &[]).expect_err("no address");
         assert!(error.contains("line 2, column 10") && error.contains("invalid socket address"), "{error}");
+    }
+
+    #[test]
+    fn an_error_does_not_show_the_line_and_what_is_secret_in_it() {
+        let text = "[[adapters.drains]]\nname = \"a\"\nurl = \"syslog://user:hunter2@host\"\n";
+        let error = load(text, &[]).expect_err("no port");
+        assert!(error.contains("line 3, column 7") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ pub struct RestConfig {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RingConfig {
-    /// Envelopes; 10 000.
+    /// Envelopes; 65 536.
     pub envelopes: NonZeroUsize,
     /// Bytes kept alive; 16 MiB.
     pub bytes: NonZeroUsize,
@@ -154,7 +154,7 @@ impl Default for RestConfig {
 
 impl Default for RingConfig {
     fn default() -> Self {
-        Self { envelopes: size(10_000), bytes: size(16 * 1024 * 1024) }
+        Self { envelopes: size(65_536), bytes: size(16 * 1024 * 1024) }
     }
 }
 
@@ -222,7 +222,7 @@ mod tests {
     fn wrong_keys_and_values_are_refused_with_what_is_right() {
         let error = |text: &str| toml::from_str::<Config>(text).unwrap_err().to_string();
         assert!(error("[http]\nlisten_on = \"127.0.0.1:1\"").contains("`listen`"));
-        assert!(error("[http]\npong_timeout = \"soon\"").contains("written like \"15s\""));
+        assert!(error("[http]\npong_timeout = \"soon\"").contains("written like \"60s\""));
         assert!(error("[http]\npong_timeout = \"0s\"").contains("a duration of zero"));
         assert!(error("authorizer = \"everybody\"").contains("`none`"));
         assert!(error("[ring]\nenvelopes = 0").contains("nonzero"));
