@@ -5,9 +5,8 @@
 
 use std::pin::Pin;
 
-use bytes::Bytes;
 use futures_util::{Stream, StreamExt, stream};
-use proto::codec::{MAX_MESSAGE, Wire};
+use proto::codec::{MAX_MESSAGE, Wire, own};
 use proto::hydrant::v1::{Dropped, IngressAck, IngressFrame};
 use proto::raw::{Batch, Limits, Refused};
 use proto::reason::Reason;
@@ -21,9 +20,8 @@ use tracing::debug;
 
 use crate::router::{Publisher, Router};
 
-/// Messages below this size are copied out of the buffer that they arrived in. They share it with their neighbours, and a ring that
-/// keeps one of them would keep all of it, some 32 KiB, alive and know nothing of it.
-const COPIED_OUT: usize = 8 * 1024;
+/// Messages read from one stream after the stop: what was on its way when it came. A producer that never pauses ends there too.
+const LAST_MESSAGES: u32 = 1_000;
 
 /// Both ingress services.
 #[derive(Clone, Debug)]
@@ -48,7 +46,7 @@ impl IngressService {
         self.router.metrics().ingress_streams.increment(1.0);
         let publisher = self.router.publisher();
         let router = self.router.clone();
-        Ok(Intake { messages, publisher, router, stop: self.stop.clone(), _open: open })
+        Ok(Intake { messages, publisher, router, stop: self.stop.clone(), last: LAST_MESSAGES, _open: open })
     }
 }
 
@@ -58,12 +56,20 @@ struct Intake<T> {
     publisher: Publisher,
     router: Router,
     stop: CancellationToken,
+    /// Messages that may still be read after the stop.
+    last: u32,
     _open: TaskTrackerToken,
 }
 
 impl<T> Intake<T> {
     /// The next message; `None` when the producer has finished, or when the doppler is stopping and nothing more has arrived.
     async fn next(&mut self) -> Result<Option<T>, Status> {
+        if self.stop.is_cancelled() {
+            if self.last == 0 {
+                return Ok(None);
+            }
+            self.last -= 1;
+        }
         let next = tokio::select! {
             // Messages first: the stream ends only where nothing more has arrived.
             biased;
@@ -101,17 +107,12 @@ impl<T> Drop for Intake<T> {
     }
 }
 
-/// A message that shares no buffer with others, if it is a small one.
-fn own(message: Bytes) -> Bytes {
-    if message.len() < COPIED_OUT { Bytes::copy_from_slice(&message) } else { message }
-}
-
 #[tonic::async_trait]
 impl Ingress for IngressService {
     async fn sender(&self, request: Request<Streaming<Wire>>) -> Result<Response<IngressResponse>, Status> {
         let mut intake = self.open(request.into_inner())?;
         while let Some(Wire(envelope)) = intake.next().await? {
-            intake.publish(Batch::check_one(own(envelope), &Limits::default()));
+            intake.publish(Batch::check_one(envelope, &Limits::default()));
         }
         Ok(Response::new(IngressResponse {}))
     }
@@ -119,7 +120,7 @@ impl Ingress for IngressService {
     async fn batch_sender(&self, request: Request<Streaming<Wire>>) -> Result<Response<BatchSenderResponse>, Status> {
         let mut intake = self.open(request.into_inner())?;
         while let Some(Wire(batch)) = intake.next().await? {
-            intake.publish(Batch::check(own(batch), &Limits::default()));
+            intake.publish(Batch::check(batch, &Limits::default()));
         }
         Ok(Response::new(BatchSenderResponse {}))
     }

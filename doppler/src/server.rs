@@ -32,7 +32,7 @@ pub enum BindError {
     Listen(#[from] transport::BindError),
     /// Plain text on an address that others reach.
     #[error(
-        "doppler.grpc.listen: {0} can be reached from outside, and doppler.grpc.tls is not set; set it, listen on loopback, or say \
+        "doppler: {0} can be reached from outside, and doppler.grpc.tls is not set; set it, listen on loopback, or say \
          doppler.grpc.insecure_plaintext = true"
     )]
     Plaintext(SocketAddr),
@@ -95,13 +95,13 @@ impl Config {
             Some(files) => Security::MutualTls(Identity::load(files)?),
             None => Security::Plain,
         };
-        if let Security::MutualTls(identity) = &security {
-            telemetry.watch_certificate("doppler_grpc", identity.clone());
-        } else if !self.grpc.listen.ip().is_loopback() {
-            if !self.grpc.insecure_plaintext {
-                return Err(BindError::Plaintext(self.grpc.listen));
-            }
-            telemetry.insecure_mode("doppler.grpc.insecure_plaintext");
+        let mut addrs =
+            [Some(self.grpc.listen), self.cache.enabled.then_some(self.cache_grpc.listen)].into_iter().flatten();
+        match (&security, addrs.find(|addr| !addr.ip().is_loopback())) {
+            (Security::MutualTls(identity), _) => telemetry.watch_certificate("doppler_grpc", identity.clone()),
+            (_, Some(addr)) if !self.grpc.insecure_plaintext => return Err(BindError::Plaintext(addr)),
+            (_, Some(_)) => telemetry.insecure_mode("doppler.grpc.insecure_plaintext"),
+            (_, None) => {}
         }
         let grpc = transport::bind("doppler.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("doppler_grpc", grpc.stats());

@@ -84,10 +84,13 @@ fn put_message(line: &mut String, message: Option<&Message>) {
             let mut metrics: Vec<_> = gauge.metrics.iter().collect();
             metrics.sort_by_key(|(name, _)| name.as_str());
             for (i, (name, metric)) in metrics.into_iter().enumerate() {
-                line.push_str(if i == 0 { "" } else { " " });
+                line.push_str(if i == 0 { "" } else { ", " });
                 put_safely(line, name);
                 let _infallible = write!(line, "={}", metric.value);
-                put_safely(line, &metric.unit);
+                if !metric.unit.is_empty() {
+                    line.push(' ');
+                    put_safely(line, &metric.unit);
+                }
             }
         }
         Some(Message::Timer(timer)) => {
@@ -147,7 +150,7 @@ mod tests {
         for (envelope, line) in [
             (v2::Envelope::log("app", "hello\n").instance("2"), "app/2 hello"),
             (v2::Envelope::counter("app", "requests", 3), "app requests total=0 delta=3"),
-            (v2::Envelope::gauge("app", "cpu", 0.25, "%"), "app cpu=0.25%"),
+            (v2::Envelope::gauge("app", "cpu", 0.25, "%"), "app cpu=0.25 %"),
             (v2::Envelope::timer("app", "http", 0, 1_500_000), "app http took 1.5ms"),
             (v2::Envelope::event("app", "crash", "exit 1"), "app crash: exit 1"),
             (v2::Envelope::default(), "- (empty envelope)"),

@@ -46,8 +46,16 @@ impl Write for Wire {
 
 impl Read for Wire {
     fn read(from: &mut DecodeBuf<'_>) -> Result<Self, Status> {
-        Ok(Self(from.copy_to_bytes(from.remaining())))
+        Ok(Self(own(from.copy_to_bytes(from.remaining()))))
     }
+}
+
+/// Messages up to this size share a receive buffer of several times it with others, and would keep all of it alive.
+const SHARED: usize = 8 * 1024;
+
+/// `message` as bytes that keep alive no more than themselves: a copy of a small one, a large one as it is.
+pub fn own(message: Bytes) -> Bytes {
+    if message.len() < SHARED { Bytes::copy_from_slice(&message) } else { message }
 }
 
 impl Write for Outgoing {

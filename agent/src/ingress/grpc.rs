@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use futures_util::{Stream, StreamExt, stream};
-use proto::codec::Wire;
+use proto::codec::{MAX_MESSAGE, Wire, own};
 use proto::hydrant::v1::{Dropped, IngressAck, IngressFrame};
 use proto::raw::{Batch, Limits, Refused};
 use proto::reason::Reason;
@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::debug;
 
 use super::Intake;
@@ -22,6 +22,9 @@ use crate::parcel::{Fate, Ticket};
 
 /// Frames of one acknowledged stream whose fate is open. More are not read: their sender waits.
 const OPEN_FRAMES: usize = 64;
+
+/// Messages read from one stream after the stop: what was on its way when it came. A producer that never pauses ends there too.
+const LAST_MESSAGES: u32 = 1_000;
 
 /// Both ingress services.
 #[derive(Clone, Debug)]
@@ -38,9 +41,17 @@ impl IngressService {
     }
 
     fn open<T>(&self, messages: Streaming<T>) -> Result<Producer<T>, Status> {
+        // Counted before the look at `stop`: a stop waits for whoever has not seen it.
+        let open = self.streams.token();
         self.running()?;
         self.intake.metrics.ingress_streams.increment(1.0);
-        Ok(Producer { messages, intake: self.intake.clone(), stop: self.stop.clone(), _open: self.streams.token() })
+        Ok(Producer {
+            messages,
+            intake: self.intake.clone(),
+            stop: self.stop.clone(),
+            last: LAST_MESSAGES,
+            _open: open,
+        })
     }
 
     fn running(&self) -> Result<(), Status> {
@@ -53,18 +64,39 @@ struct Producer<T> {
     messages: Streaming<T>,
     intake: Intake,
     stop: CancellationToken,
+    /// Messages that may still be read after the stop.
+    last: u32,
     _open: TaskTrackerToken,
 }
 
 impl<T> Producer<T> {
     /// The next message; `None` when the producer has finished, or when the agent is stopping and nothing more has arrived.
     async fn next(&mut self) -> Result<Option<T>, Status> {
-        tokio::select! {
+        if self.stop.is_cancelled() {
+            if self.last == 0 {
+                return Ok(None);
+            }
+            self.last -= 1;
+        }
+        let next = tokio::select! {
             // Messages first: the stream ends only where nothing more has arrived.
             biased;
             message = self.messages.message() => message,
             () = self.stop.cancelled() => Ok(None),
+        };
+        next.map_err(|status| self.broken(status))
+    }
+
+    /// What a producer is told whose stream broke. A message over the limit counts as one envelope: nobody has looked inside.
+    fn broken(&self, status: Status) -> Status {
+        debug!(%status, "Ingress stream broke");
+        if status.code() != Code::OutOfRange {
+            return status;
         }
+        let stage = &self.intake.metrics.stage;
+        stage.received(1);
+        stage.dropped(Reason::Oversize.as_str(), 1);
+        Status::resource_exhausted(format!("received message larger than max ({MAX_MESSAGE} bytes)"))
     }
 }
 
@@ -93,8 +125,8 @@ impl Ingress for IngressService {
     }
 
     async fn send(&self, request: Request<Wire>) -> Result<Response<SendResponse>, Status> {
-        self.running()?;
         let _open = self.streams.token();
+        self.running()?;
         self.intake.take(Batch::check(request.into_inner().0, &Limits::default()));
         Ok(Response::new(SendResponse {}))
     }
@@ -165,8 +197,8 @@ impl Acknowledged {
                     },
                     Ok(None) => self.producer = None,
                     Err(status) => {
-                        debug!(%status, "Acknowledged stream broke");
-                        return None;
+                        self.producer = None;
+                        return Some((Err(status), self));
                     }
                 },
                 else => return None,
@@ -182,7 +214,7 @@ impl Acknowledged {
             )));
         }
         let Some(producer) = &self.producer else { return Ok(()) };
-        let checked = Batch::check(frame.batch, &Limits::default());
+        let checked = Batch::check(own(frame.batch), &Limits::default());
         let report = self.report.clone();
         self.refused += producer.intake.take_frame(checked, |envelopes| Ticket::new(frame.sequence, envelopes, report));
         (self.open, self.next) = (self.open + 1, self.next + 1);

@@ -51,7 +51,7 @@ fn value_of(aggregator: &mut Aggregator, line: &str) -> f64 {
 const OTHERWISE: [(&str, LineError); 4] = [
     // A name of 2 000 bytes is over the limit.
     ("long-name-2000", LineError::LongName),
-    // The original ends.
+    // Tags that are no pair: nothing is sent.
     ("tag-bare", LineError::Tag),
     ("tag-trailing-comma", LineError::Tag),
     ("tag-key-with-dash", LineError::Tag),

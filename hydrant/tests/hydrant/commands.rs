@@ -149,6 +149,19 @@ async fn a_busy_port_is_named_with_the_key_that_moves_it() {
 }
 
 #[tokio::test]
+async fn plain_text_outside_loopback_is_refused_unless_named() {
+    for (role, key) in [("agent", "AGENT__GRPC"), ("doppler", "DOPPLER__GRPC"), ("doppler", "DOPPLER__CACHE_GRPC")] {
+        let output = hydrant(&[role]).env(format!("HYDRANT_{key}__LISTEN"), "0.0.0.0:0").output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(
+            said.contains("0.0.0.0:0 can be reached from outside") && said.contains("insecure_plaintext = true"),
+            "{said}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_explained() {
     let unused = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().to_string();
     let (_, said, code) = run(&["tail", "app", "--server", &unused]).await;
