@@ -1,3 +1,5 @@
+//! Tests of `statsd`.
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::num::NonZeroUsize;

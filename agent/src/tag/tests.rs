@@ -1,3 +1,5 @@
+//! Tests of `tag`.
+
 use std::collections::HashMap;
 
 use base64::Engine;

@@ -1,3 +1,5 @@
+//! Tests of `payload`.
+
 use proptest::prelude::*;
 use prost::Message;
 

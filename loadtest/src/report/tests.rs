@@ -1,3 +1,5 @@
+//! Tests of `report`.
+
 use std::num::NonZeroU32;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `raw`.
+
 use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use prost::Message;

@@ -1,3 +1,5 @@
+//! Tests of `config`.
+
 use super::*;
 
 fn options(query: &str) -> Options {

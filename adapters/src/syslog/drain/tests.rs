@@ -1,3 +1,5 @@
+//! Tests of `drain`.
+
 use std::num::NonZeroUsize;
 
 use diode::fair::{Bounds, Writer};

@@ -1,3 +1,5 @@
+//! Tests of `encode`.
+
 use std::collections::BTreeMap;
 
 use super::*;

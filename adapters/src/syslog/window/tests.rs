@@ -1,3 +1,5 @@
+//! Tests of `window`.
+
 use super::*;
 
 fn frames(window: &mut Window, names: impl IntoIterator<Item = usize>, now: Instant) {
