@@ -196,7 +196,7 @@ mod tests {
         assert!(error("retry = \"never\"").contains("`jittered`"));
         assert!(error("ring.envelopes = 0").contains("nonzero"));
         let error = toml::from_str::<Config>("flush_timeout = \"soon\"").unwrap_err().to_string();
-        assert!(error.contains("written like \"25s\""), "{error}");
+        assert!(error.contains("written like \"60s\""), "{error}");
         let error =
             toml::from_str::<Config>("[[drains]]\nname = \"x\"\nurl = \"http://h:1\"\n").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("write syslog://host:port"), "{error}");
