@@ -122,6 +122,8 @@ fn only_the_page_served_here_may_be_the_origin() {
         ("localhost", "http://localhost"),
         ("localhost", "http://localhost:80"),
         ("localhost:80", "http://localhost"),
+        // As nozzles name their WebSocket URL.
+        ("localhost:8081", "ws://localhost:8081"),
     ] {
         assert_eq!(with(host, origin), Ok(()), "{host} {origin}");
     }
@@ -143,7 +145,9 @@ fn only_the_page_served_here_may_be_the_origin() {
         "http://localhost:8081 http://evil.example",
         "file://",
         "chrome-extension://abcdefghijkl",
-        "ws://localhost:8081",
+        "ws://localhost:8082",
+        "ws://evil.example:8081",
+        "wss://localhost:8081",
         "http://app.localhost:8081",
         "http://localhost:08081x",
         "http://lócalhost:8081",
