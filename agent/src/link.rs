@@ -66,6 +66,8 @@ pub(crate) struct Link {
     bytes: usize,
     /// The inbox is closed and empty.
     finished: bool,
+    /// The last stream was opened, not only tried.
+    opened: bool,
 }
 
 /// How a stream ended.
@@ -103,6 +105,7 @@ impl Link {
             sent: 0,
             bytes: 0,
             finished: false,
+            opened: false,
         }
     }
 
@@ -113,6 +116,7 @@ impl Link {
         loop {
             let end = self.stream(&mut backoff).await;
             self.set_up(false);
+            away &= !std::mem::take(&mut self.opened);
             match end {
                 End::Finished => return 0,
                 End::Cut => return self.abandon(),
@@ -282,7 +286,8 @@ impl Link {
         unsent + unconfirmed
     }
 
-    fn set_up(&self, up: bool) {
+    fn set_up(&mut self, up: bool) {
+        self.opened |= up;
         if self.live.set(self.index, up) {
             self.metrics.links.increment(if up { 1.0 } else { -1.0 });
         }

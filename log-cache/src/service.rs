@@ -3,7 +3,6 @@
 //! What enters: requests of any client. What leaves: answers made of stored bytes, streams that end with OK when the server stops.
 //! Nothing here keeps state; no task is started.
 
-use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::stream;
 use proto::hydrant::v1 as hydrant;
@@ -18,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::follow::{Cursor, FollowError, FollowSpec, Follower, Frame};
 use crate::metrics::{self, Metrics};
-use crate::read::{self, Page, Read};
+use crate::read::{self, Read};
 use crate::store::{SourceMeta, Store};
 
 /// The largest message taken (contract `log-cache.md` §1).
@@ -26,10 +25,6 @@ const MAX_MESSAGE: usize = read::MAX_ANSWER;
 
 /// What the response's framing may add to an answer of [`read::MAX_ANSWER`].
 const FRAMING: usize = 64;
-
-/// An `EnvelopeBatch` without envelopes that is nonetheless written: field 15, which no reader knows, with value 0. Clients of the
-/// original read `envelopes.batch` without asking whether `envelopes` is there, and a field of no bytes would be left out.
-const NO_ENVELOPES: Bytes = Bytes::from_static(&[15 << 3, 0]);
 
 /// The services of one store, to be added to a tonic server.
 #[derive(Clone, Debug)]
@@ -83,7 +78,7 @@ impl Egress for Service {
         } else {
             self.store.read(&read)?
         };
-        Ok(Response::new(v1::ReadResponse { envelopes: envelopes(page) }))
+        Ok(Response::new(v1::ReadResponse { envelopes: Some(page.batch) }))
     }
 
     /// This store's own sources: there is nobody else to ask, whatever `local_only` says.
@@ -91,10 +86,6 @@ impl Egress for Service {
         let meta = self.store.meta().into_iter().map(|(id, meta)| (id, meta.into())).collect();
         Ok(Response::new(v1::MetaResponse { meta }))
     }
-}
-
-fn envelopes(page: Page) -> Bytes {
-    if page.batch.is_empty() { NO_ENVELOPES } else { page.batch }
 }
 
 impl From<SourceMeta> for v1::MetaInfo {

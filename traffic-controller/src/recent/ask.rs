@@ -43,7 +43,7 @@ impl Dopplers {
     pub(super) async fn read(&self, request: &v1::ReadRequest, deadline: Instant) -> Result<Answers<Bytes>, Refusal> {
         let read = |mut client: EgressClient<Channel>| {
             let request = request.clone();
-            async move { client.read(request).await.map(|response| response.into_inner().envelopes) }
+            async move { client.read(request).await.map(|response| response.into_inner().envelopes.unwrap_or_default()) }
         };
         self.each(deadline, read).await
     }
