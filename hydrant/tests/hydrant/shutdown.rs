@@ -42,6 +42,7 @@ async fn an_agent_told_to_stop_delivers_what_it_acknowledged() {
     let mut consumer = subscribe(doppler.addr("grpc"), &[logs()]).await;
     let mut producer = Producer::connect(agent.addr("grpc")).await;
     assert!(send(&mut producer, 0, 10_000).await);
+    producer.settled().await;
     agent.terminate();
     // The load goes on until the agent ends the stream.
     let mut first = 10_000;
