@@ -97,7 +97,7 @@ impl Default for Config {
         let loopback = |port: u16| Address::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         Self {
             drains: Vec::new(),
-            dopplers: vec![DopplerSet { addresses: vec![loopback(8082)] }],
+            dopplers: vec![DopplerSet::of([loopback(8082)])],
             doppler_tls: None,
             agent: loopback(3458),
             agent_tls: None,

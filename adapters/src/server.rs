@@ -9,7 +9,7 @@ use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use transport::{Address, Backoff, ChannelOptions, Dopplers, Identity, TlsError, TlsFiles};
+use transport::{Address, Backoff, ChannelOptions, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
 
 use crate::config::{Config, ConfigError, DrainConfig};
 use crate::metrics::{DrainMetrics, Metrics};
@@ -57,6 +57,9 @@ pub enum BindError {
     /// The drains do not go together.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// A set of dopplers cannot be read.
+    #[error("adapters.dopplers: {0}")]
+    Dopplers(DopplersError),
     /// The admin port cannot be bound.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
@@ -102,6 +105,8 @@ impl Config {
         };
         let channels = Channels::new(channel_options("doppler_tls", self.doppler_tls.as_ref(), "doppler")?);
         let agent_options = channel_options("agent_tls", self.agent_tls.as_ref(), "metron")?;
+        let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
+        telemetry.watch_dopplers(&dopplers);
         let readiness = Readiness::default();
         let admin = self.admin.bind("adapters.admin.listen", telemetry, &readiness)?;
         let metrics = Metrics::register(telemetry);
@@ -111,7 +116,7 @@ impl Config {
             admin,
             readiness,
             drains,
-            dopplers: Dopplers::new(&self.dopplers),
+            dopplers,
             channels,
             agent: self.agent,
             agent_options,
@@ -169,6 +174,7 @@ impl Server {
         let (admin, connections, until) = (self.admin, tracker.clone(), quit.clone());
         tracker.spawn(async move { admin.serve(&connections, until).await });
 
+        self.dopplers.refresh(&tracker, &quit);
         let channels = Arc::new(self.channels);
         let agent = transport::channel(&self.agent, &self.agent_options);
         let mut running = Vec::new();

@@ -24,6 +24,14 @@ pub struct Config {
     pub tags: TagsConfig,
     /// The dopplers to send to; `[[dopplers]]` entries. One at 127.0.0.1:8082.
     pub dopplers: Vec<DopplerSet>,
+    /// The zone that this agent is in: dopplers of the same zone are used, and others only while those are away or too few. Absent: all
+    /// are used alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+    /// The most dopplers of a zone that this agent sends to; absent: all. For fleets so large that dopplers must not hold a connection of
+    /// every agent; each agent chooses its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_dopplers: Option<NonZeroUsize>,
     /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
     pub doppler_tls: Option<TlsFiles>,
     /// The ring, and the batches that leave it.
@@ -85,8 +93,12 @@ pub struct EgressConfig {
     pub batch_envelopes: NonZeroUsize,
     /// Bytes in one message; 1 MiB. A larger envelope goes alone.
     pub batch_bytes: NonZeroUsize,
-    /// Bytes sent to a doppler and not yet acknowledged; 4 MiB. What is acknowledged late is kept to be sent again.
+    /// Bytes sent to a doppler and not yet acknowledged; 4 MiB, and less where there are more than eight dopplers. What is acknowledged
+    /// late is kept to be sent again.
     pub window_bytes: NonZeroUsize,
+    /// How old a connection to a doppler may get, give or take a fifth, before another takes its place; `"15m"`.
+    #[serde(with = "duration_text")]
+    pub link_age: Duration,
 }
 
 impl Default for Config {
@@ -96,7 +108,9 @@ impl Default for Config {
             grpc: GrpcConfig::default(),
             statsd: StatsdConfig::default(),
             tags: TagsConfig::default(),
-            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            dopplers: vec![DopplerSet::of([doppler])],
+            zone: None,
+            max_dopplers: None,
             doppler_tls: None,
             egress: EgressConfig::default(),
             flush_timeout: Duration::from_secs(25),
@@ -135,6 +149,7 @@ impl Default for EgressConfig {
             batch_envelopes: some(1_000),
             batch_bytes: some(1024 * 1024),
             window_bytes: some(4 * 1024 * 1024),
+            link_age: Duration::from_secs(15 * 60),
         }
     }
 }
@@ -154,7 +169,7 @@ impl Config {
         Self {
             grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
             statsd: StatsdConfig { listen: any, ..StatsdConfig::default() },
-            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            dopplers: vec![DopplerSet::of([doppler])],
             admin: AdminConfig::any_port(),
             ..Self::default()
         }

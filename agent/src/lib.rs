@@ -8,9 +8,11 @@
 //! the source that holds most of it, and counted.
 
 mod aggregate;
+mod choice;
 mod config;
 mod egress;
 mod ingress;
+mod lane;
 mod link;
 mod metrics;
 mod parcel;

@@ -1,297 +1,511 @@
 //! One doppler: a stream that it acknowledges, or, where the doppler does not know hydrant's, a plain one.
 //!
-//! What enters: messages. What leaves: the same messages, in order, on a stream that is opened again whenever it breaks. On an
-//! acknowledged stream a message is kept until the doppler has confirmed it, and sent again after a break. On a plain one nothing is
-//! confirmed before the stream's orderly end; what a break leaves open is counted as uncertain.
+//! What enters: the messages of its [`Lane`]. What leaves: the same messages, in order, on a stream that is opened again whenever it
+//! breaks. On an acknowledged stream a message is kept until the doppler has confirmed it. After a break the doppler says what it had
+//! taken, and only the rest is sent again; when it does not come back at once and another doppler is up, the rest is given back for
+//! that one. On a plain stream nothing is confirmed before its orderly end; what a break leaves open is counted as uncertain.
+//!
+//! *Progress.* With something unconfirmed and no confirmation for 1 s the doppler is suspect: what is new goes elsewhere. After 5 s the
+//! connection is given up. From time to time the link opens a new connection by itself, so that a name's addresses and new certificates
+//! are used, and nothing is lost or repeated by that.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use diode::fair::Bounds;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::IngressAck;
 use proto::hydrant::v1::ingress_client::IngressClient as AcknowledgedClient;
-use proto::raw::{Outgoing, OutgoingFrame};
+use proto::raw::OutgoingFrame;
 use proto::reason::Reason;
 use proto::v2::ingress_client::IngressClient;
 use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
-use transport::{Address, Backoff};
+use transport::{Backoff, ChannelOptions};
 
-use crate::egress::Live;
+use crate::lane::{Lane, Message, Phase};
 use crate::metrics::Metrics;
-use crate::parcel::Ticket;
 
-/// Messages handed to HTTP/2 and not yet picked up by it. Few, so that batches grow in the ring while the link is busy.
+/// Messages handed to HTTP/2 and not yet picked up by it. Few, so that batches grow while the link is busy.
 const IN_HAND: usize = 1;
 
-/// One batch for a doppler.
-#[derive(Debug)]
-pub(crate) struct Message {
-    batch: Outgoing,
-    envelopes: u64,
-    bytes: usize,
-    /// They tell their streams when the last of them is gone.
-    tickets: Vec<Arc<Ticket>>,
+/// Unconfirmed without progress for this long, a doppler is suspect.
+const SUSPECT: Duration = Duration::from_secs(1);
+/// And for this long, its connection is given up.
+const ABANDONED: Duration = Duration::from_secs(5);
+/// How often progress is looked at.
+const LOOK: Duration = Duration::from_millis(100);
+/// A doppler that is back within this time gets its own again; then, others do.
+const PATIENCE: Duration = Duration::from_millis(50);
+/// A stream that lasted this long did work.
+const WORKED: Duration = Duration::from_secs(1);
+/// For a connection that is up to answer the first frame.
+const HELLO: Duration = Duration::from_secs(5);
+
+/// What holds for all links of an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Tuning {
+    /// Random: this life of the agent.
+    pub(crate) process: u64,
+    /// Of one message.
+    pub(crate) batch: Bounds,
+    pub(crate) window: Window,
+    /// How old a connection may get.
+    pub(crate) age: Duration,
 }
 
-impl Message {
-    pub(crate) fn new(batch: Outgoing, tickets: Vec<Arc<Ticket>>) -> Self {
-        Self { envelopes: batch.len() as u64, bytes: batch.wire_len(), batch, tickets }
+impl Tuning {
+    /// Bytes that a lane holds before it is full.
+    pub(crate) fn limit(&self) -> usize {
+        self.window.get() + self.batch.bytes.get()
+    }
+}
+
+/// Bytes that a link may have sent and not had confirmed. Cloning shares it.
+#[derive(Clone, Debug)]
+pub(crate) struct Window(Arc<AtomicUsize>);
+
+impl Window {
+    pub(crate) fn new(bytes: usize) -> Self {
+        Self(Arc::new(AtomicUsize::new(bytes)))
     }
 
-    /// Gives up: those who wait are told that its fate is unknown. Returns its envelopes.
-    pub(crate) fn void(self) -> u64 {
-        self.tickets.iter().for_each(|ticket| ticket.void());
-        self.envelopes
+    pub(crate) fn set(&self, bytes: usize) {
+        self.0.store(bytes, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
 /// The task of one doppler.
 pub(crate) struct Link {
-    address: Address,
-    channel: Channel,
-    inbox: mpsc::Receiver<Message>,
-    window: usize,
-    live: Arc<Live>,
-    index: usize,
+    lane: Arc<Lane>,
+    options: ChannelOptions,
+    tuning: Tuning,
     metrics: Metrics,
     cut: CancellationToken,
-    /// Messages not confirmed yet, oldest first; the first `sent` of them are on the stream.
+    /// Counts the sequences of frames that this agent sends: each has its own marks at its doppler.
+    streams: Streams,
+    /// Messages not confirmed yet, oldest first; the first `sent` of them have been on a stream.
     queue: VecDeque<Message>,
     sent: usize,
+    /// The frame sequence of the last message confirmed.
+    confirmed: u64,
+    stream: u64,
+    /// Bytes in `queue`.
     bytes: usize,
-    /// The inbox is closed and empty.
-    finished: bool,
-    /// The last stream was opened, not only tried.
-    opened: bool,
+}
+
+/// Gives out stream numbers. Cloning shares them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Streams(Arc<AtomicU64>);
+
+impl Streams {
+    fn next(&self) -> u64 {
+        self.0.fetch_add(1, Ordering::Relaxed) + 1
+    }
 }
 
 /// How a stream ended.
 enum End {
-    /// Everything is confirmed.
+    /// Everything is confirmed, and no more will come.
     Finished,
+    /// It has got old: all that was sent is confirmed.
+    Old,
+    /// The doppler has ended it in order.
+    Stopping,
     /// It must be opened again.
-    Broken(Status),
+    Broken(String),
     /// The stop's deadline has passed.
     Cut,
 }
 
+/// An open stream.
+enum Opened {
+    Acknowledged(mpsc::Sender<OutgoingFrame>, Streaming<IngressAck>),
+    /// To a doppler that knows only the plain one.
+    Plain(Channel),
+}
+
 impl Link {
-    #[expect(clippy::too_many_arguments, reason = "one link's surroundings, named by their types")]
     pub(crate) fn new(
-        address: Address,
-        channel: Channel,
-        inbox: mpsc::Receiver<Message>,
-        window: usize,
-        live: Arc<Live>,
-        index: usize,
+        lane: Arc<Lane>,
+        options: ChannelOptions,
+        tuning: Tuning,
+        streams: Streams,
         metrics: Metrics,
         cut: CancellationToken,
     ) -> Self {
         Self {
-            address,
-            channel,
-            inbox,
-            window,
-            live,
-            index,
+            lane,
+            options,
+            tuning,
             metrics,
             cut,
+            stream: streams.next(),
+            streams,
             queue: VecDeque::new(),
             sent: 0,
+            confirmed: 0,
             bytes: 0,
-            finished: false,
-            opened: false,
         }
     }
 
-    /// Runs until the inbox is closed and everything is confirmed, or until the link is cut. Returns the envelopes left behind.
+    /// Runs until the lane is finished and everything is confirmed, or until the link is cut. Returns the envelopes left behind.
     pub(crate) async fn run(mut self) -> u64 {
         let mut backoff = Backoff::new(Backoff::random_seed());
         let mut away = false;
+        // The first try, and the first after a connection that worked, is made at once.
+        let (mut wait, mut patience) = (Duration::ZERO, PATIENCE);
         loop {
-            let end = self.stream(&mut backoff).await;
-            self.set_up(false);
-            away &= !std::mem::take(&mut self.opened);
+            let end = match self.open(wait, patience).await {
+                Ok(opened) => {
+                    let began = Instant::now();
+                    let end = self.serve(opened, &mut away).await;
+                    if began.elapsed() >= WORKED {
+                        backoff.reset();
+                        wait = Duration::ZERO;
+                    } else {
+                        wait = backoff.next_wait();
+                    }
+                    end
+                }
+                Err(end) => {
+                    wait = backoff.next_wait();
+                    end
+                }
+            };
+            if self.lane.set(Phase::Down) {
+                self.metrics.links.decrement(1.0);
+            }
+            patience = PATIENCE;
             match end {
                 End::Finished => return 0,
                 End::Cut => return self.abandon(),
-                End::Broken(status) if away => debug!(%status, addr = %self.address, "Doppler still cannot be reached"),
-                End::Broken(status) => {
-                    warn!(%status, addr = %self.address, "Doppler cannot be reached; envelopes wait in the ring");
+                End::Old => {
+                    debug!(addr = %self.lane.address, "Connection to a doppler has got old, opening another");
+                    wait = Duration::ZERO;
+                }
+                End::Stopping => {
+                    info!(addr = %self.lane.address, "Doppler is stopping");
+                    patience = Duration::ZERO;
+                }
+                End::Broken(error) if away => {
+                    debug!(%error, addr = %self.lane.address, "Doppler still cannot be reached")
+                }
+                End::Broken(error) => {
+                    warn!(%error, addr = %self.lane.address, "Doppler cannot be reached; its share goes to others or waits");
                     away = true;
-                }
-            }
-            if self.finished && self.queue.is_empty() {
-                return 0;
-            }
-            let wait = tokio::time::sleep(backoff.next_wait());
-            tokio::pin!(wait);
-            loop {
-                tokio::select! {
-                    () = &mut wait => break,
-                    message = self.inbox.recv(), if self.queue.is_empty() && !self.finished => self.take(message),
-                    () = self.cut.cancelled() => return self.abandon(),
-                }
-                if self.finished && self.queue.is_empty() {
-                    return 0;
                 }
             }
         }
     }
 
-    /// Opens a stream and moves messages over it.
-    async fn stream(&mut self, backoff: &mut Backoff) -> End {
-        let (frames, outgoing) = mpsc::channel(IN_HAND);
-        let mut client = AcknowledgedClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let cut = self.cut.clone();
-        let Some(opened) = cut.run_until_cancelled(client.stream(ReceiverStream::new(outgoing))).await else {
-            return End::Cut;
+    /// Connects, after `wait`. Meanwhile others may take over what is here.
+    async fn open(&mut self, wait: Duration, patience: Duration) -> Result<Opened, End> {
+        let (lane, cut, options) = (Arc::clone(&self.lane), self.cut.clone(), self.options.clone());
+        let opening = async {
+            sleep(wait).await;
+            // A channel of its own: what was wrong with the last connection is not wrong with the next.
+            open(transport::channel(&lane.address, &options)).await
         };
+        let (mut opening, mut patience) = (pin!(opening), pin!(sleep(patience)));
+        let mut patient = true;
+        loop {
+            if self.is_done() {
+                return Err(End::Finished);
+            }
+            let holds = lane.has_waiting();
+            tokio::select! {
+                biased;
+                () = cut.cancelled() => return Err(End::Cut),
+                opened = &mut opening => return opened.map_err(|status| End::Broken(reason(&status))),
+                () = &mut patience, if patient => patient = false,
+                () = lane.board().someone_is_up(), if holds && !patient => self.give_back(),
+                () = lane.finished(), if !holds => {}
+            }
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.queue.is_empty() && self.lane.is_finished()
+    }
+
+    /// Moves messages over an open stream.
+    async fn serve(&mut self, opened: Opened, away: &mut bool) -> End {
         match opened {
-            Ok(response) => {
-                backoff.reset();
-                info!(addr = %self.address, "Doppler connected");
-                self.set_up(true);
-                self.acknowledged(frames, response.into_inner()).await
+            Opened::Acknowledged(frames, mut acks) => match self.greet(&frames, &mut acks).await {
+                Ok(()) => {
+                    info!(addr = %self.lane.address, "Doppler connected");
+                    *away = false;
+                    self.up();
+                    self.acknowledged(frames, acks).await
+                }
+                Err(end) => end,
+            },
+            Opened::Plain(channel) => {
+                info!(addr = %self.lane.address, "Doppler connected; it confirms nothing");
+                *away = false;
+                self.requeue();
+                self.up();
+                self.plain(channel).await
             }
-            Err(status) if status.code() == Code::Unimplemented => {
-                backoff.reset();
-                info!(addr = %self.address, "Doppler connected; it confirms nothing");
-                self.plain().await
+        }
+    }
+
+    /// Tells who sends, and learns what has arrived already.
+    async fn greet(
+        &mut self,
+        frames: &mpsc::Sender<OutgoingFrame>,
+        acks: &mut Streaming<IngressAck>,
+    ) -> Result<(), End> {
+        let sender = Some((self.tuning.process, self.stream));
+        let hello = OutgoingFrame { sequence: self.confirmed, sender, ..OutgoingFrame::default() };
+        let greeted = timeout(HELLO, async {
+            let _gone = frames.send(hello).await;
+            acks.message().await
+        });
+        let cut = self.cut.clone();
+        match cut.run_until_cancelled(greeted).await {
+            None => Err(End::Cut),
+            Some(Ok(Ok(Some(ack)))) => {
+                self.confirm(ack.sequence);
+                self.requeue();
+                Ok(())
             }
-            Err(status) => End::Broken(status),
+            Some(Ok(Ok(None))) => Err(End::Stopping),
+            Some(Ok(Err(status))) => Err(End::Broken(reason(&status))),
+            Some(Err(_)) => Err(End::Broken("it is connected and says nothing".to_owned())),
+        }
+    }
+
+    fn up(&self) {
+        if self.lane.set(Phase::Up) {
+            self.metrics.links.increment(1.0);
         }
     }
 
     async fn acknowledged(&mut self, frames: mpsc::Sender<OutgoingFrame>, mut acks: Streaming<IngressAck>) -> End {
-        let mut confirmed = 0;
+        let (lane, cut) = (Arc::clone(&self.lane), self.cut.clone());
         let mut frames = Some(frames);
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut age = pin!(sleep(self.tuning.age));
+        let mut old = false;
+        let mut progress = Instant::now();
         loop {
-            if self.finished && self.sent == self.queue.len() {
-                // Nothing more will come: the doppler confirms the rest and ends the stream.
-                frames = None;
-            }
-            if self.finished && self.queue.is_empty() {
+            if self.is_done() {
                 return End::Finished;
             }
-            let unsent = self.sent < self.queue.len();
-            let room = !unsent && !self.finished && (self.bytes < self.window || self.queue.is_empty());
+            if old && self.sent == 0 {
+                return End::Old;
+            }
+            let unsent = self.sent < self.queue.len() && !old;
+            let room = self.sent == self.queue.len()
+                && !old
+                && (self.bytes < self.tuning.window.get() || self.queue.is_empty());
             tokio::select! {
                 ack = acks.message() => match ack {
-                    Ok(Some(ack)) => self.confirm(&mut confirmed, ack.sequence),
-                    Ok(None) => return self.broken(Status::unavailable("the doppler ended the stream")),
-                    Err(status) => return self.broken(status),
+                    Ok(Some(ack)) => {
+                        progress = Instant::now();
+                        self.confirm(ack.sequence);
+                        self.up();
+                    }
+                    Ok(None) => return End::Stopping,
+                    Err(status) => return End::Broken(reason(&status)),
                 },
-                room = reserve(frames.clone()), if unsent => match room {
-                    Some(room) => {
+                place = reserve(frames.clone()), if unsent => match place {
+                    Some(place) => {
+                        if self.sent == 0 {
+                            progress = Instant::now();
+                        }
                         let message = &self.queue[self.sent];
                         self.sent += 1;
                         self.metrics.sent.increment(message.envelopes);
-                        let _sender = room.send(OutgoingFrame { sequence: confirmed + self.sent as u64, batch: message.batch.clone() });
+                        let (sequence, flush) = (self.confirmed + self.sent as u64, message.flushed.is_some());
+                        let batch = message.batch.clone();
+                        let _sender = place.send(OutgoingFrame { sequence, batch, sender: None, flush });
                     }
                     // HTTP/2 has let go of the stream; the reason comes with the acknowledgements.
                     None => frames = None,
                 },
-                message = self.inbox.recv(), if room => self.take(message),
-                () = self.cut.cancelled() => return End::Cut,
+                message = lane.take(self.tuning.batch), if room => self.take(message),
+                _ = look.tick(), if self.sent > 0 => match progress.elapsed() {
+                    late if late >= ABANDONED => {
+                        return End::Broken("it has confirmed nothing for 5 s".to_owned());
+                    }
+                    late if late >= SUSPECT && lane.set(Phase::Suspect) => {
+                        self.metrics.links.decrement(1.0);
+                        warn!(addr = %lane.address, "Doppler confirms nothing; what is new goes to others");
+                    }
+                    _ => {}
+                },
+                () = &mut age, if !old => old = true,
+                () = cut.cancelled() => return End::Cut,
             }
         }
     }
 
-    fn confirm(&mut self, confirmed: &mut u64, sequence: u64) {
-        while *confirmed < sequence && self.sent > 0 {
-            let Some(message) = self.queue.pop_front() else { return };
-            *confirmed += 1;
+    /// Lets go of everything up to `sequence`.
+    fn confirm(&mut self, sequence: u64) {
+        let mut bytes = 0;
+        while self.confirmed < sequence && self.sent > 0 {
+            let Some(message) = self.queue.pop_front() else { break };
+            self.confirmed += 1;
             self.sent -= 1;
-            self.bytes -= message.bytes;
+            bytes += message.bytes;
             self.metrics.confirmed.increment(message.envelopes);
             self.metrics.stage.delivered(message.envelopes);
+            if let Some(flushed) = message.flushed {
+                // The dispatcher may have stopped waiting.
+                let _waiting = flushed.send(());
+            }
+        }
+        self.let_go(bytes);
+    }
+
+    fn let_go(&mut self, bytes: usize) {
+        self.bytes -= bytes;
+        if bytes > 0 {
+            self.lane.let_go(bytes, self.tuning.limit());
         }
     }
 
-    /// What was sent and not confirmed is sent again on the next stream.
-    fn broken(&mut self, status: Status) -> End {
+    /// What was sent on a stream that is no more, and not confirmed, is to be sent again.
+    fn requeue(&mut self) {
         let again: u64 = self.queue.iter().take(self.sent).map(|message| message.envelopes).sum();
         self.metrics.requeued.increment(again);
         self.sent = 0;
-        End::Broken(status)
     }
 
-    async fn plain(&mut self) -> End {
+    /// Leaves what is here to other dopplers. The next stream begins a sequence of its own.
+    fn give_back(&mut self) {
+        self.requeue();
+        let moved: u64 = self.queue.iter().map(|message| message.envelopes).sum();
+        self.metrics.moved.increment(moved);
+        self.lane.give_back(self.queue.drain(..));
+        self.bytes = 0;
+        (self.confirmed, self.stream) = (0, self.streams.next());
+    }
+
+    async fn plain(&mut self, channel: Channel) -> End {
+        let (lane, cut) = (Arc::clone(&self.lane), self.cut.clone());
         let (batches, outgoing) = mpsc::channel(IN_HAND);
         let mut batches = Some(batches);
-        let mut client = IngressClient::new(self.channel.clone());
-        let call = client.batch_sender(ReceiverStream::new(outgoing));
-        tokio::pin!(call);
-        self.set_up(true);
+        let mut client = IngressClient::new(channel);
+        let mut call = pin!(client.batch_sender(ReceiverStream::new(outgoing)));
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut age = pin!(sleep(self.tuning.age));
+        let mut progress = Instant::now();
+        let mut old = false;
         let mut unconfirmed = 0;
         let end = loop {
             let unsent = !self.queue.is_empty();
-            if self.finished && !unsent {
+            if self.is_done() || (old && !unsent) {
+                // It answers when it has taken everything.
                 batches = None;
             }
             tokio::select! {
                 ended = &mut call => match ended {
-                    Ok(_) if self.finished && !unsent => break End::Finished,
-                    Ok(_) => break End::Broken(Status::unavailable("the doppler ended the stream")),
-                    Err(status) => break End::Broken(status),
+                    Ok(_) if batches.is_none() && self.is_done() => break End::Finished,
+                    Ok(_) if batches.is_none() && !unsent => break End::Old,
+                    Ok(_) => break End::Stopping,
+                    // How originals end a stream that their sender has ended (contract: loggregator v2 §4.1).
+                    Err(status) if batches.is_none() && !unsent && status.code() == Code::Unknown => break End::Finished,
+                    Err(status) => break End::Broken(reason(&status)),
                 },
-                room = reserve(batches.clone()), if unsent => match room {
-                    Some(room) => {
+                place = reserve(batches.clone()), if unsent => match place {
+                    Some(place) => {
+                        progress = Instant::now();
                         let Some(message) = self.queue.pop_front() else { continue };
-                        self.bytes -= message.bytes;
+                        let (bytes, flushed) = (message.bytes, message.flushed);
+                        self.let_go(bytes);
+                        if let Some(flushed) = flushed {
+                            let _waiting = flushed.send(());
+                            continue;
+                        }
                         unconfirmed += message.envelopes;
                         self.metrics.sent.increment(message.envelopes);
                         self.metrics.stage.delivered(message.envelopes);
-                        let _sender = room.send(message.batch);
+                        self.up();
+                        let _sender = place.send(message.batch);
                     }
                     None => batches = None,
                 },
-                message = self.inbox.recv(), if !unsent && !self.finished => self.take(message),
-                () = self.cut.cancelled() => break End::Cut,
+                message = lane.take(self.tuning.batch), if !unsent && batches.is_some() && !old => {
+                    progress = Instant::now();
+                    self.take(message);
+                }
+                _ = look.tick(), if unsent => match progress.elapsed() {
+                    late if late >= ABANDONED => {
+                        break End::Broken("it has taken nothing for 5 s".to_owned());
+                    }
+                    late if late >= SUSPECT && lane.set(Phase::Suspect) => {
+                        self.metrics.links.decrement(1.0);
+                        warn!(addr = %lane.address, "Doppler takes nothing; what is new goes to others");
+                    }
+                    _ => {}
+                },
+                () = &mut age, if !old => old = true,
+                () = cut.cancelled() => break End::Cut,
             }
         };
         match end {
-            End::Finished => self.metrics.confirmed.increment(unconfirmed),
+            End::Finished | End::Old => self.metrics.confirmed.increment(unconfirmed),
             _ => self.metrics.uncertain.increment(unconfirmed),
         }
         end
     }
 
     fn take(&mut self, message: Option<Message>) {
-        match message {
-            Some(message) => {
-                self.bytes += message.bytes;
-                self.queue.push_back(message);
-            }
-            None => self.finished = true,
+        if let Some(message) = message {
+            self.bytes += message.bytes;
+            self.queue.push_back(message);
         }
     }
 
     /// Counts what the deadline leaves behind.
     fn abandon(&mut self) -> u64 {
-        self.inbox.close();
-        while let Ok(message) = self.inbox.try_recv() {
-            self.take(Some(message));
-        }
+        self.queue.extend(self.lane.drain());
         let unsent = self.queue.drain(self.sent..).map(Message::void).sum();
         let unconfirmed = self.queue.drain(..).map(Message::void).sum();
         self.metrics.stage.dropped(Reason::ShutdownDeadline.as_str(), unsent);
         self.metrics.uncertain.increment(unconfirmed);
         unsent + unconfirmed
     }
+}
 
-    fn set_up(&mut self, up: bool) {
-        self.opened |= up;
-        if self.live.set(self.index, up) {
-            self.metrics.links.increment(if up { 1.0 } else { -1.0 });
-        }
+/// Connects and opens a stream that acknowledges, if the doppler knows it.
+async fn open(channel: Channel) -> Result<Opened, Status> {
+    let (frames, outgoing) = mpsc::channel(IN_HAND);
+    let mut client = AcknowledgedClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+    match client.stream(ReceiverStream::new(outgoing)).await {
+        Ok(response) => Ok(Opened::Acknowledged(frames, response.into_inner())),
+        Err(status) if status.code() == Code::Unimplemented => Ok(Opened::Plain(channel)),
+        Err(status) => Err(status),
     }
+}
+
+/// What a status says, and what is behind it: a connection's own error is its innermost source.
+fn reason(status: &Status) -> String {
+    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
+    let mut text = status.message().to_owned();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
 }
 
 /// Room for one more; `None` when the receiver, or the sender, is gone.

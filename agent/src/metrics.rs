@@ -19,7 +19,11 @@ pub(crate) struct Metrics {
     pub(crate) requeued: Counter,
     /// Envelopes whose link broke and whose doppler confirms nothing.
     pub(crate) uncertain: Counter,
-    /// Dopplers connected now.
+    /// Envelopes that went to another doppler than the one they were first meant for.
+    pub(crate) moved: Counter,
+    /// How often source instances were placed anew.
+    pub(crate) placements: Counter,
+    /// Dopplers connected and confirming now.
     pub(crate) links: Gauge,
     /// Open ingress streams.
     pub(crate) ingress_streams: Gauge,
@@ -58,7 +62,17 @@ impl Metrics {
                 "Envelopes whose link broke and whose peer confirms nothing.",
                 &[],
             ),
-            links: telemetry.gauge("hydrant_links", "Dopplers connected now.", &[]),
+            moved: telemetry.counter(
+                "hydrant_link_moved_envelopes_total",
+                "Envelopes given to another doppler because theirs was lost.",
+                &[],
+            ),
+            placements: telemetry.counter(
+                "hydrant_placements_total",
+                "Changes of where source instances go: dopplers came, went, or help another zone.",
+                &[],
+            ),
+            links: telemetry.gauge("hydrant_links", "Dopplers connected and confirming now.", &[]),
             ingress_streams: telemetry.gauge("hydrant_ingress_streams", "Open ingress streams.", &[]),
             origin_mappings: telemetry.counter(
                 "hydrant_origin_mappings_total",

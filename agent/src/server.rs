@@ -1,26 +1,24 @@
 //! Wires the stages: fronts, ring, links, admin; and stops them in that order.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 
 use diode::fair;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
-use proto::reason::Reason;
 use proto::v2::ingress_server::IngressServer;
 use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tracing::{Instrument, info, info_span};
-use transport::{Address, ChannelOptions, Dopplers, Identity, Listener, Security, TlsError, server_builder};
+use transport::{ChannelOptions, Dopplers, DopplersError, Identity, Listener, Security, TlsError, server_builder};
 
 use crate::config::Config;
-use crate::egress::{Dispatcher, Live};
+use crate::egress::{Dispatcher, Parts};
 use crate::ingress::statsd::Statsd;
 use crate::ingress::{IngressService, Intake, Local};
-use crate::link::{Link, Message};
 use crate::metrics::Metrics;
 use crate::parcel::Parcel;
 use crate::tag::Tagger;
@@ -45,6 +43,9 @@ pub enum BindError {
         /// What is wrong with it.
         error: TlsError,
     },
+    /// A set of dopplers cannot be read.
+    #[error("agent.dopplers: {0}")]
+    Dopplers(DopplersError),
     /// No doppler to send to.
     #[error("agent.dopplers: no addresses; write [[agent.dopplers]] addresses = [\"127.0.0.1:8082\"]")]
     NoDopplers,
@@ -112,10 +113,11 @@ impl Config {
             Some(files) => ChannelOptions::tls(load("agent.doppler_tls", files)?, "doppler"),
             None => ChannelOptions::default(),
         };
-        let dopplers = Dopplers::new(&self.dopplers);
-        if dopplers.current().is_empty() {
+        let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
+        if dopplers.is_never() {
             return Err(BindError::NoDopplers);
         }
+        telemetry.watch_dopplers(&dopplers);
         if let Security::MutualTls(identity) = &security {
             telemetry.watch_certificate("agent_grpc", identity.clone());
         } else if !self.grpc.listen.ip().is_loopback() {
@@ -191,13 +193,19 @@ impl Server {
         let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
         tracker.spawn(async move { admin.serve(&tasks, until).await });
 
-        let links = Links::start(&self.dopplers, &self.to_dopplers, &self.config, &self.metrics, &cut);
-        let dispatcher = Dispatcher::new(self.ring, links.inboxes, links.live, &self.config.egress, closed.clone());
-        let dispatcher = tracker.spawn(dispatcher.run(cut.clone()));
+        self.dopplers.refresh(&tracker, &told);
+        let parts = Parts {
+            ring: self.ring,
+            dopplers: self.dopplers,
+            options: self.to_dopplers,
+            metrics: self.metrics.clone(),
+            closed: closed.clone(),
+            cut: cut.clone(),
+        };
+        let dispatcher = tracker.spawn(Dispatcher::new(parts, &self.config).run());
         ready.ready();
 
         let (intake, readiness, flush_timeout) = (self.intake, self.readiness, self.config.flush_timeout);
-        let stage = self.metrics.stage;
         let drain = async {
             stop.cancelled().await;
             readiness.stopping();
@@ -206,23 +214,15 @@ impl Server {
             let resident = intake.close();
             closed.cancel();
             info!(resident, "Agent is stopping; the ring is sent to the dopplers");
-            let mut links = links.tasks;
-            let finished = async {
-                let mut left = dispatcher.await.unwrap_or(0);
-                stage.dropped(Reason::ShutdownDeadline.as_str(), left);
-                while let Some(behind) = links.join_next().await {
-                    left += behind.unwrap_or(0);
-                }
-                left
-            };
-            tokio::pin!(finished);
-            let dropped = match timeout(flush_timeout, &mut finished).await {
-                Ok(dropped) => dropped,
+            let mut left = pin!(dispatcher);
+            let dropped = match timeout(flush_timeout, &mut left).await {
+                Ok(left) => left,
                 Err(_) => {
                     cut.cancel();
-                    finished.await
+                    left.await
                 }
-            };
+            }
+            .unwrap_or(0);
             served.cancel();
             Drained { flushed: resident.saturating_sub(dropped), dropped }
         };
@@ -232,47 +232,6 @@ impl Server {
         tracker.close();
         tracker.wait().await;
         Ok(drained)
-    }
-}
-
-/// The links of all dopplers.
-struct Links {
-    inboxes: Vec<(Address, mpsc::Sender<Message>)>,
-    live: std::sync::Arc<Live>,
-    /// Each ends with the envelopes that it left behind.
-    tasks: tokio::task::JoinSet<u64>,
-}
-
-impl Links {
-    fn start(
-        dopplers: &Dopplers,
-        options: &ChannelOptions,
-        config: &Config,
-        metrics: &Metrics,
-        cut: &CancellationToken,
-    ) -> Self {
-        let addresses = dopplers.current();
-        let live = Live::new(addresses.len());
-        let mut tasks = tokio::task::JoinSet::new();
-        let mut inboxes = Vec::new();
-        for (index, address) in addresses.iter().enumerate() {
-            let (sender, inbox) = mpsc::channel(1);
-            let channel = transport::channel(address, options);
-            let window = config.egress.window_bytes.get();
-            let link = Link::new(
-                address.clone(),
-                channel,
-                inbox,
-                window,
-                std::sync::Arc::clone(&live),
-                index,
-                metrics.clone(),
-                cut.clone(),
-            );
-            tasks.spawn(link.run());
-            inboxes.push((address.clone(), sender));
-        }
-        Self { inboxes, live, tasks }
     }
 }
 

@@ -4,49 +4,74 @@
 //! waits for a consumer: rings drop, streams do not stall.
 
 use std::pin::Pin;
+use std::time::Duration;
 
-use futures_util::{Stream, StreamExt, stream};
+use bytes::Bytes;
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use proto::codec::{MAX_MESSAGE, Wire, own};
-use proto::hydrant::v1::{Dropped, IngressAck, IngressFrame};
+use proto::hydrant::v1::{Dropped, IngressAck, IngressFrame, Sender};
 use proto::raw::{Batch, Limits, Refused};
 use proto::reason::Reason;
 use proto::v2::ingress_server::Ingress;
 use proto::v2::{BatchSenderResponse, IngressResponse, SendResponse};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tracing::debug;
 
+use self::marks::{Mark, Marks};
 use crate::router::{Publisher, Router};
+
+mod marks;
 
 /// Messages read from one stream after the stop: what was on its way when it came. A producer that never pauses ends there too.
 const LAST_MESSAGES: u32 = 1_000;
+
+/// For what came before a flush to leave the rings, and longer than any consumer that reads takes.
+const FLUSH: Duration = Duration::from_millis(400);
 
 /// Both ingress services.
 #[derive(Clone, Debug)]
 pub(crate) struct IngressService {
     router: Router,
+    marks: Marks,
     stop: CancellationToken,
-    /// Counts open ingress streams: the doppler has taken its last envelope when it is empty.
+    /// Counts ingress streams that are read: the doppler has taken its last envelope when it is empty.
     streams: TaskTracker,
+    /// Streams that the stop ends are held until this is cancelled: when consumers have what was in the rings. Their senders go on with
+    /// another doppler at the end of their stream, and so what goes there is not seen before what came here.
+    released: CancellationToken,
 }
 
 impl IngressService {
-    pub(crate) fn new(router: Router, stop: CancellationToken, streams: TaskTracker) -> Self {
-        Self { router, stop, streams }
+    pub(crate) fn new(
+        router: Router,
+        stop: CancellationToken,
+        streams: TaskTracker,
+        released: CancellationToken,
+    ) -> Self {
+        Self { router, marks: Marks::default(), stop, streams, released }
     }
 
-    fn open<T>(&self, messages: Streaming<T>) -> Result<Intake<T>, Status> {
+    /// `held` streams end, at a stop, only when consumers have what was taken.
+    fn open<T>(&self, messages: Streaming<T>, held: bool) -> Result<Intake<T>, Status> {
         // Counted before the look at `stop`: a stop waits for whoever has not seen it.
         let open = self.streams.token();
         if self.stop.is_cancelled() {
             return Err(Status::unavailable("this doppler is stopping; send to another"));
         }
         self.router.metrics().ingress_streams.increment(1.0);
-        let publisher = self.router.publisher();
-        let router = self.router.clone();
-        Ok(Intake { messages, publisher, router, stop: self.stop.clone(), last: LAST_MESSAGES, _open: open })
+        Ok(Intake {
+            messages,
+            publisher: self.router.publisher(),
+            router: self.router.clone(),
+            stop: self.stop.clone(),
+            released: held.then(|| self.released.clone()),
+            last: LAST_MESSAGES,
+            open: Some(open),
+        })
     }
 }
 
@@ -56,27 +81,46 @@ struct Intake<T> {
     publisher: Publisher,
     router: Router,
     stop: CancellationToken,
+    released: Option<CancellationToken>,
     /// Messages that may still be read after the stop.
     last: u32,
-    _open: TaskTrackerToken,
+    /// Until the last message has been read.
+    open: Option<TaskTrackerToken>,
 }
 
 impl<T> Intake<T> {
-    /// The next message; `None` when the producer has finished, or when the doppler is stopping and nothing more has arrived.
+    /// The next message; `None` when the producer has finished, or when the doppler is stopping, nothing more has arrived, and consumers
+    /// have what was taken.
     async fn next(&mut self) -> Result<Option<T>, Status> {
-        if self.stop.is_cancelled() {
-            if self.last == 0 {
-                return Ok(None);
+        if !self.stop.is_cancelled() {
+            let next = tokio::select! {
+                // Messages first: the stream ends only where nothing more has arrived.
+                biased;
+                message = self.messages.message() => Some(message),
+                () = self.stop.cancelled() => None,
+            };
+            if let Some(next) = next {
+                return next.map_err(|status| self.broken(status));
             }
-            self.last -= 1;
         }
-        let next = tokio::select! {
-            // Messages first: the stream ends only where nothing more has arrived.
-            biased;
-            message = self.messages.message() => message,
-            () = self.stop.cancelled() => Ok(None),
-        };
-        next.map_err(|status| self.broken(status))
+        self.next_of_the_last().await
+    }
+
+    async fn next_of_the_last(&mut self) -> Result<Option<T>, Status> {
+        if self.last > 0 {
+            self.last -= 1;
+            match self.messages.message().now_or_never() {
+                Some(Ok(Some(message))) => return Ok(Some(message)),
+                Some(Ok(None)) => return Ok(None),
+                Some(Err(status)) => return Err(self.broken(status)),
+                None => {}
+            }
+        }
+        self.open = None;
+        if let Some(released) = &self.released {
+            released.cancelled().await;
+        }
+        Ok(None)
     }
 
     /// What a producer is told whose stream broke. A message over the limit counts as one envelope: nobody has looked inside.
@@ -110,7 +154,7 @@ impl<T> Drop for Intake<T> {
 #[tonic::async_trait]
 impl Ingress for IngressService {
     async fn sender(&self, request: Request<Streaming<Wire>>) -> Result<Response<IngressResponse>, Status> {
-        let mut intake = self.open(request.into_inner())?;
+        let mut intake = self.open(request.into_inner(), false)?;
         while let Some(Wire(envelope)) = intake.next().await? {
             intake.publish(Batch::check_one(envelope, &Limits::default()));
         }
@@ -118,7 +162,7 @@ impl Ingress for IngressService {
     }
 
     async fn batch_sender(&self, request: Request<Streaming<Wire>>) -> Result<Response<BatchSenderResponse>, Status> {
-        let mut intake = self.open(request.into_inner())?;
+        let mut intake = self.open(request.into_inner(), false)?;
         while let Some(Wire(batch)) = intake.next().await? {
             intake.publish(Batch::check(batch, &Limits::default()));
         }
@@ -137,7 +181,9 @@ impl proto::hydrant::v1::ingress_server::Ingress for IngressService {
 
     async fn stream(&self, request: Request<Streaming<IngressFrame>>) -> Result<Response<Self::StreamStream>, Status> {
         let acknowledged = Acknowledged {
-            intake: self.open(request.into_inner())?,
+            intake: self.open(request.into_inner(), true)?,
+            marks: self.marks.clone(),
+            sender: None,
             ack: IngressAck::default(),
             refused: Refused::default(),
         };
@@ -148,33 +194,80 @@ impl proto::hydrant::v1::ingress_server::Ingress for IngressService {
 /// An acknowledged stream: frames in, their fate out.
 struct Acknowledged {
     intake: Intake<IngressFrame>,
+    marks: Marks,
+    /// How far this sender's frames have been taken, if it named itself.
+    sender: Option<Mark>,
     ack: IngressAck,
     refused: Refused,
 }
 
 impl Acknowledged {
-    /// Publishes the next frame and acknowledges it.
+    /// Takes the next frame and acknowledges it.
     async fn step(mut self) -> Option<(Result<IngressAck, Status>, Self)> {
         let frame = match self.intake.next().await {
             Ok(frame) => frame?,
             Err(status) => return Some((Err(status), self)),
         };
-        if frame.sequence != self.ack.sequence + 1 {
-            let expected = self.ack.sequence + 1;
-            let message =
-                format!("frame {} arrived where frame {expected} was due; count frames from 1", frame.sequence);
-            return Some((Err(Status::invalid_argument(message)), self));
-        }
-        let (batch, refused) = Batch::check(own(frame.batch), &Limits::default());
-        self.ack.sequence = frame.sequence;
-        self.ack.delivered += batch.len() as u64;
-        self.refused += refused;
-        self.ack.dropped = self
-            .refused
-            .by_reason()
-            .map(|(reason, envelopes)| Dropped { reason: reason.as_str().to_owned(), envelopes })
-            .collect();
-        self.intake.publish((batch, refused));
-        Some((Ok(self.ack.clone()), self))
+        let taken = match frame {
+            IngressFrame { sender: Some(sender), sequence, .. } => self.greet(sender, sequence),
+            IngressFrame { flush: true, sequence, .. } => {
+                let _settled = timeout(FLUSH, self.intake.router.flushed()).await;
+                self.take(sequence, Bytes::new())
+            }
+            IngressFrame { sequence, batch, .. } => self.take(sequence, batch),
+        };
+        Some((taken.map(|()| self.ack.clone()), self))
     }
+
+    /// The first frame of a sender that names itself: it learns what need not be sent again.
+    fn greet(&mut self, sender: Sender, sequence: u64) -> Result<(), Status> {
+        if self.sender.is_some() || self.ack.sequence > 0 {
+            return Err(Status::invalid_argument("a sender names itself in its first frame only"));
+        }
+        let mark = self.marks.of(sender);
+        // One that is not known here, or not any more, goes on from where it says.
+        self.ack.sequence = *mark.lock().get_or_insert(sequence);
+        self.sender = Some(mark);
+        Ok(())
+    }
+
+    fn take(&mut self, sequence: u64, batch: Bytes) -> Result<(), Status> {
+        match self.sender.clone() {
+            None if sequence == self.ack.sequence + 1 => self.publish(batch),
+            None => return Err(out_of_turn(sequence, self.ack.sequence + 1)),
+            Some(mark) => {
+                let mut mark = mark.lock();
+                let taken = mark.unwrap_or_default();
+                let due = taken.saturating_add(1);
+                if sequence > due {
+                    return Err(out_of_turn(sequence, due));
+                }
+                if sequence <= taken {
+                    let repeats = Batch::index(batch).0.len() as u64;
+                    self.intake.router.metrics().duplicates.increment(repeats);
+                } else {
+                    self.publish(batch);
+                    *mark = Some(sequence);
+                }
+            }
+        }
+        self.ack.sequence = self.ack.sequence.max(sequence);
+        Ok(())
+    }
+
+    fn publish(&mut self, batch: Bytes) {
+        let (batch, refused) = Batch::check(own(batch), &Limits::default());
+        self.ack.delivered += batch.len() as u64;
+        if refused.total() > 0 {
+            self.refused += refused;
+            let dropped =
+                |(reason, envelopes): (Reason, u64)| Dropped { reason: reason.as_str().to_owned(), envelopes };
+            self.ack.dropped = self.refused.by_reason().map(dropped).collect();
+        }
+        self.intake.publish((batch, refused));
+    }
+}
+
+fn out_of_turn(sequence: u64, due: u64) -> Status {
+    Status::invalid_argument(format!("frame {sequence} arrived where frame {due} was due; count frames from 1"))
 }

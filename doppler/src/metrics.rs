@@ -19,6 +19,8 @@ pub(crate) struct Metrics {
     pub(crate) copies: Counter,
     /// Open subscriptions.
     pub(crate) subscriptions: Gauge,
+    /// Envelopes that came again after a break and were taken out.
+    pub(crate) duplicates: Counter,
     /// Open ingress streams.
     pub(crate) ingress_streams: Gauge,
 }
@@ -53,6 +55,11 @@ impl Metrics {
                 &[],
             ),
             subscriptions: telemetry.gauge("hydrant_subscriptions", "Open subscriptions.", &[]),
+            duplicates: telemetry.counter(
+                "hydrant_duplicates_total",
+                "Envelopes that a sender sent again after a break and that had been taken already; taken out.",
+                &[],
+            ),
             ingress_streams: telemetry.gauge("hydrant_ingress_streams", "Open ingress streams.", &[]),
         }
     }

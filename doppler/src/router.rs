@@ -84,6 +84,18 @@ impl Router {
         self.table.totals()
     }
 
+    /// Waits until every ring is empty.
+    pub(crate) async fn drained(&self) {
+        while self.totals().resident() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
+    }
+
+    /// As above.
+    pub(crate) async fn flushed(&self) {
+        self.drained().await;
+    }
+
     pub(crate) fn metrics(&self) -> &Metrics {
         &self.metrics
     }

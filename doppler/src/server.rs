@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use log_cache::Store;
@@ -11,7 +12,7 @@ use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
 use proto::v2::egress_server::EgressServer;
 use proto::v2::ingress_server::IngressServer;
 use telemetry::{Admin, Readiness, Telemetry};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -23,6 +24,10 @@ use crate::egress::EgressService;
 use crate::ingress::IngressService;
 use crate::router::Router;
 use crate::subscriptions::Totals;
+
+/// How long agents' streams are held at a stop, at most, so that consumers that read have what was taken. Less than the time after which
+/// an agent calls a doppler suspect.
+const HELD: Duration = Duration::from_millis(800);
 
 /// Why a doppler could not start.
 #[derive(Debug, thiserror::Error)]
@@ -159,10 +164,10 @@ impl Server {
         let tracker = TaskTracker::new();
         // Streams end in order: first those that bring envelopes, then those that take them away, then the admin port.
         let intake = TaskTracker::new();
-        let (served, told) = (CancellationToken::new(), CancellationToken::new());
+        let (served, told, released) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let ready = self.readiness.latch("grpc");
 
-        let ingress = IngressService::new(self.router.clone(), stop.clone(), intake.clone());
+        let ingress = IngressService::new(self.router.clone(), stop.clone(), intake.clone(), released.clone());
         let egress = EgressService::new(self.router.clone(), &self.config.egress);
         let mut routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE))
@@ -203,6 +208,9 @@ impl Server {
             if let Some(cache) = &cache {
                 cache.ended.cancel();
             }
+            // Agents go on elsewhere at the end of their streams: by then consumers are to have what came here.
+            let _in_time = timeout(HELD, router.drained()).await;
+            released.cancel();
             served.cancel();
             if !is_late {
                 deadline.await;

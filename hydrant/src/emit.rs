@@ -253,7 +253,7 @@ impl Sender {
                     Some(place) => {
                         let batch = self.open[self.sent].clone();
                         self.sent += 1;
-                        let _sender = place.send(OutgoingFrame { sequence: acknowledged + self.sent as u64, batch });
+                        let _sender = place.send(OutgoingFrame { sequence: acknowledged + self.sent as u64, batch, ..OutgoingFrame::default() });
                     }
                     None => frames = None,
                 },

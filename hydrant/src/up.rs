@@ -48,7 +48,7 @@ pub struct Drained {
 pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     let telemetry = ["doppler", "agent", "traffic-controller", "adapters"].map(|role| (role, Telemetry::default()));
     let doppler = config.doppler.bind(&telemetry[0].1).await?;
-    let dopplers = vec![DopplerSet { addresses: vec![doppler.addrs().grpc.into()] }];
+    let dopplers = vec![DopplerSet::of([doppler.addrs().grpc])];
 
     let agent = agent::Config { dopplers: dopplers.clone(), ..config.agent };
     let agent = agent.bind(&telemetry[1].1).await?;

@@ -6,8 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use futures_util::{Stream, stream};
-use proto::codec::{Codec, MAX_MESSAGE};
+use bytes::BufMut;
+use futures_util::{Stream, StreamExt, stream};
+use proto::codec::{Codec, MAX_MESSAGE, Write};
+use proto::hydrant::v1::IngressAck;
+use proto::raw::wire;
 use proto::v2;
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
@@ -22,11 +25,16 @@ use crate::schedule::Schedule;
 /// The method that takes batches.
 const BATCH_SENDER: &str = "/loggregator.v2.Ingress/BatchSender";
 
+/// The method that acknowledges them.
+const ACKNOWLEDGED: &str = "/hydrant.v1.Ingress/Stream";
+
 /// One sender: one source instance, one stream.
 #[derive(Debug)]
 pub struct Sender {
     /// Where to. Several senders may share a channel.
     pub channel: Channel,
+    /// Whether its batches are acknowledged.
+    pub acknowledged: bool,
     /// Its envelope.
     pub template: Arc<Template>,
     /// When to send how many.
@@ -54,9 +62,11 @@ impl Sender {
     /// What the server answered, if not OK; CANCELLED after a `stop`; INTERNAL without a descriptor for the timer.
     pub async fn send(self, clock: Clock, stop: CancellationToken) -> Result<(), Status> {
         let alarm = Alarm::new(clock).map_err(|error| Status::internal(format!("no timer: {error}")))?;
-        let Self { channel, template, schedule, end, sent } = self;
-        let feed = Feed { template, schedule, end, sent, alarm, clock, index: 0 };
-        let call = batch_sender(channel, feed.into_stream());
+        let Self { channel, acknowledged, template, schedule, end, sent } = self;
+        let feed = Feed { template, schedule, end, sent, alarm, clock, index: 0 }.into_stream();
+        let call = async move {
+            if acknowledged { acknowledged_sender(channel, feed).await } else { batch_sender(channel, feed).await }
+        };
         match stop.run_until_cancelled(call).await {
             Some(answer) => answer,
             None => Err(Status::cancelled("the run's time is over")),
@@ -74,6 +84,52 @@ pub async fn batch_sender(channel: Channel, loads: impl Stream<Item = Load> + Se
     let codec = Codec::<Load, v2::BatchSenderResponse>::default();
     grpc.client_streaming(loads.into_streaming_request(), PathAndQuery::from_static(BATCH_SENDER), codec).await?;
     Ok(())
+}
+
+/// Opens an acknowledged stream for `loads` and reads acknowledgements until it has ended.
+///
+/// # Errors
+/// What the server answered, if not OK; DATA_LOSS when it ended without having acknowledged every frame.
+pub async fn acknowledged_sender(
+    channel: Channel,
+    loads: impl Stream<Item = Load> + Send + 'static,
+) -> Result<(), Status> {
+    let mut grpc = Grpc::new(channel).max_encoding_message_size(MAX_MESSAGE);
+    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    let codec = Codec::<Frame, IngressAck>::default();
+    let sent = Arc::<AtomicU64>::default();
+    let count = Arc::clone(&sent);
+    let frames = loads.map(move |load| Frame { sequence: count.fetch_add(1, Ordering::Relaxed) + 1, load });
+    let path = PathAndQuery::from_static(ACKNOWLEDGED);
+    let mut acks = grpc.streaming(frames.into_streaming_request(), path, codec).await?.into_inner();
+    let mut acknowledged = 0;
+    while let Some(ack) = acks.message().await? {
+        acknowledged = ack.sequence;
+    }
+    match sent.load(Ordering::Relaxed) {
+        sent if sent == acknowledged => Ok(()),
+        sent => Err(Status::data_loss(format!("{acknowledged} of {sent} frames were acknowledged"))),
+    }
+}
+
+/// A `hydrant.v1.IngressFrame` around a load.
+struct Frame {
+    sequence: u64,
+    load: Load,
+}
+
+impl Write for Frame {
+    fn size(&self) -> usize {
+        1 + wire::varint_len(self.sequence) + wire::bytes_len(self.load.size())
+    }
+
+    fn write(&self, into: &mut impl BufMut) {
+        wire::put_varint(into, 1 << 3);
+        wire::put_varint(into, self.sequence);
+        wire::put_varint(into, 2 << 3 | 2);
+        wire::put_varint(into, self.load.size() as u64);
+        self.load.write(into);
+    }
 }
 
 /// What a stream draws its batches from.
@@ -112,9 +168,6 @@ impl Feed {
 #[cfg(test)]
 mod tests {
     use std::num::{NonZeroU32, NonZeroU64};
-
-    use futures_util::StreamExt;
-    use proto::codec::Write;
 
     use super::*;
     use crate::payload::{Found, Reader, Shape, for_each_envelope};

@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
-use hydrant_loadtest::scenario::{self, DopplerArgs, IdleArgs, PathArgs};
+use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, IdleArgs, PathArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -36,6 +36,10 @@ struct Cli {
 enum Command {
     /// One doppler without its cache, in turn with the relay: CPU per envelope, throughput, loss
     Doppler(DopplerArgs),
+    /// One doppler, sent to over acknowledged and plain streams in turn: what acknowledging costs
+    Acks(DopplerArgs),
+    /// One doppler with many agents connected: memory of each, and no loss while others come and go
+    Agents(AgentsArgs),
     /// Agent, doppler, traffic controller, gRPC consumer: latency and loss
     Path(PathArgs),
     /// A line every 100 ms along the same path: latency
@@ -74,6 +78,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let report = async {
         Ok::<_, anyhow::Error>(Some(match &cli.command {
             Command::Doppler(args) => scenario::doppler(args).await?,
+            Command::Acks(args) => scenario::acks(args).await?,
+            Command::Agents(args) => scenario::agents(args).await?,
             Command::Path(args) => scenario::path(args).await?,
             Command::Lone(args) => scenario::lone(args).await?,
             Command::Idle(args) => scenario::idle(args).await?,

@@ -181,6 +181,22 @@ pub struct Report {
     /// Doing nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle: Option<Idle>,
+    /// A doppler with many agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agents: Option<Agents>,
+}
+
+/// What many connected agents take of a doppler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Agents {
+    /// Connected and idle.
+    pub agents: u32,
+    /// Resident memory of the doppler for each of them.
+    pub bytes_each: u64,
+    /// Others that came and went while envelopes passed.
+    pub reconnects: u32,
+    /// In how many seconds.
+    pub seconds: u64,
 }
 
 impl Run {
@@ -295,7 +311,14 @@ impl Machine {
 impl Report {
     /// An empty report of this machine.
     pub fn new(scenario: &str) -> Self {
-        Self { scenario: scenario.to_owned(), machine: Machine::this(), runs: Vec::new(), comparison: None, idle: None }
+        Self {
+            scenario: scenario.to_owned(),
+            machine: Machine::this(),
+            runs: Vec::new(),
+            comparison: None,
+            idle: None,
+            agents: None,
+        }
     }
 
     /// All loads, in the order they ran.

@@ -28,6 +28,8 @@ pub struct Plan {
     pub connections: NonZeroU32,
     /// Source ids that the senders share.
     pub sources: NonZeroU32,
+    /// Whether batches are sent over the acknowledged stream.
+    pub acknowledged: bool,
     /// Envelopes per batch.
     pub batch: NonZeroU32,
     /// What an envelope looks like.

@@ -3,6 +3,7 @@
 //! Each scenario starts its servers as child processes, runs its loads and stops them. All of it stays on loopback.
 
 mod bed;
+mod crowd;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -13,10 +14,12 @@ use tokio::time::{Instant, sleep};
 
 pub use bed::ScenarioError;
 use bed::{Bed, Servers};
+use crowd::Crowd;
+use tokio_util::sync::CancellationToken;
 
 use crate::payload::Shape;
 use crate::procs::Sample;
-use crate::report::{Comparison, Idle, Report, Run};
+use crate::report::{Agents, Comparison, Idle, Report, Run};
 use crate::run::{Plan, run};
 
 /// No load is longer.
@@ -77,6 +80,7 @@ impl Load {
             senders: self.senders,
             connections: self.connections,
             sources: self.sources.unwrap_or(self.senders),
+            acknowledged: false,
             batch: NonZeroU32::new(self.batch.unwrap_or(batch)).unwrap_or(NonZeroU32::MIN),
             shape: Shape { payload_bytes: self.payload as usize, tags: self.tags as usize },
             rate,
@@ -124,6 +128,24 @@ pub enum Only {
     Doppler,
     /// The relay.
     Relay,
+}
+
+/// `agents`: one doppler with many connected agents.
+#[derive(Args, Clone, Debug)]
+pub struct AgentsArgs {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    setup: Setup,
+    /// Agents connected, each with an acknowledged stream, and idle
+    #[arg(long, value_name = "N", default_value = "500")]
+    agents: NonZeroU32,
+    /// Others that connect, send a line and leave meanwhile
+    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    reconnects: u32,
+    /// In how many seconds they do
+    #[arg(long = "within", value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
 }
 
 /// `path` and `lone`: agent, doppler with its cache, traffic controller, gRPC consumer.
@@ -185,6 +207,65 @@ async fn side(bed: &Bed, plan: &Plan, which: Only) -> Result<Run, ScenarioError>
         Only::Doppler => measure(bed.doppler(false).await?, "doppler", plan).await,
         Only::Relay => measure(bed.relay(plan.groups.get() * plan.members.get()).await?, "relay", plan).await,
     }
+}
+
+/// One doppler without its cache, sent to over acknowledged streams and over plain ones in turn: what acknowledging costs it.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn acks(args: &DopplerArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let plain = args.load.plan(200_000, 5, 100);
+    let acknowledged = Plan { acknowledged: true, ..plain.clone() };
+    let mut report = Report::new("acks");
+    let mut pairs = Vec::new();
+    for pair in 0..args.runs.get() {
+        let mut runs = Vec::new();
+        let both = [("acknowledged", &acknowledged), ("plain", &plain)];
+        // Who goes first changes, so that neither always finds the machine as the other left it.
+        for (label, plan) in if pair % 2 == 0 { both } else { [both[1], both[0]] } {
+            runs.push(measure(bed.doppler(false).await?, label, plan).await?);
+        }
+        if pair % 2 == 1 {
+            runs.reverse();
+        }
+        let mut runs = runs.into_iter();
+        pairs.extend(runs.next().zip(runs.next()));
+    }
+    report.comparison = Some(Comparison::new("acknowledged", "plain", pairs));
+    bed.close().await;
+    Ok(report)
+}
+
+/// Many agents of one doppler: what an idle connection takes, and whether those that come and go cost the others a line.
+///
+/// # Errors
+/// A server does not start, a connection fails, or no envelope gets through.
+pub async fn agents(args: &AgentsArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let doppler = bed.doppler(false).await?;
+    let Some(pid) = doppler.watched.first().map(|watched| watched.pid) else { return Ok(Report::new("agents")) };
+    let sample = || Sample::of(pid).map_err(ScenarioError::Measure);
+    let before = sample()?;
+    let crowd = Crowd::connect(&doppler.target.ingress, args.agents.get()).await?;
+    let after = sample()?;
+    // While they are there, some send and others come and go.
+    let plan = args.load.plan(5_000, args.seconds + 2, 10);
+    let stop = CancellationToken::new();
+    let coming = crowd::come_and_go(&doppler.target.ingress, args.reconnects, Duration::from_secs(args.seconds), &stop);
+    let (run, reconnects) = tokio::join!(run("agents", &plan, &doppler.target, &doppler.watched), coming);
+    drop(crowd);
+    doppler.stop().await?;
+    bed.close().await;
+    let mut report = Report::new("agents");
+    report.runs.push(run?);
+    report.agents = Some(Agents {
+        agents: args.agents.get(),
+        bytes_each: after.rss_bytes.saturating_sub(before.rss_bytes) / u64::from(args.agents.get()),
+        reconnects: reconnects?,
+        seconds: args.seconds,
+    });
+    Ok(report)
 }
 
 /// From an agent to a gRPC consumer: latency and loss.

@@ -16,6 +16,7 @@ fn plan(count: u64) -> Plan {
     Plan {
         senders: some(2),
         connections: some(2),
+        acknowledged: false,
         sources: some(2),
         batch: some(100),
         shape: Shape::default(),

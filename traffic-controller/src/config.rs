@@ -110,7 +110,7 @@ impl Default for Config {
             grpc: GrpcConfig::default(),
             rest: RestConfig::default(),
             admin: AdminConfig::default(),
-            dopplers: vec![DopplerSet { addresses: vec![doppler.into()] }],
+            dopplers: vec![DopplerSet::of([doppler])],
             doppler_tls: None,
             doppler_connections: size(4),
             ring: RingConfig::default(),
@@ -183,7 +183,7 @@ impl Config {
     /// The same, reading from the dopplers at `addresses`.
     #[must_use]
     pub fn dopplers(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
-        self.dopplers = vec![DopplerSet { addresses: addresses.into_iter().map(Into::into).collect() }];
+        self.dopplers = vec![DopplerSet::of(addresses)];
         self
     }
 }

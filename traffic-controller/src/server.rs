@@ -19,8 +19,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
-    ChannelOptions, Dopplers, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES, Security, TlsError, TlsFiles, bind,
-    serve_http, server_builder,
+    ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES, Security, TlsError,
+    TlsFiles, bind, serve_http, server_builder,
 };
 
 use crate::auth::Authorizer;
@@ -74,6 +74,9 @@ pub enum BindError {
         /// What is wrong, and with which file.
         source: TlsError,
     },
+    /// A set of dopplers cannot be read.
+    #[error("traffic_controller.dopplers: {0}")]
+    Dopplers(DopplersError),
     /// Without an authorizer, whoever reaches the port reads every envelope.
     #[error(
         "{key}: {addr} can be reached from other machines, and authorizer = \"none\" asks nobody who they are; \
@@ -143,7 +146,9 @@ impl Config {
         }
         let readiness = Readiness::default();
         let admin = self.admin.bind("traffic_controller.admin.listen", telemetry, &readiness)?;
-        let upstream = Upstream::new(Dopplers::new(&self.dopplers), options, self.doppler_connections);
+        let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
+        telemetry.watch_dopplers(&dopplers);
+        let upstream = Upstream::new(dopplers, options, self.doppler_connections);
         Ok(Server {
             addrs: Addrs { http: http.addr(), grpc: grpc.addr(), rest: rest.addr(), admin: admin.addr() },
             serving: readiness.latch("serving"),
@@ -224,6 +229,7 @@ impl Server {
         let (admin_tasks, admin_ends) = (admin_tracker.clone(), admin_stop.clone());
         admin_tracker.spawn(async move { admin.serve(&admin_tasks, admin_ends).await });
 
+        upstream.dopplers().refresh(&tracker, &stop);
         // Dopplers into a ring per consumer …
         let fan_in = |rings: &Rings| {
             let rings = (rings.clone(), config.ring.bounds());

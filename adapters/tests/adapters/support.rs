@@ -47,7 +47,7 @@ impl Rig {
         let url = format!("syslog://{receiver}{query}").parse().unwrap();
         let drain = DrainConfig::new("test", url);
         let mut config = Config { drains: vec![drain], agent: agent.into(), ..Config::for_test() };
-        config.dopplers = vec![DopplerSet { addresses: vec![doppler.into()] }];
+        config.dopplers = vec![DopplerSet::of([doppler])];
         adjust(&mut config);
         let telemetry = Telemetry::default();
         let adapters = config.bind(&telemetry).await.unwrap().spawn();

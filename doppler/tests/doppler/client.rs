@@ -8,7 +8,7 @@ use doppler::{Config, Drained, Handle};
 use futures_util::{Stream, StreamExt, stream};
 use prost::Message as _;
 use proto::codec::{Codec, Wire};
-use proto::hydrant::v1::{IngressAck, IngressFrame};
+use proto::hydrant::v1::{IngressAck, IngressFrame, Sender};
 use proto::raw::Batch;
 use proto::v2;
 use proto::v2::egress_client::EgressClient;
@@ -231,7 +231,22 @@ impl Acknowledged {
     }
 
     pub(crate) async fn send_as(&self, sequence: u64, batch: Vec<Envelope>) -> bool {
-        self.frames.send(IngressFrame { sequence, batch: encode(batch).0 }).await.is_ok()
+        self.frames.send(IngressFrame { sequence, batch: encode(batch).0, ..IngressFrame::default() }).await.is_ok()
+    }
+
+    /// Names the sender; the sequence that the doppler has of it.
+    pub(crate) async fn greet(&mut self, (process, stream): (u64, u64), sequence: u64) -> Result<u64, Status> {
+        let sender = Some(Sender { process, stream });
+        let hello = IngressFrame { sequence, sender, ..IngressFrame::default() };
+        self.frames.send(hello).await.expect("the stream is open");
+        self.ack().await.map(|ack| ack.expect("an answer").sequence)
+    }
+
+    /// Asks for what came before to have left.
+    pub(crate) async fn flush(&mut self) -> bool {
+        self.sequence += 1;
+        let flush = IngressFrame { sequence: self.sequence, flush: true, ..IngressFrame::default() };
+        self.frames.send(flush).await.is_ok()
     }
 
     pub(crate) async fn ack(&mut self) -> Result<Option<IngressAck>, Status> {

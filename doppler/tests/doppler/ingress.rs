@@ -192,6 +192,88 @@ async fn a_frame_out_of_sequence_ends_the_stream_and_is_not_published() {
 }
 
 #[tokio::test]
+async fn what_is_sent_again_after_a_break_is_taken_once() {
+    let doppler = Doppler::start().await;
+    let mut subscriber = doppler.subscribe(vec![logs("")]).await;
+    let line = |i: u64| vec![Envelope::log("a", i.to_string()); 2];
+    let mut first = Acknowledged::open(doppler.channel()).await;
+    assert_eq!(first.greet((7, 1), 0).await.unwrap(), 0);
+    for i in 1..=3 {
+        assert!(first.send_as(i, line(i)).await);
+        assert_eq!(first.ack().await.unwrap().unwrap().sequence, i);
+    }
+    // The old connection is still open when the new one comes.
+    let mut second = Acknowledged::open(doppler.channel()).await;
+    assert_eq!(second.greet((7, 1), 1).await.unwrap(), 3);
+    for i in 2..=4 {
+        assert!(second.send_as(i, line(i)).await);
+        assert_eq!(second.ack().await.unwrap().unwrap().sequence, 3.max(i));
+    }
+    // What the old one brings late has come already.
+    assert!(first.send_as(4, line(4)).await);
+    assert_eq!(first.ack().await.unwrap().unwrap().sequence, 4);
+    assert_eq!(payloads(&subscriber.take(8).await), ["1", "1", "2", "2", "3", "3", "4", "4"]);
+    let numbers = doppler.numbers().await;
+    numbers.hold();
+    assert_eq!((numbers.received(), numbers.get("hydrant_duplicates_total")), (8, 6));
+}
+
+#[tokio::test]
+async fn senders_and_their_streams_are_told_apart_and_unknown_ones_go_on_where_they_are() {
+    let doppler = Doppler::start().await;
+    for (sender, at) in [((1, 1), 0), ((1, 2), 0), ((2, 1), 500), ((3, 1), u64::MAX - 1)] {
+        let mut stream = Acknowledged::open(doppler.channel()).await;
+        assert_eq!(stream.greet(sender, at).await.unwrap(), at);
+        assert!(stream.send_as(at + 1, vec![Envelope::log("a", "one")]).await);
+        assert_eq!(stream.ack().await.unwrap().unwrap().sequence, at + 1);
+    }
+    assert_eq!(doppler.numbers().await.received(), 4);
+}
+
+#[tokio::test]
+async fn a_sender_that_skips_a_frame_or_names_itself_late_is_told_so() {
+    let doppler = Doppler::start().await;
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    stream.greet((1, 1), 5).await.unwrap();
+    assert!(stream.send_as(7, vec![Envelope::log("a", "skipped one")]).await);
+    let status = stream.ack().await.unwrap_err();
+    assert_eq!(status.message(), "frame 7 arrived where frame 6 was due; count frames from 1");
+
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    assert!(stream.send(vec![Envelope::log("a", "first")]).await);
+    stream.ack().await.unwrap();
+    let status = stream.greet((1, 2), 1).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert_eq!(doppler.numbers().await.received(), 1);
+}
+
+#[tokio::test]
+async fn a_flush_is_acknowledged_when_what_came_before_has_left() {
+    let doppler = Doppler::start().await;
+    let mut consumer = doppler.subscribe_narrow(vec![logs("")]).await;
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    for i in 0..40 {
+        let lines = (0..100).map(|line| Envelope::log("a", vec![b'x'; 200]).at(i * 100 + line)).collect();
+        assert!(stream.send(lines).await);
+        stream.ack().await.unwrap();
+    }
+    assert!(doppler.numbers().await.depth() > 0, "the consumer does not read");
+    assert!(stream.flush().await);
+    let (ack, got) = tokio::join!(stream.ack(), consumer.take(4_000));
+    assert_eq!((ack.unwrap().unwrap().sequence, got.len()), (41, 4_000));
+    assert_eq!(doppler.numbers().await.depth(), 0);
+    // Nobody that does not read holds it up for good.
+    let _stuck = doppler.subscribe_narrow(vec![logs("")]).await;
+    for i in 0..40 {
+        let lines = (0..100).map(|line| Envelope::log("a", vec![b'x'; 200]).at(i * 100 + line)).collect();
+        assert!(stream.send(lines).await);
+        stream.ack().await.unwrap();
+    }
+    assert!(stream.flush().await);
+    assert_eq!(stream.ack().await.unwrap().unwrap().sequence, 82);
+}
+
+#[tokio::test]
 async fn messages_keep_within_their_bounds() {
     let doppler = Doppler::with(|config| {
         config.egress.batch_envelopes = 10.try_into().unwrap();

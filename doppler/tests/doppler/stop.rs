@@ -23,7 +23,7 @@ async fn under_load_everything_acknowledged_is_delivered() {
     let sending = tracker.spawn(async move {
         for sequence in 1.. {
             let batch = encode(lines(sequence as i64 * 100, 100)).0;
-            if frames.send(IngressFrame { sequence, batch }).await.is_err() {
+            if frames.send(IngressFrame { sequence, batch, ..IngressFrame::default() }).await.is_err() {
                 return;
             }
         }

@@ -89,8 +89,27 @@ impl Process {
 
     /// Tells it to stop, as a supervisor does.
     pub(crate) fn terminate(&self) {
+        self.signal(nix::sys::signal::Signal::SIGTERM);
+    }
+
+    /// Ends it without a word, as a crash does.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Stops it where it stands; it goes on with [`resume`](Self::resume).
+    pub(crate) fn pause(&self) {
+        self.signal(nix::sys::signal::Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    pub(crate) fn resume(&self) {
+        self.signal(nix::sys::signal::Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
     }
 
     /// Awaits its end.
@@ -122,8 +141,13 @@ pub(crate) struct Producer {
 impl Producer {
     /// An acknowledged stream to an agent or a doppler.
     pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self::over(channel(addr).await).await
+    }
+
+    /// The same over a channel.
+    pub(crate) async fn over(channel: tonic::transport::Channel) -> Self {
         let (frames, outgoing) = mpsc::channel(1);
-        let mut client = AcknowledgedClient::new(channel(addr).await);
+        let mut client = AcknowledgedClient::new(channel);
         let acks = client.stream(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
         Self { frames: Some(frames), acks, sequence: 0, sent: 0, last: IngressAck::default() }
     }
@@ -133,7 +157,7 @@ impl Producer {
         self.sequence += 1;
         self.sent += envelopes.len() as u64;
         let batch = Outgoing::from(Selection::from(Batch::index(encode(envelopes)).0));
-        let frame = OutgoingFrame { sequence: self.sequence, batch };
+        let frame = OutgoingFrame { sequence: self.sequence, batch, ..OutgoingFrame::default() };
         let Some(frames) = &self.frames else { return false };
         loop {
             tokio::select! {

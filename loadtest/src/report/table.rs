@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Comparison, Dropped, Idle, Latency, Machine, Report, Run, Spread, Usage};
+use super::{Agents, Comparison, Dropped, Idle, Latency, Machine, Report, Run, Spread, Usage};
 use crate::ledger::Account;
 use crate::run::Plan;
 
@@ -40,6 +40,13 @@ impl Report {
                 "\nidle for {seconds:.0} s: {cpu_percent:.2} % of a core, {} MiB resident, {} MiB at most",
                 mebibytes(*rss_bytes),
                 mebibytes(*peak_rss_bytes)
+            );
+        }
+        if let Some(Agents { agents, bytes_each, reconnects, seconds }) = &self.agents {
+            let _ = writeln!(
+                text,
+                "\n{agents} idle agents: {:.1} KiB of the doppler's memory each; {reconnects} others came and went in {seconds} s",
+                *bytes_each as f64 / 1024.0
             );
         }
         text

@@ -10,6 +10,7 @@ fn plan() -> Plan {
     Plan {
         senders: one,
         connections: one,
+        acknowledged: false,
         sources: one,
         batch: NonZeroU32::new(100).unwrap(),
         shape: Shape::default(),

@@ -194,6 +194,7 @@ impl<'a> Bench<'a> {
             let sent = Arc::<Sent>::default();
             started.sent.push(Arc::clone(&sent));
             let sender = Sender {
+                acknowledged: self.plan.acknowledged,
                 channel: channels[sender as usize % channels.len()].clone(),
                 template: self.template(self.run, sender),
                 schedule: Schedule { start, rate, total, batch, senders, sender },

@@ -46,9 +46,19 @@ impl Outgoing {
         all
     }
 
+    /// Puts the envelopes of `more` behind these.
+    pub fn append(&mut self, more: Self) {
+        self.parts.extend(more.parts);
+    }
+
     /// The parts, in order.
     pub fn parts(&self) -> &[Selection] {
         &self.parts
+    }
+
+    /// The parts, in order, to go other ways.
+    pub fn into_parts(self) -> Vec<Selection> {
+        self.parts
     }
 
     /// Number of envelopes.
@@ -75,28 +85,53 @@ impl Outgoing {
 }
 
 /// A `hydrant.v1.IngressFrame` on its way out: its batch is written straight into the gRPC frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct OutgoingFrame {
-    /// 1 for the first frame of a stream, then one more each.
+    /// One more than the last frame's.
     pub sequence: u64,
     /// The envelopes.
     pub batch: Outgoing,
+    /// In the first frame of a stream: its sender, as (process, stream). Such a frame has no batch.
+    pub sender: Option<(u64, u64)>,
+    /// Ask to be acknowledged only when what came before has left for those subscribed. Such a frame has no batch.
+    pub flush: bool,
 }
 
 impl OutgoingFrame {
     /// Bytes on the wire.
     pub fn wire_len(&self) -> usize {
-        1 + varint_len(self.sequence) + bytes_len(self.batch.wire_len())
+        let sequence = 1 + varint_len(self.sequence);
+        let batch = if self.batch.is_empty() { 0 } else { bytes_len(self.batch.wire_len()) };
+        let sender = self.sender.map_or(0, |sender| bytes_len(sender_len(sender)));
+        sequence + batch + sender + if self.flush { 2 } else { 0 }
     }
 
     /// Appends the encoded frame.
     pub fn put(&self, into: &mut impl BufMut) {
         put_varint(into, 1 << 3 | WireType::Varint as u64);
         put_varint(into, self.sequence);
-        put_varint(into, 2 << 3 | WireType::Len as u64);
-        put_varint(into, self.batch.wire_len() as u64);
-        self.batch.put(into);
+        if !self.batch.is_empty() {
+            put_varint(into, 2 << 3 | WireType::Len as u64);
+            put_varint(into, self.batch.wire_len() as u64);
+            self.batch.put(into);
+        }
+        if let Some(sender) = self.sender {
+            put_varint(into, 3 << 3 | WireType::Len as u64);
+            put_varint(into, sender_len(sender) as u64);
+            for (number, value) in [(1, sender.0), (2, sender.1)] {
+                put_varint(into, number << 3 | WireType::Varint as u64);
+                put_varint(into, value);
+            }
+        }
+        if self.flush {
+            put_varint(into, 4 << 3 | WireType::Varint as u64);
+            put_varint(into, 1);
+        }
     }
+}
+
+fn sender_len((process, stream): (u64, u64)) -> usize {
+    2 + varint_len(process) + varint_len(stream)
 }
 
 /// The first envelopes of `part` that keep within the bounds, at least one.
@@ -107,4 +142,35 @@ fn fitting(part: &Selection, envelopes: usize, bytes: usize) -> usize {
         size <= bytes
     };
     part.entries().take(envelopes).take_while(fits).count().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+
+    use super::*;
+    use crate::hydrant::v1::{IngressFrame, Sender};
+    use crate::raw::Batch;
+
+    #[test]
+    fn a_frame_is_what_prost_reads() {
+        let batch = Outgoing::from(Selection::from(Batch::index(bytes::Bytes::from_static(&[0x0a, 0, 0x0a, 0])).0));
+        let large = u64::MAX;
+        for frame in [
+            OutgoingFrame { sequence: 300, batch, ..OutgoingFrame::default() },
+            OutgoingFrame { sequence: 7, sender: Some((large, 3)), ..OutgoingFrame::default() },
+            OutgoingFrame { sequence: 8, flush: true, ..OutgoingFrame::default() },
+            OutgoingFrame::default(),
+        ] {
+            let mut bytes = Vec::new();
+            frame.put(&mut bytes);
+            assert_eq!(bytes.len(), frame.wire_len());
+            let read = IngressFrame::decode(bytes.as_slice()).expect("well-formed");
+            assert_eq!(
+                (read.sequence, read.flush, read.batch.len()),
+                (frame.sequence, frame.flush, frame.batch.wire_len())
+            );
+            assert_eq!(read.sender, frame.sender.map(|(process, stream)| Sender { process, stream }));
+        }
+    }
 }

@@ -448,15 +448,3 @@ fn the_fuzz_corpus_holds() {
     }
     assert!(replayed >= 10, "only {replayed} seeds were replayed");
 }
-
-#[test]
-fn an_outgoing_frame_is_what_a_receiver_decodes() {
-    let bytes = Bytes::from(v2::EnvelopeBatch { batch: vec![log(3), log(400)] }.encode_to_vec());
-    let batch = Outgoing::from(Selection::from(Batch::index(bytes.clone()).0));
-    let frame = OutgoingFrame { sequence: 300, batch };
-    let mut out = Vec::new();
-    frame.put(&mut out);
-    assert_eq!(out.len(), frame.wire_len());
-    let decoded = crate::hydrant::v1::IngressFrame::decode(&*out).expect("well-formed");
-    assert_eq!(decoded, crate::hydrant::v1::IngressFrame { sequence: 300, batch: bytes });
-}

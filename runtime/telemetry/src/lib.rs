@@ -9,6 +9,7 @@
 
 mod admin;
 mod connections;
+mod dopplers;
 mod logging;
 mod queue;
 mod readiness;

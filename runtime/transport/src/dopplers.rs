@@ -1,156 +1,225 @@
-//! The live set of doppler addresses.
+//! The live set of dopplers.
 //!
-//! What enters: the `[[dopplers]]` entries of a configuration. What leaves: the addresses to use now, and a signal when
-//! they change. Never connects.
+//! What enters: the `[[dopplers]]` entries of a configuration: addresses, a name to look up, or a file, each in a zone or in none. What
+//! leaves: the dopplers to use now, and a signal when they change. Names and files are read again on a timer with jitter, in tasks of
+//! their own ([`refresh`](Dopplers::refresh)); whoever sends or reads never waits for them. An answer that is an error or empty changes
+//! nothing: the last good one holds. Never connects.
 
-use std::fmt;
-use std::net::{IpAddr, SocketAddr};
-use std::str::FromStr;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
 
-/// One `[[dopplers]]` entry.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-#[serde(default, deny_unknown_fields)]
+pub use self::address::{Address, AddressError};
+use crate::backoff::Backoff;
+use crate::duration_text;
+
+mod address;
+
+/// The most dopplers that one entry may bring; what is beyond is left out, and the log says so.
+pub const MAX_DOPPLERS: usize = 1000;
+
+/// The largest file of dopplers that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// One `[[dopplers]]` entry: exactly one of `addresses`, `dns` and `file`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(try_from = "Entry")]
 pub struct DopplerSet {
+    /// The zone that these dopplers are in. Agents of the same zone prefer them. None is a zone of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
     /// Addresses as `host:port`, such as `"doppler-0.internal:8082"`, `"127.0.0.1:8082"` or `"[::1]:8082"`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Address>,
+    /// A name with a port, such as `"dopplers.internal:8082"`: each of its addresses (A and AAAA) is a doppler.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dns: Option<Address>,
+    /// A file with one `host:port` a line; `#` begins a comment.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// How often `dns` and `file` are read again, give or take a fifth; 5 s.
+    #[serde(with = "duration_text")]
+    pub refresh: Duration,
 }
 
-/// A peer as `host:port`: a name that is looked up at every connect, or a literal address.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Deserialize, serde::Serialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Address {
-    /// Without the brackets of an IPv6 literal.
-    host: Arc<str>,
-    port: u16,
+/// What a [`DopplerSet`] is read from, before it is known to say one thing.
+#[derive(serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Entry {
+    zone: Option<String>,
+    addresses: Vec<Address>,
+    dns: Option<Address>,
+    file: Option<PathBuf>,
+    #[serde(with = "duration_text")]
+    refresh: Duration,
 }
 
-/// Why a text is no [`Address`].
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AddressError {
-    /// No colon, or nothing that separates host and port.
-    #[error("\"{0}\" has no port; write host:port, as in \"{0}:8082\"")]
-    NoPort(String),
-    /// An IPv6 literal without brackets.
-    #[error("\"{0}\" is ambiguous; write an IPv6 address in brackets, as in \"[::1]:8082\"")]
-    Brackets(String),
-    /// The part after the last colon is no port.
-    #[error("\"{0}\" does not end in a port from 1 to 65535; write host:port, as in \"127.0.0.1:8082\"")]
-    BadPort(String),
-    /// The part before the port is neither a host name nor an address.
-    #[error("\"{0}\" has no usable host; write a name or an address, as in \"127.0.0.1:8082\", without scheme or path")]
-    BadHost(String),
-}
+const REFRESH: Duration = Duration::from_secs(5);
 
-impl Address {
-    /// The name or literal address, without brackets.
-    pub fn host(&self) -> &str {
-        &self.host
-    }
-
-    /// The port; never 0.
-    pub fn port(&self) -> u16 {
-        self.port
+impl Default for Entry {
+    fn default() -> Self {
+        Self { zone: None, addresses: Vec::new(), dns: None, file: None, refresh: REFRESH }
     }
 }
 
-impl FromStr for Address {
-    type Err = AddressError;
+impl Default for DopplerSet {
+    fn default() -> Self {
+        Self { zone: None, addresses: Vec::new(), dns: None, file: None, refresh: REFRESH }
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, AddressError> {
-        let owned = || text.to_owned();
-        let (host, port) = match text.strip_prefix('[') {
-            Some(rest) => {
-                let (host, port) = rest.split_once(']').ok_or_else(|| AddressError::BadHost(owned()))?;
-                host.parse::<std::net::Ipv6Addr>().map_err(|_| AddressError::BadHost(owned()))?;
-                (host, port.strip_prefix(':').ok_or_else(|| AddressError::NoPort(owned()))?)
-            }
-            None => {
-                if text.parse::<IpAddr>().is_ok_and(|ip| ip.is_ipv6()) {
-                    return Err(AddressError::Brackets(owned()));
-                }
-                text.rsplit_once(':').ok_or_else(|| AddressError::NoPort(owned()))?
-            }
-        };
-        if !host_is_usable(host) {
-            return Err(AddressError::BadHost(owned()));
+impl TryFrom<Entry> for DopplerSet {
+    type Error = &'static str;
+
+    fn try_from(entry: Entry) -> Result<Self, &'static str> {
+        let Entry { zone, addresses, dns, file, refresh } = entry;
+        let sources = usize::from(!addresses.is_empty()) + usize::from(dns.is_some()) + usize::from(file.is_some());
+        if sources != 1 {
+            return Err(
+                "write exactly one of `addresses`, `dns` and `file` in each [[dopplers]] entry; use several entries for several",
+            );
         }
-        // `u16::from_str` takes a sign; a port has none.
-        match port.parse::<u16>() {
-            Ok(number) if number > 0 && !port.starts_with('+') => Ok(Self { host: host.into(), port: number }),
-            _ => Err(AddressError::BadPort(owned())),
+        if zone.as_deref() == Some("") {
+            return Err("`zone` is empty; name it, or leave it out");
         }
+        Ok(Self { zone, addresses, dns, file, refresh })
     }
 }
 
-impl TryFrom<String> for Address {
-    type Error = AddressError;
-
-    fn try_from(text: String) -> Result<Self, AddressError> {
-        text.parse()
+impl DopplerSet {
+    /// Fixed addresses in no zone.
+    pub fn of(addresses: impl IntoIterator<Item = impl Into<Address>>) -> Self {
+        Self { addresses: addresses.into_iter().map(Into::into).collect(), ..Self::default() }
     }
 }
 
-impl From<Address> for String {
-    fn from(address: Address) -> Self {
-        address.to_string()
-    }
+/// Why a set cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DopplersError {
+    /// The file is missing or may not be read.
+    #[error("file {path}: {source}; it must be a text file with one host:port a line", path = path.display())]
+    Read {
+        /// The path as configured.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+    /// A line is no address.
+    #[error("file {path}, line {line}: {source}", path = path.display())]
+    Line {
+        /// The path as configured.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        source: AddressError,
+    },
+    /// Nothing but comments.
+    #[error("file {path} names no doppler; write one host:port a line", path = path.display())]
+    Empty {
+        /// The path as configured.
+        path: PathBuf,
+    },
+    /// The name cannot be looked up.
+    #[error("name {name}: {source}")]
+    LookUp {
+        /// The name with its port.
+        name: Address,
+        /// What the resolver said.
+        source: std::io::Error,
+    },
 }
 
-impl From<SocketAddr> for Address {
-    fn from(addr: SocketAddr) -> Self {
-        Self { host: addr.ip().to_string().into(), port: addr.port() }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
-    }
-}
-
-/// A name of letters, digits, `-`, `_` and `.`, at most 253 bytes, or an IPv6 literal (checked by the caller).
-fn host_is_usable(host: &str) -> bool {
-    let name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    let literal = host.parse::<std::net::Ipv6Addr>().is_ok();
-    literal || (!host.is_empty() && host.len() <= 253 && host.bytes().all(name))
+/// One doppler of the live set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doppler {
+    /// Where it listens.
+    pub address: Address,
+    /// The zone of the entry that named it.
+    pub zone: Option<Arc<str>>,
 }
 
 /// The dopplers to use now. Cloning shares the set.
 #[derive(Clone, Debug)]
 pub struct Dopplers {
-    current: watch::Receiver<Arc<[Address]>>,
-    /// Keeps `changed` waiting while nothing refreshes the set.
-    _source: Arc<watch::Sender<Arc<[Address]>>>,
+    current: watch::Receiver<Current>,
+    shared: Arc<Shared>,
+}
+
+/// The set in both forms that are asked for, and what each entry last gave.
+#[derive(Debug)]
+struct Current {
+    dopplers: Arc<[Doppler]>,
+    addresses: Arc<[Address]>,
+    found: Vec<Vec<Address>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    sets: Vec<DopplerSet>,
+    source: watch::Sender<Current>,
+    failures: AtomicU64,
 }
 
 impl Dopplers {
-    /// The set that a configuration describes: every address of every entry once, in the order written.
-    pub fn new(sets: &[DopplerSet]) -> Self {
-        Self::fixed(sets.iter().flat_map(|set| set.addresses.iter().cloned()))
+    /// The set that a configuration describes: every address of every entry once, in the order written, in the zone of the first entry
+    /// that names it. Files are read here; names are not looked up before [`refresh`](Self::refresh).
+    ///
+    /// # Errors
+    /// A file cannot be read, or a line of it is no address.
+    pub fn new(sets: &[DopplerSet]) -> Result<Self, DopplersError> {
+        let mut found = Vec::with_capacity(sets.len());
+        for set in sets {
+            found.push(match &set.file {
+                Some(path) => read(path)?,
+                None => set.addresses.clone(),
+            });
+        }
+        let (source, current) = watch::channel(Current::merged(sets, found));
+        let shared = Shared { sets: sets.to_vec(), source, failures: AtomicU64::new(0) };
+        Ok(Self { current, shared: Arc::new(shared) })
     }
 
     /// A set that never changes; repeats are left out.
     pub fn fixed(addresses: impl IntoIterator<Item = Address>) -> Self {
-        let mut distinct: Vec<Address> = Vec::new();
-        for address in addresses {
-            if !distinct.contains(&address) {
-                distinct.push(address);
-            }
-        }
-        let (source, current) = watch::channel(distinct.into());
-        Self { current, _source: Arc::new(source) }
+        Self::new(&[DopplerSet::of(addresses)]).expect("addresses are not read from anywhere")
     }
 
-    /// The addresses now; empty when none is configured.
+    /// Starts to look up names, at once, and to read names and files again on their timers; on `tracker`, until `stop`.
+    pub fn refresh(&self, tracker: &TaskTracker, stop: &CancellationToken) {
+        for (entry, set) in self.shared.sets.iter().enumerate() {
+            if set.dns.is_some() || set.file.is_some() {
+                let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
+                tracker.spawn(async move { stop.run_until_cancelled(shared.keep(entry)).await });
+            }
+        }
+    }
+
+    /// The addresses now; empty when none is configured or no name has been looked up yet.
     pub fn current(&self) -> Arc<[Address]> {
-        Arc::clone(&self.current.borrow())
+        Arc::clone(&self.current.borrow().addresses)
+    }
+
+    /// The same with their zones.
+    pub fn members(&self) -> Arc<[Doppler]> {
+        Arc::clone(&self.current.borrow().dopplers)
+    }
+
+    /// True when no entry can ever bring an address.
+    pub fn is_never(&self) -> bool {
+        self.shared.sets.iter().all(|set| set.addresses.is_empty() && set.dns.is_none() && set.file.is_none())
+    }
+
+    /// Readings of names and files that gave an error or nothing, since the start.
+    pub fn failures(&self) -> u64 {
+        self.shared.failures.load(Ordering::Relaxed)
     }
 
     /// Waits until the set differs from what this clone saw last, and returns it. A fixed set never does.
@@ -160,63 +229,128 @@ impl Dopplers {
     /// Cancel safe: no change is missed.
     pub async fn changed(&mut self) -> Arc<[Address]> {
         self.current.changed().await.expect("the sender lives as long as this value");
-        Arc::clone(&self.current.borrow_and_update())
+        Arc::clone(&self.current.borrow_and_update().addresses)
     }
+}
+
+impl Shared {
+    /// Reads one entry again and again.
+    async fn keep(&self, entry: usize) {
+        let set = &self.sets[entry];
+        let mut jitter = Backoff::between(set.refresh, set.refresh, Backoff::random_seed());
+        // Files were read when the set was made.
+        let mut due = set.dns.is_some();
+        let mut told = None;
+        loop {
+            if due {
+                self.look(entry, &mut told).await;
+            }
+            due = true;
+            // From four to six fifths.
+            tokio::time::sleep(set.refresh.mul_f64(0.8) + jitter.next_wait().mul_f64(0.4)).await;
+        }
+    }
+
+    /// Reads one entry once. `told` is the error that the log has shown, so that it shows each once.
+    async fn look(&self, entry: usize, told: &mut Option<String>) {
+        let set = &self.sets[entry];
+        let outcome = match (&set.dns, &set.file) {
+            (Some(name), _) => look_up(name).await,
+            (None, Some(path)) => read(path),
+            (None, None) => return,
+        };
+        match outcome {
+            Ok(found) => {
+                if told.take().is_some() {
+                    info!(dopplers = found.len(), "The set of dopplers can be read again");
+                }
+                self.put(entry, found);
+            }
+            Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                let text = error.to_string();
+                if told.as_ref() != Some(&text) {
+                    warn!(error = %text, "The set of dopplers cannot be read; the last one holds");
+                    *told = Some(text);
+                }
+            }
+        }
+    }
+
+    fn put(&self, entry: usize, found: Vec<Address>) {
+        self.source.send_if_modified(|current| {
+            let mut all = std::mem::take(&mut current.found);
+            all[entry] = found;
+            let before = std::mem::replace(current, Current::merged(&self.sets, all));
+            let differs = before.dopplers != current.dopplers;
+            if differs {
+                let (dopplers, before) = (current.dopplers.len(), before.dopplers.len());
+                info!(dopplers, before, "The set of dopplers has changed");
+            }
+            differs
+        });
+    }
+}
+
+impl Current {
+    /// All entries together, each address once.
+    fn merged(sets: &[DopplerSet], found: Vec<Vec<Address>>) -> Self {
+        let mut dopplers: Vec<Doppler> = Vec::new();
+        let mut seen = HashSet::new();
+        for (set, addresses) in sets.iter().zip(&found) {
+            let zone: Option<Arc<str>> = set.zone.as_deref().map(Into::into);
+            let new = addresses.iter().filter(|address| seen.insert(*address));
+            dopplers.extend(new.map(|address| Doppler { address: address.clone(), zone: zone.clone() }));
+        }
+        let addresses = dopplers.iter().map(|doppler| doppler.address.clone()).collect();
+        Self { dopplers: dopplers.into(), addresses, found }
+    }
+}
+
+/// The addresses of a name, in order, so that two answers of the same addresses are the same.
+async fn look_up(name: &Address) -> Result<Vec<Address>, DopplersError> {
+    let failed = |source| DopplersError::LookUp { name: name.clone(), source };
+    let found = tokio::net::lookup_host((name.host(), name.port())).await.map_err(failed)?;
+    let mut addresses: Vec<Address> = found.map(Address::from).collect();
+    addresses.sort();
+    addresses.dedup();
+    if addresses.is_empty() {
+        return Err(failed(std::io::Error::new(std::io::ErrorKind::NotFound, "the name has no address")));
+    }
+    Ok(bounded(addresses, name))
+}
+
+fn read(path: &Path) -> Result<Vec<Address>, DopplersError> {
+    use std::io::Read;
+    let failed = |source| DopplersError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(failed)?;
+    file.take(MAX_FILE).read_to_string(&mut text).map_err(failed)?;
+    let mut addresses: Vec<Address> = Vec::new();
+    for (i, line) in text.lines().enumerate() {
+        let line = line.split_once('#').map_or(line, |(before, _)| before).trim();
+        if !line.is_empty() {
+            let parsed = line.parse();
+            addresses.push(parsed.map_err(|source| DopplersError::Line {
+                path: path.to_owned(),
+                line: i + 1,
+                source,
+            })?);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(DopplersError::Empty { path: path.to_owned() });
+    }
+    Ok(bounded(addresses, &path.display()))
+}
+
+fn bounded(mut addresses: Vec<Address>, of: &dyn std::fmt::Display) -> Vec<Address> {
+    if addresses.len() > MAX_DOPPLERS {
+        warn!(named = addresses.len(), used = MAX_DOPPLERS, from = %of, "Too many dopplers; the rest is left out");
+        addresses.truncate(MAX_DOPPLERS);
+    }
+    addresses
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hosts_and_ports_are_read_and_written_back() {
-        for text in ["127.0.0.1:8082", "doppler-0.internal:1", "localhost:65535", "[::1]:8082", "a_b.c:80"] {
-            let address: Address = text.parse().unwrap();
-            assert_eq!(address.to_string(), text);
-        }
-        let literal: Address = "[fe80::1]:9".parse().unwrap();
-        assert_eq!((literal.host(), literal.port()), ("fe80::1", 9));
-        assert_eq!(Address::from("[::1]:3458".parse::<SocketAddr>().unwrap()).to_string(), "[::1]:3458");
-    }
-
-    #[test]
-    fn each_mistake_has_its_own_advice() {
-        let error = |text: &str| text.parse::<Address>().unwrap_err().to_string();
-        assert_eq!(error("doppler"), "\"doppler\" has no port; write host:port, as in \"doppler:8082\"");
-        assert!(error("::1").contains("in brackets"));
-        assert!(error("[::1]").contains("has no port"));
-        for text in ["a:", "a:0", "a:65536", "a:+80", "a:http", "a: 80"] {
-            assert!(error(text).contains("from 1 to 65535"), "{text}: {}", error(text));
-        }
-        for text in [":80", "http://a:80", "a/b:80", "a b:80", "[a]:80", "[::1:80", "user@a:80", "ä:80"] {
-            assert!(error(text).contains("no usable host"), "{text}: {}", error(text));
-        }
-    }
-
-    #[test]
-    fn configuration_names_the_entry_that_is_wrong() {
-        #[derive(Debug, serde::Deserialize)]
-        struct Config {
-            dopplers: Vec<DopplerSet>,
-        }
-        let config: Config = toml::from_str(
-            "[[dopplers]]\naddresses = [\"a:1\", \"b:2\"]\n[[dopplers]]\naddresses = [\"a:1\", \"c:3\"]\n",
-        )
-        .unwrap();
-        let dopplers = Dopplers::new(&config.dopplers);
-        let texts: Vec<_> = dopplers.current().iter().map(Address::to_string).collect();
-        assert_eq!(texts, ["a:1", "b:2", "c:3"]);
-
-        let error = toml::from_str::<Config>("[[dopplers]]\naddresses = [\"a\"]\n").unwrap_err().to_string();
-        assert!(error.contains("line 2") && error.contains("as in \"a:8082\""), "{error}");
-        let error = toml::from_str::<Config>("[[dopplers]]\naddress = [\"a:1\"]\n").unwrap_err().to_string();
-        assert!(error.contains("addresses"), "{error}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_fixed_set_never_changes() {
-        let mut dopplers = Dopplers::fixed([]);
-        assert!(dopplers.current().is_empty());
-        assert!(tokio::time::timeout(std::time::Duration::from_secs(3600), dopplers.changed()).await.is_err());
-    }
-}
+mod tests;

@@ -27,7 +27,7 @@ pub use backoff::Backoff;
 pub use budget::Budget;
 pub use channel::{ChannelOptions, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
-pub use dopplers::{Address, AddressError, DopplerSet, Dopplers};
+pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, MAX_DOPPLERS};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
 pub use guard::{LocalOnly, Refusal};
 pub use handle::Handle;
