@@ -2,13 +2,15 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
-use crate::syslog::config::DrainUrl;
+use crate::syslog::config::{DrainUrl, Scheme};
 
 /// The usual admin port of the adapters.
 pub const ADMIN_PORT: u16 = 14827;
@@ -40,8 +42,11 @@ pub struct Config {
 pub struct DrainConfig {
     /// Names the drain in logs and among adapters: several processes with a drain of the same name share its envelopes.
     pub name: String,
-    /// Where to, and what, as `syslog://host:port?drain-data=all`. Shown without user name, password and options.
+    /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`. Shown without user name, password and options.
     pub url: DrainUrl,
+    /// Whom a `syslog-tls` drain trusts and what it shows. Absent: it trusts the system's authorities and shows nothing.
+    #[serde(default)]
+    pub tls: Option<DrainTls>,
     /// The sources to send; empty sends those of everybody.
     #[serde(default)]
     pub sources: Vec<String>,
@@ -64,6 +69,22 @@ pub struct DrainConfig {
     /// What may wait for the destination.
     #[serde(default)]
     pub ring: RingConfig,
+}
+
+/// The `tls` table of a drain. No drain trusts what only another one names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DrainTls {
+    /// A PEM file of the authorities that the receiver's certificate must chain to. Absent: those of the system.
+    pub ca: Option<PathBuf>,
+    /// The certificate to show to a receiver that asks for one, followed by its intermediates. Absent: none.
+    pub cert: Option<PathBuf>,
+    /// The private key of `cert`: both or none.
+    pub key: Option<PathBuf>,
+    /// The name or address that the receiver's certificate must carry. Absent: the URL's host.
+    pub server_name: Option<String>,
+    /// Takes whatever certificate the receiver shows: the lines may go to anybody. False.
+    pub insecure_skip_verify: bool,
 }
 
 /// The `ring` table of a drain.
@@ -90,6 +111,36 @@ pub enum ConfigError {
         "drains: the drain \"{0}\" has an empty source; name each source, or leave `sources` out to send everything"
     )]
     EmptySource(String),
+    /// A `tls` table without TLS would promise what is not kept.
+    #[error(
+        "drains: the drain \"{drain}\" has a tls table, and its URL is {url}; write syslog-tls://, or leave the table out"
+    )]
+    TlsOnPlain {
+        /// The drain's name.
+        drain: String,
+        /// Its URL, anonymised.
+        url: String,
+    },
+    /// A certificate without key, or a key without certificate.
+    #[error("drains: the drain \"{drain}\" has tls.{given} without tls.{missing}; name both, or none")]
+    HalfPair {
+        /// The drain's name.
+        drain: String,
+        /// The key that is there.
+        given: &'static str,
+        /// The key that is not.
+        missing: &'static str,
+    },
+    /// What the receiver's certificate must carry could stand in none.
+    #[error(
+        "drains: the drain \"{drain}\" cannot ask a certificate for {name:?}, which is no DNS name or address; set tls.server_name"
+    )]
+    ServerName {
+        /// The drain's name.
+        drain: String,
+        /// The name that was to be asked for.
+        name: String,
+    },
 }
 
 impl Default for Config {
@@ -130,6 +181,7 @@ impl Config {
             if drain.sources.iter().any(String::is_empty) {
                 return Err(ConfigError::EmptySource(drain.name.clone()));
             }
+            drain.check_tls()?;
         }
         Ok(())
     }
@@ -141,6 +193,7 @@ impl DrainConfig {
         Self {
             name: name.into(),
             url,
+            tls: None,
             sources: Vec::new(),
             hostname: String::new(),
             metadata: true,
@@ -148,6 +201,28 @@ impl DrainConfig {
             resend: true,
             retry: Schedule::default(),
             ring: RingConfig::default(),
+        }
+    }
+
+    /// The name that the receiver's certificate must carry.
+    pub(crate) fn server_name(&self) -> Result<ServerName<'static>, ConfigError> {
+        let named = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
+        let name = named.unwrap_or_else(|| self.url.address.host());
+        ServerName::try_from(name.to_owned())
+            .map_err(|_| ConfigError::ServerName { drain: self.name.clone(), name: name.to_owned() })
+    }
+
+    fn check_tls(&self) -> Result<(), ConfigError> {
+        let drain = || self.name.clone();
+        if self.url.scheme == Scheme::SyslogTls {
+            self.server_name()?;
+        } else if self.tls.is_some() {
+            return Err(ConfigError::TlsOnPlain { drain: drain(), url: self.url.anonymised() });
+        }
+        match self.tls.as_ref().map(|tls| (tls.cert.is_some(), tls.key.is_some())) {
+            Some((true, false)) => Err(ConfigError::HalfPair { drain: drain(), given: "cert", missing: "key" }),
+            Some((false, true)) => Err(ConfigError::HalfPair { drain: drain(), given: "key", missing: "cert" }),
+            _ => Ok(()),
         }
     }
 
@@ -200,6 +275,36 @@ mod tests {
         let error =
             toml::from_str::<Config>("[[drains]]\nname = \"x\"\nurl = \"http://h:1\"\n").unwrap_err().to_string();
         assert!(error.contains("line 3") && error.contains("write syslog://host:port"), "{error}");
+        let text = "[[drains]]\nname = \"x\"\nurl = \"syslog-tls://h:1\"\ntls = { skip_verify = true }\n";
+        let error = toml::from_str::<Config>(text).unwrap_err().to_string();
+        assert!(error.contains("`insecure_skip_verify`"), "{error}");
+    }
+
+    #[test]
+    fn a_tls_table_goes_with_the_url_and_names_both_files() {
+        let check = |url: &str, tls: &str| {
+            let text = format!("[[drains]]\nname = \"x\"\nurl = \"{url}\"\n{tls}");
+            toml::from_str::<Config>(&text).unwrap().check().map_err(|error| error.to_string())
+        };
+        assert_eq!(check("syslog-tls://h:1", ""), Ok(()));
+        assert_eq!(check("syslog-tls://[::1]:1", ""), Ok(()));
+        let whole =
+            "[drains.tls]\nca = \"ca.pem\"\ncert = \"a.pem\"\nkey = \"a.key\"\nserver_name = \"logs.example\"\n";
+        assert_eq!(check("syslog-tls://10.0.0.1:6514", whole), Ok(()));
+        assert_eq!(
+            check("syslog://user:canary@h:1", "tls = {}").unwrap_err(),
+            "drains: the drain \"x\" has a tls table, and its URL is syslog://h:1; write syslog-tls://, or leave the table out"
+        );
+        assert_eq!(
+            check("syslog-tls://h:1", "tls.cert = \"a.pem\"").unwrap_err(),
+            "drains: the drain \"x\" has tls.cert without tls.key; name both, or none"
+        );
+        assert!(check("syslog-tls://h:1", "tls.key = \"a.key\"").unwrap_err().contains("tls.key without tls.cert"));
+        assert!(
+            check("syslog-tls://h:1", "tls.server_name = \"a b\"")
+                .unwrap_err()
+                .contains("cannot ask a certificate for \"a b\"")
+        );
     }
 
     #[test]

@@ -19,5 +19,5 @@ mod server;
 mod subscribe;
 pub mod syslog;
 
-pub use config::{ADMIN_PORT, Config, ConfigError, DrainConfig, RingConfig};
+pub use config::{ADMIN_PORT, Config, ConfigError, DrainConfig, DrainTls, RingConfig};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

@@ -1,8 +1,11 @@
 //! What the adapters count: the only place that spells metric names.
 
+use std::time::UNIX_EPOCH;
+
 use metrics::{Counter, Gauge};
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, StageMetrics, Telemetry};
+use transport::ClientTls;
 
 /// The reasons for which a drain drops.
 const REASONS: [Reason; 8] = [
@@ -106,6 +109,20 @@ impl Metrics {
             ),
         }
     }
+}
+
+/// Shows when the certificate that a drain shows ends, under `drain_` and the drain's label.
+pub(crate) fn watch_certificate(telemetry: &Telemetry, name: &str, tls: ClientTls) {
+    let ends = telemetry.gauge(
+        "hydrant_certificate_not_after_timestamp_seconds",
+        "Unix time at which the certificate ends.",
+        &[("certificate", &format!("drain_{}", label(name)))],
+    );
+    telemetry.before_render(move || {
+        if let Some(after) = tls.not_after().and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
+            ends.set(after.as_secs_f64());
+        }
+    });
 }
 
 /// The label of a drain: the FNV-1a hash of its name in hexadecimal.

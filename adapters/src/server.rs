@@ -9,15 +9,17 @@ use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use transport::{Address, Backoff, ChannelOptions, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
+use transport::{Address, Backoff, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
 
-use crate::config::{Config, ConfigError, DrainConfig};
+use crate::config::{Config, ConfigError, DrainConfig, DrainTls};
 use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
 use crate::retry::Retry;
 use crate::subscribe::{self, Channels, Queued, Subscription};
+use crate::syslog::config::Scheme;
 use crate::syslog::drain::{Drain, Parts};
 use crate::syslog::encode::Encoder;
+use crate::syslog::trust::{self, Trust, Watched};
 
 /// Adapters whose ports are bound; nothing runs yet.
 #[derive(Debug)]
@@ -71,6 +73,14 @@ pub enum BindError {
         /// What is wrong with which file.
         source: TlsError,
     },
+    /// The certificates of one drain cannot be used.
+    #[error("adapters.drains: tls of the drain \"{drain}\": {source}")]
+    DrainTls {
+        /// The drain's name.
+        drain: String,
+        /// What is wrong with which file.
+        source: Box<ClientTlsError>,
+    },
 }
 
 /// Why running adapters failed.
@@ -85,6 +95,7 @@ pub enum ServeError {
 #[derive(Debug)]
 struct Prepared {
     config: DrainConfig,
+    trust: Option<Trust>,
     writer: Writer<Queued>,
     reader: diode::fair::Reader<Queued>,
     metrics: DrainMetrics,
@@ -110,7 +121,8 @@ impl Config {
         let readiness = Readiness::default();
         let admin = self.admin.bind("adapters.admin.listen", telemetry, &readiness)?;
         let metrics = Metrics::register(telemetry);
-        let drains: Vec<_> = self.drains.into_iter().map(|drain| Prepared::new(drain, &metrics, telemetry)).collect();
+        let drains = self.drains.into_iter().map(|drain| Prepared::new(drain, &metrics, telemetry));
+        let drains: Vec<_> = drains.collect::<Result<_, _>>()?;
         watch_rings(telemetry, &metrics, &drains);
         Ok(Server {
             admin,
@@ -126,12 +138,34 @@ impl Config {
 }
 
 impl Prepared {
-    fn new(config: DrainConfig, metrics: &Metrics, telemetry: &Telemetry) -> Self {
+    fn new(config: DrainConfig, metrics: &Metrics, telemetry: &Telemetry) -> Result<Self, BindError> {
+        let trust = trust_of(&config)?;
         let bounds = Bounds { envelopes: config.ring.envelopes, bytes: config.ring.bytes };
         let (writer, reader) = diode::fair::channel(bounds);
         let metrics = metrics.drain(telemetry, &config.name);
-        Self { config, writer, reader, metrics }
+        if let Some(trust) = &trust
+            && config.tls.as_ref().is_some_and(|tls| tls.cert.is_some())
+        {
+            crate::metrics::watch_certificate(telemetry, &config.name, trust.tls().clone());
+        }
+        if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
+            telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
+        }
+        Ok(Self { config, trust, writer, reader, metrics })
     }
+}
+
+/// Reads what a drain over TLS needs, from its own files.
+fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, BindError> {
+    if config.url.scheme != Scheme::SyslogTls {
+        return Ok(None);
+    }
+    let name = config.server_name()?;
+    let loaded = match &config.tls {
+        Some(tls) => Trust::load(tls, name),
+        None => Trust::load(&DrainTls::default(), name),
+    };
+    loaded.map(Some).map_err(|source| BindError::DrainTls { drain: config.name.clone(), source: Box::new(source) })
 }
 
 /// Reports what all rings together hold whenever somebody asks.
@@ -177,10 +211,11 @@ impl Server {
         self.dopplers.refresh(&tracker, &quit);
         let channels = Arc::new(self.channels);
         let agent = transport::channel(&self.agent, &self.agent_options);
-        let mut running = Vec::new();
-        for Prepared { config, writer, reader, metrics } in self.drains {
+        let (mut running, mut watched) = (Vec::new(), Vec::new());
+        for Prepared { config, trust, writer, reader, metrics } in self.drains {
             remark(&config);
             let losses = Arc::new(Losses::new(config.announces()));
+            watched.extend(trust.as_ref().map(|trust| Watched::new(config.name.clone(), trust)));
             let options = &config.url.options;
             let (name, url) = (config.name, config.url.anonymised());
             let request = subscribe::request(&name, &config.sources, options.kinds);
@@ -202,6 +237,7 @@ impl Server {
                     name,
                     url,
                     address: config.url.address.clone(),
+                    trust,
                     ring: reader,
                     encoder: Encoder::new(options, &config.hostname, config.metadata),
                     resend: config.resend,
@@ -215,6 +251,9 @@ impl Server {
             tracker.spawn(subscription.run(self.dopplers.clone(), Arc::clone(&channels), stop.clone()));
             tracker.spawn(announcer.run(told.clone()));
             running.push(tracker.spawn(drain.run()));
+        }
+        if !watched.is_empty() {
+            tracker.spawn(trust::watch(watched, tracker.clone(), quit.clone()));
         }
         latch.ready();
 

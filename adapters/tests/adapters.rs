@@ -12,3 +12,5 @@ mod healthy;
 mod rsyslog;
 #[path = "adapters/support.rs"]
 mod support;
+#[path = "adapters/tls.rs"]
+mod tls;

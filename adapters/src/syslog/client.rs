@@ -1,4 +1,4 @@
-//! One TCP connection to a syslog receiver: opens, writes, and notices its end.
+//! One connection to a syslog receiver, over TCP or TLS: opens, writes, and notices its end.
 //!
 //! Frames enter, bytes leave. A receiver says nothing: that it has closed is seen by reading, so the connection is read before each
 //! write ([`Link::check`]) and watched while it is idle ([`Link::ended`]); what a receiver does say is thrown away. Never retries,
@@ -16,9 +16,13 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 use transport::Address;
 
+use self::tls::Session;
+use super::trust::Trust;
 use super::window::{Frame, UNACKNOWLEDGED_FOR};
 
-/// For name look-up and connecting together, and for each line of a write.
+mod tls;
+
+/// For name look-up, connecting and the TLS handshake together, and for each line of a write.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// Before the first keepalive probe, and between probes.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -26,14 +30,26 @@ const KEEPALIVE: Duration = Duration::from_secs(10);
 const SEND_BUFFER: usize = 256 * 1024;
 /// Frames in one system call.
 const SLICES: usize = 64;
+/// Reads in a row before others have their turn.
+const READS: usize = 16;
+/// On top of twice the handshake: for a receiver to think about our certificate.
+const THINKING: Duration = Duration::from_millis(100);
 
 /// An open connection.
 #[derive(Debug)]
 pub struct Link {
     stream: TcpStream,
+    layer: Layer,
     opened: Instant,
-    /// How long connecting took: about the time that news take from there to here.
+    /// How long connecting, or the handshake, took: about the time that news take from there to here.
     distance: Duration,
+}
+
+/// What lies between frames and the socket.
+#[derive(Debug)]
+enum Layer {
+    Plain,
+    Tls(Box<Session>),
 }
 
 /// How a connection ended.
@@ -46,13 +62,13 @@ pub enum End {
 }
 
 impl Link {
-    /// Connects to the first address of the name that answers. Each gets an even share of the time that is left.
+    /// Connects to the first address of the name that answers, and with `trust` shakes hands there. Each gets an even share of the
+    /// time that is left.
     ///
     /// # Errors
-    /// No address, or none that answered within [`DEADLINE`].
-    pub async fn open(address: &Address) -> io::Result<Self> {
+    /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last.
+    pub async fn open(address: &Address, mut trust: Option<&mut Trust>) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
-        let late = |what: String| io::Error::new(io::ErrorKind::TimedOut, what);
         let target = (address.host(), address.port());
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
         let found: Vec<SocketAddr> = found.map_err(|_| late("name look-up took too long".to_owned()))??.collect();
@@ -61,16 +77,31 @@ impl Link {
             let begun = Instant::now();
             let left = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
             let share = begun + deadline.saturating_duration_since(begun) / left;
-            match timeout_at(share, TcpStream::connect(addr)).await {
-                Ok(Ok(stream)) => {
-                    set_options(&stream)?;
-                    return Ok(Self { stream, opened: begun, distance: begun.elapsed() });
-                }
-                Ok(Err(error)) => last = io::Error::new(error.kind(), format!("{addr}: {error}")),
-                Err(_) => last = late(format!("{addr}: no answer")),
+            match Self::open_one(*addr, trust.as_deref_mut(), share).await {
+                Ok(link) => return Ok(link),
+                Err(error) => last = io::Error::new(error.kind(), format!("{addr}: {error}")),
             }
         }
         Err(last)
+    }
+
+    async fn open_one(addr: SocketAddr, trust: Option<&mut Trust>, by: Instant) -> io::Result<Self> {
+        let opened = Instant::now();
+        let connected = timeout_at(by, TcpStream::connect(addr)).await;
+        let stream = connected.map_err(|_| late("no answer".to_owned()))??;
+        set_options(&stream)?;
+        let Some(trust) = trust else {
+            return Ok(Self { stream, layer: Layer::Plain, opened, distance: opened.elapsed() });
+        };
+        let begun = Instant::now();
+        let session = timeout_at(by, Session::open(&stream, trust)).await;
+        let mut session = session.map_err(|_| late("no answer to the TLS handshake".to_owned()))??;
+        let distance = begun.elapsed();
+        let patience = by.min(Instant::now() + (2 * distance + THINKING).min(Duration::from_secs(1)));
+        if let Ok(verdict) = timeout_at(patience, session.accepted(&stream)).await {
+            verdict?;
+        }
+        Ok(Self { stream, layer: Layer::Tls(Box::new(session)), opened, distance })
     }
 
     /// Since when it is open.
@@ -87,37 +118,21 @@ impl Link {
     ///
     /// # Errors
     /// How it ended.
-    pub fn check(&self) -> Result<(), End> {
-        let mut thrown_away = [std::mem::MaybeUninit::uninit(); 1024];
-        // A receiver that talks without end is not read here without end.
-        for _ in 0..16 {
-            match SockRef::from(&self.stream).recv(&mut thrown_away) {
-                Ok(0) => return Err(End::Closed),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(End::Broken(error)),
-            }
+    pub fn check(&mut self) -> Result<(), End> {
+        match &mut self.layer {
+            Layer::Plain => check(&self.stream),
+            Layer::Tls(session) => session.check(&self.stream),
         }
-        Ok(())
     }
 
-    /// Waits until the receiver closes or resets the connection.
+    /// Waits until the receiver closes or resets the connection, or says over TLS that it will.
     ///
     /// # Cancel safety
     /// Nothing is lost: what the receiver says is thrown away in any case.
-    pub async fn ended(&self) -> End {
-        let mut thrown_away = [0; 1024];
-        loop {
-            if let Err(error) = self.stream.readable().await {
-                return End::Broken(error);
-            }
-            match self.stream.try_read(&mut thrown_away) {
-                Ok(0) => return End::Closed,
-                Ok(_) => tokio::task::yield_now().await,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return End::Broken(error),
-            }
+    pub async fn ended(&mut self) -> End {
+        match &mut self.layer {
+            Layer::Plain => ended(&self.stream).await,
+            Layer::Tls(session) => session.ended(&self.stream).await,
         }
     }
 
@@ -128,7 +143,10 @@ impl Link {
     ///
     /// # Cancel safety
     /// When cancelled, part of the frame after the first `written` may have been written: the connection must not be written to again.
-    pub async fn write(&self, frames: &VecDeque<Frame>, count: usize, written: &mut usize) -> io::Result<()> {
+    pub async fn write(&mut self, frames: &VecDeque<Frame>, count: usize, written: &mut usize) -> io::Result<()> {
+        if let Layer::Tls(session) = &mut self.layer {
+            return session.write(&self.stream, frames, count, written).await;
+        }
         let mut offset = 0;
         let mut deadline = Instant::now() + DEADLINE;
         while *written < count {
@@ -139,12 +157,7 @@ impl Link {
             match self.stream.try_write_vectored(&slices) {
                 Ok(taken) => {
                     offset += taken;
-                    let before = *written;
-                    while *written < count && offset >= frames[*written].bytes.len() {
-                        offset -= frames[*written].bytes.len();
-                        *written += 1;
-                    }
-                    if *written > before {
+                    if advance(frames, count, &mut offset, written) {
                         deadline = Instant::now() + DEADLINE;
                     }
                 }
@@ -161,11 +174,37 @@ impl Link {
     /// Closes our side and waits until the receiver has closed its own and acknowledged every byte: then it is [`End::Closed`].
     pub async fn settle(mut self, within: Duration) -> End {
         let deadline = Instant::now() + within;
-        let late = || End::Broken(io::Error::new(io::ErrorKind::TimedOut, "the receiver did not close"));
+        let late = || End::Broken(late("the receiver did not close".to_owned()));
+        let pause = self.pause();
+        if let Layer::Tls(session) = &mut self.layer {
+            // A receiver that has closed answers anything but the end with a reset, which would look like a loss. So one that has said
+            // its farewell gets ours only while its socket is open.
+            let mut gone = false;
+            if session.is_over() {
+                match timeout_at(deadline.min(Instant::now() + pause), ended(&self.stream)).await {
+                    Ok(End::Closed) => gone = true,
+                    Ok(broken) => return broken,
+                    Err(_) => {}
+                }
+            }
+            if !gone {
+                match timeout_at(deadline, session.close(&self.stream)).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => return End::Broken(error),
+                    Err(_) => return late(),
+                }
+            }
+        }
         if let Err(error) = self.stream.shutdown().await {
             return End::Broken(error);
         }
-        match timeout_at(deadline, self.ended()).await {
+        let closed = async {
+            match self.ended().await {
+                End::Closed => ended(&self.stream).await,
+                broken => broken,
+            }
+        };
+        match timeout_at(deadline, closed).await {
             Ok(End::Closed) => {}
             Ok(broken) => return broken,
             Err(_) => return late(),
@@ -185,6 +224,52 @@ impl Link {
             Ok(Some(error)) | Err(error) => End::Broken(error),
         }
     }
+}
+
+fn late(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+/// Looks whether the peer has ended the connection.
+fn check(stream: &TcpStream) -> Result<(), End> {
+    let mut thrown_away = [std::mem::MaybeUninit::uninit(); 1024];
+    // A receiver that talks without end is not read here without end.
+    for _ in 0..READS {
+        match SockRef::from(stream).recv(&mut thrown_away) {
+            Ok(0) => return Err(End::Closed),
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(End::Broken(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the peer ends the connection.
+async fn ended(stream: &TcpStream) -> End {
+    let mut thrown_away = [0; 1024];
+    loop {
+        if let Err(error) = stream.readable().await {
+            return End::Broken(error);
+        }
+        match stream.try_read(&mut thrown_away) {
+            Ok(0) => return End::Closed,
+            Ok(_) => tokio::task::yield_now().await,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return End::Broken(error),
+        }
+    }
+}
+
+/// Bytes were written, so that `offset` of them lie beyond the first `written` frames: moves both on. `true` when a frame is complete.
+fn advance(frames: &VecDeque<Frame>, count: usize, offset: &mut usize, written: &mut usize) -> bool {
+    let before = *written;
+    while *written < count && *offset >= frames[*written].bytes.len() {
+        *offset -= frames[*written].bytes.len();
+        *written += 1;
+    }
+    *written > before
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {

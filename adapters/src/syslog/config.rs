@@ -31,6 +31,8 @@ pub struct DrainUrl {
 pub enum Scheme {
     /// Over TCP, each with its length before it (RFC 6587 octet counting).
     Syslog,
+    /// The same over TLS.
+    SyslogTls,
 }
 
 /// Which envelopes a drain sends, and what of them.
@@ -70,14 +72,14 @@ pub enum DrainUrlError {
     #[error("the drain URL has {0} bytes; at most {MAX_URL} are allowed")]
     TooLong(usize),
     /// No `://`.
-    #[error("the drain URL has no scheme; write syslog://host:port")]
+    #[error("the drain URL has no scheme; write syslog://host:port or syslog-tls://host:port")]
     NoScheme,
     /// A scheme that drains do not speak.
-    #[error("the drain URL's scheme is \"{0}\"; write syslog://host:port")]
+    #[error("the drain URL's scheme is \"{0}\"; write syslog://host:port or syslog-tls://host:port")]
     Scheme(String),
     /// Host without port.
-    #[error("the drain URL has no port, and syslog over TCP has no default one; write syslog://{0}:514")]
-    NoPort(String),
+    #[error("the drain URL has no port, and syslog over TCP has no default one; write {0}://{1}:{port}", port = .0.usual_port())]
+    NoPort(Scheme, String),
     /// Host and port cannot be read.
     #[error("the drain URL's host and port: {0}")]
     Address(#[source] AddressError),
@@ -105,6 +107,7 @@ impl DrainUrl {
         let (scheme, rest) = text.split_once("://").ok_or(DrainUrlError::NoScheme)?;
         let scheme = match scheme {
             "syslog" => Scheme::Syslog,
+            "syslog-tls" => Scheme::SyslogTls,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
@@ -115,7 +118,7 @@ impl DrainUrl {
             None => (None, authority),
         };
         let address = host.parse().map_err(|error| match error {
-            AddressError::NoPort(host) => DrainUrlError::NoPort(host),
+            AddressError::NoPort(host) => DrainUrlError::NoPort(scheme, host),
             error => DrainUrlError::Address(error),
         })?;
         let mut remarks = Vec::new();
@@ -125,15 +128,32 @@ impl DrainUrl {
 
     /// The URL without user name, password and query: for logs, metrics and notices.
     pub fn anonymised(&self) -> String {
-        let scheme = match self.scheme {
-            Scheme::Syslog => "syslog",
-        };
-        format!("{scheme}://{}{}", self.address, self.path)
+        format!("{}://{}{}", self.scheme, self.address, self.path)
     }
 
     /// What was understood but is likely not meant, one sentence each: to be logged once.
     pub fn remarks(&self) -> &[String] {
         &self.remarks
+    }
+}
+
+impl Scheme {
+    /// The port that receivers usually have; not a default.
+    fn usual_port(self) -> u16 {
+        match self {
+            Self::Syslog => 514,
+            Self::SyslogTls => 6514,
+        }
+    }
+}
+
+/// As in a URL.
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Syslog => "syslog",
+            Self::SyslogTls => "syslog-tls",
+        })
     }
 }
 

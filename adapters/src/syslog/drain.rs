@@ -19,6 +19,7 @@ use transport::Address;
 use self::health::{Change, Health, State};
 use super::client::{End, Link};
 use super::encode::Encoder;
+use super::trust::Trust;
 use super::window::Window;
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
@@ -40,6 +41,8 @@ pub(crate) struct Drain {
     /// The destination, anonymised.
     url: String,
     address: Address,
+    /// For a drain over TLS.
+    trust: Option<Trust>,
     ring: Reader<Queued>,
     /// What was taken from the ring, and how much of it has been encoded.
     in_hand: Option<(Queued, usize)>,
@@ -62,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) address: Address,
+    pub(crate) trust: Option<Trust>,
     pub(crate) ring: Reader<Queued>,
     pub(crate) encoder: Encoder,
     pub(crate) resend: bool,
@@ -102,6 +106,7 @@ impl Drain {
             name: parts.name,
             url: parts.url,
             address: parts.address,
+            trust: parts.trust,
             ring: parts.ring,
             in_hand: None,
             encoder: parts.encoder,
@@ -141,7 +146,7 @@ impl Drain {
             tokio::select! {
                 biased;
                 () = self.stop.hard.cancelled() => return false,
-                end = ended(self.link.as_ref()) => self.link_ended(end).await,
+                end = ended(self.link.as_mut()) => self.link_ended(end).await,
                 load = self.ring.recv() => match load {
                     Some(load) => self.in_hand = Some((load, 0)),
                     None => return false,
@@ -172,7 +177,7 @@ impl Drain {
         if self.window.is_careful() {
             let pause = self.link.as_ref().map_or(Duration::ZERO, |open| open.link.pause());
             tokio::select! {
-                end = ended(self.link.as_ref()) => return self.link_lost(end).await,
+                end = ended(self.link.as_mut()) => return self.link_lost(end).await,
                 () = sleep(pause) => self.let_go(Window::quiet),
                 () = self.stop.hard.cancelled() => return Flow::End,
             }
@@ -185,7 +190,7 @@ impl Drain {
 
     async fn connect(&mut self) -> Flow {
         let opened = tokio::select! {
-            opened = Link::open(&self.address) => opened,
+            opened = Link::open(&self.address, self.trust.as_mut()) => opened,
             () = self.stop.hard.cancelled() => return Flow::End,
         };
         match opened {
@@ -260,6 +265,8 @@ impl Drain {
                     self.lose_frame(&frame, Reason::RetryExhausted);
                 }
             }
+            // New certificates may be all that was wanting.
+            () = renewed(self.trust.as_mut()) => {}
             () = self.stop.soft.cancelled(), if !self.stop.seen => {
                 self.stop.seen = true;
                 self.retry.succeeded();
@@ -333,9 +340,20 @@ impl Drain {
 ///
 /// # Cancel safety
 /// As [`Link::ended`].
-async fn ended(open: Option<&Open>) -> End {
+async fn ended(open: Option<&mut Open>) -> End {
     match open {
         Some(open) => open.link.ended().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// New certificate files are in force, of a drain that has some; else never.
+///
+/// # Cancel safety
+/// As [`Trust::changed`].
+async fn renewed(trust: Option<&mut Trust>) {
+    match trust {
+        Some(trust) => trust.changed().await,
         None => std::future::pending().await,
     }
 }

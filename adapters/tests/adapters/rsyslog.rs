@@ -1,14 +1,20 @@
 //! rsyslog as the judge: it receives a drain, and the fields that it reads are those of the golden lines.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use hydrant_adapters::DrainTls;
+use hydrant_adapters::syslog::client::Link;
+use hydrant_adapters::syslog::trust::Trust;
 use proto::v2;
 use proto::v2::envelope::Message;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use transport::{TestCerts, TlsFiles};
 
 use crate::support::{Rig, receiver};
+use crate::tls::over_tls;
 
 /// A running rsyslogd that ends with the test.
 struct Rsyslog(Child);
@@ -20,26 +26,42 @@ impl Drop for Rsyslog {
     }
 }
 
-fn rsyslogd() -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin/rsyslogd");
-    assert!(path.exists(), "rsyslogd is missing; get it with: scripts/tools rsyslogd");
+fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/bin").join(name);
+    assert!(path.exists(), "{name} is missing; get it with: scripts/tools {name}");
     path
 }
 
 impl Rsyslog {
     /// Starts it so that it takes octet-counted TCP on `port`, and forwards what it read, field by field, to `judge`.
     fn start(dir: &Path, port: u16, judge: u16) -> Self {
+        Self::start_as("rsyslogd", "", "", dir, port, judge)
+    }
+
+    /// The same over TLS, as `receiver`. `mode` is rsyslog's `streamDriver.authMode`: `anon`, or `x509/certvalid` for mutual TLS.
+    fn start_tls(receiver: &TlsFiles, mode: &str, dir: &Path, port: u16, judge: u16) -> Self {
+        let global = format!(
+            "defaultNetstreamDriverCAFile=\"{ca}\" defaultNetstreamDriverCertFile=\"{cert}\" defaultNetstreamDriverKeyFile=\"{key}\"",
+            ca = receiver.ca.display(),
+            cert = receiver.cert.display(),
+            key = receiver.key.display(),
+        );
+        let imtcp = format!("streamDriver.name=\"ossl\" streamDriver.mode=\"1\" streamDriver.authMode=\"{mode}\"");
+        Self::start_as("rsyslogd-tls", &global, &imtcp, dir, port, judge)
+    }
+
+    fn start_as(name: &str, global: &str, imtcp: &str, dir: &Path, port: u16, judge: u16) -> Self {
         let config = format!(
-            "global(workDirectory=\"{dir}\")\n\
-             module(load=\"imtcp\")\n\
+            "global(workDirectory=\"{dir}\" {global})\n\
+             module(load=\"imtcp\" {imtcp})\n\
              input(type=\"imtcp\" port=\"{port}\" address=\"127.0.0.1\")\n\
              template(name=\"fields\" type=\"string\" string=\"%pri%|%protocol-version%|%timestamp:::date-rfc3339%|%hostname%|%app-name%|%procid%|%msgid%|%structured-data%|%msg%|\\n\")\n\
-             action(type=\"omfwd\" target=\"127.0.0.1\" port=\"{judge}\" protocol=\"tcp\" template=\"fields\")\n",
+             if $app-name startswith \"app-\" then action(type=\"omfwd\" target=\"127.0.0.1\" port=\"{judge}\" protocol=\"tcp\" template=\"fields\")\n",
             dir = dir.display(),
         );
         let file = dir.join("rsyslog.conf");
         std::fs::write(&file, config).unwrap();
-        let child = Command::new(rsyslogd())
+        let child = Command::new(tool(name))
             .args(["-n", "-i", "NONE", "-f"])
             .arg(&file)
             .current_dir(dir)
@@ -103,17 +125,13 @@ fn golden() -> Vec<(v2::Envelope, &'static str)> {
     ]
 }
 
-#[tokio::test]
-async fn rsyslog_reads_the_fields_of_the_golden_lines() {
-    let (judge, judge_addr) = receiver().await;
-    // rsyslog wants a port by number; the drain tries until it answers there.
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let dir = tempfile::tempdir().unwrap();
-    let _rsyslog = Rsyslog::start(dir.path(), port, judge_addr.port());
-    let rig = Rig::start(([127, 0, 0, 1], port).into(), "?drain-data=all", |config| {
-        config.drains[0].hostname = "org.space.app-host".to_owned();
-    })
-    .await;
+/// A port for rsyslog, which wants it by number; the drain tries until it answers there.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Sends the golden envelopes, and compares what rsyslog read with the golden fields. Lines may come twice.
+async fn compare(rig: &Rig, judge: &tokio::net::TcpListener) {
     let golden = golden();
     rig.send(&golden.iter().map(|(envelope, _)| envelope.clone()).collect::<Vec<_>>()).await;
     let (stream, _) = judge.accept().await.unwrap();
@@ -121,5 +139,88 @@ async fn rsyslog_reads_the_fields_of_the_golden_lines() {
     for (envelope, fields) in &golden {
         let line = read.next_line().await.unwrap().unwrap_or_else(|| panic!("rsyslog closed before {envelope:?}"));
         assert_eq!(line, *fields);
+    }
+}
+
+#[tokio::test]
+async fn rsyslog_reads_the_fields_of_the_golden_lines() {
+    let (judge, judge_addr) = receiver().await;
+    let port = free_port();
+    let dir = tempfile::tempdir().unwrap();
+    let _rsyslog = Rsyslog::start(dir.path(), port, judge_addr.port());
+    let rig = Rig::start(([127, 0, 0, 1], port).into(), "?drain-data=all", |config| {
+        config.drains[0].hostname = "org.space.app-host".to_owned();
+    })
+    .await;
+    compare(&rig, &judge).await;
+}
+
+#[tokio::test]
+async fn rsyslog_reads_them_over_tls() {
+    let certs = TestCerts::new();
+    let files = certs.files("receiver");
+    let (judge, judge_addr) = receiver().await;
+    let addr: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let dir = tempfile::tempdir().unwrap();
+    let _rsyslog = Rsyslog::start_tls(&files, "anon", dir.path(), addr.port(), judge_addr.port());
+    let rig = Rig::start(addr, "", |config| {
+        let tls = DrainTls { ca: Some(files.ca), server_name: Some("receiver".to_owned()), ..DrainTls::default() };
+        over_tls(config, addr, tls);
+        config.drains[0].hostname = "org.space.app-host".to_owned();
+    })
+    .await;
+    compare(&rig, &judge).await;
+    assert_eq!(rig.number("hydrant_link_requeued_total{link=\"drain\"}"), 0);
+}
+
+#[tokio::test]
+async fn rsyslog_refuses_a_drain_until_it_shows_the_right_certificate_and_then_gets_every_line() {
+    let (certs, strangers) = (TestCerts::new(), TestCerts::new());
+    let files = certs.files("receiver");
+    let (judge, judge_addr) = receiver().await;
+    let addr: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let dir = tempfile::tempdir().unwrap();
+    let _rsyslog = Rsyslog::start_tls(&files, "x509/certvalid", dir.path(), addr.port(), judge_addr.port());
+
+    let without = DrainTls { ca: Some(files.ca.clone()), ..DrainTls::default() };
+    assert_eq!(
+        refusal(addr, &without).await,
+        "the server wants to see a certificate, and none is configured (alert CertificateRequired)"
+    );
+    let wrong = strangers.files("drain");
+    let tls = DrainTls { cert: Some(wrong.cert.clone()), key: Some(wrong.key.clone()), ..without };
+    let text = refusal(addr, &tls).await;
+    assert!(text.starts_with(&format!("the server does not take our certificate {}", wrong.cert.display())), "{text}");
+
+    let rig = Rig::start(addr, "", |config| {
+        over_tls(config, addr, tls);
+        config.drains[0].hostname = "org.space.app-host".to_owned();
+    })
+    .await;
+    let right = certs.files("drain");
+    let replace = async {
+        while !rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 1") {
+            tokio::task::yield_now().await;
+        }
+        std::fs::rename(&right.cert, &wrong.cert).unwrap();
+        std::fs::rename(&right.key, &wrong.key).unwrap();
+    };
+    tokio::join!(compare(&rig, &judge), replace);
+    assert_eq!(rig.number("hydrant_delivered_envelopes_total{stage=\"drain\"}"), 8, "none was dropped");
+    assert_eq!(rig.number("hydrant_link_requeued_total{link=\"drain\"}"), 0, "none was written to a refusing receiver");
+}
+
+/// What rsyslog's refusal is in words, once it is there.
+async fn refusal(addr: SocketAddr, tls: &DrainTls) -> String {
+    let mut trust = Trust::load(tls, ServerName::try_from("127.0.0.1").unwrap()).unwrap();
+    loop {
+        match Link::open(&addr.into(), Some(&mut trust)).await {
+            Ok(_) => panic!("rsyslog took it"),
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
+            Err(error) => {
+                let error = error.to_string();
+                return error.strip_prefix(&format!("{addr}: ")).unwrap_or(&error).to_owned();
+            }
+        }
     }
 }

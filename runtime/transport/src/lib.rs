@@ -35,4 +35,6 @@ pub use http::serve_http;
 pub use listen::{BindError, Incoming, ListenStats, Listener, Refused, Security, bind};
 #[cfg(feature = "test-util")]
 pub use test_certs::TestCerts;
-pub use tls::{Identity, TlsError, TlsFiles, install_crypto_provider};
+pub use tls::{
+    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Identity, TlsError, TlsFiles, install_crypto_provider,
+};

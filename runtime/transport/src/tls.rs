@@ -20,6 +20,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
+mod client;
+
+pub use client::{CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
+
 /// The files of one identity, all three PEM and all three needed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]

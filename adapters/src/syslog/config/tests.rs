@@ -88,12 +88,16 @@ fn values_without_effect_are_remarked_on() {
 
 #[test]
 fn each_mistake_says_what_is_right() {
-    assert_eq!(error("drain:514"), "the drain URL has no scheme; write syslog://host:port");
-    assert_eq!(error("http://drain:514"), "the drain URL's scheme is \"http\"; write syslog://host:port");
+    assert_eq!(error("drain:514"), "the drain URL has no scheme; write syslog://host:port or syslog-tls://host:port");
+    assert_eq!(
+        error("http://drain:514"),
+        "the drain URL's scheme is \"http\"; write syslog://host:port or syslog-tls://host:port"
+    );
     assert_eq!(
         error("syslog://drain"),
         "the drain URL has no port, and syslog over TCP has no default one; write syslog://drain:514"
     );
+    assert!(error("syslog-tls://drain").ends_with("write syslog-tls://drain:6514"), "{}", error("syslog-tls://drain"));
     assert!(error("syslog://drain:none").contains("from 1 to 65535"));
     assert!(error("syslog://:514").contains("no usable host"));
     assert!(error(&format!("syslog://drain:514/{}", "p".repeat(2048))).contains("at most 2048"));
@@ -110,6 +114,8 @@ fn secrets_are_never_shown() {
     let url = DrainUrl::parse(text).unwrap();
     assert_eq!(url.anonymised(), "syslog://drain:514/in/canary-free");
     assert_eq!(url.to_string(), url.anonymised());
+    let tls = DrainUrl::parse(&text.replace("syslog", "syslog-tls")).unwrap();
+    assert_eq!((tls.scheme, tls.anonymised().as_str()), (Scheme::SyslogTls, "syslog-tls://drain:514/in/canary-free"));
     for shown in [format!("{url:?}"), format!("{url:#?}")] {
         assert!(!shown.contains("canary@") && !shown.contains("token") && !shown.contains("user:"), "{shown}");
     }

@@ -31,6 +31,7 @@ fn bench(schedule: Schedule) -> Bench {
         name: "test".to_owned(),
         url: "syslog://127.0.0.1:1".to_owned(),
         address: "127.0.0.1:1".parse().unwrap(),
+        trust: None,
         ring: reader,
         encoder: Encoder::new(&Options::default(), "h", true),
         resend: true,
