@@ -87,8 +87,13 @@ fn rustls_error(error: &io::Error) -> Option<&Error> {
 fn words(error: &Error, peer: &str, kind: &str, shown: Option<&PeerCert>, ours: &Identity) -> String {
     match error {
         Error::InvalidCertificate(found) => {
-            let subject = shown.map(|cert| format!(" {}", cert.subject())).unwrap_or_default();
-            format!("{peer}'s certificate{subject} {}", fault(found, kind, shown, ours))
+            let by_whom = matches!(found, CertificateError::UnknownIssuer | CertificateError::BadSignature);
+            let whose = match shown {
+                Some(cert) if by_whom => format!(" {}, issued by {},", cert.subject(), cert.issuer()),
+                Some(cert) => format!(" {}", cert.subject()),
+                None => String::new(),
+            };
+            format!("{peer}'s certificate{whose} {}", fault(found, kind, shown, ours))
         }
         Error::AlertReceived(alert) => refused(*alert, ours),
         Error::PeerIncompatible(_) | Error::NoApplicationProtocol => {
@@ -102,7 +107,6 @@ fn words(error: &Error, peer: &str, kind: &str, shown: Option<&PeerCert>, ours: 
 fn fault(found: &CertificateError, kind: &str, shown: Option<&PeerCert>, ours: &Identity) -> String {
     use CertificateError as Fault;
     let ca = ours.files().ca.display();
-    let issuer = shown.map(|cert| format!(", issued by {},", cert.issuer())).unwrap_or_default();
     let end = shown.map(|cert| format!(" at {}", date(cert.not_after()))).unwrap_or_default();
     let begin = shown.map(|cert| format!(" before {}", date(cert.not_before()))).unwrap_or_default();
     match found {
@@ -110,11 +114,9 @@ fn fault(found: &CertificateError, kind: &str, shown: Option<&PeerCert>, ours: &
         Fault::NotValidYet | Fault::NotValidYetContext { .. } => {
             format!("is not valid{begin}; check the clocks of both machines")
         }
-        Fault::UnknownIssuer => format!("{issuer} is not signed by an authority of {ca}").trim_start().to_owned(),
+        Fault::UnknownIssuer => format!("is not signed by an authority of {ca}"),
         Fault::BadSignature => {
-            format!("{issuer} is not signed by an authority of {ca}: one there has that name, and another key")
-                .trim_start()
-                .to_owned()
+            format!("is not signed by an authority of {ca}: one there has that name, and another key")
         }
         Fault::NotValidForNameContext { expected, .. } => {
             format!("is not for the name {}; its names are {}", expected.to_str(), names(shown))
