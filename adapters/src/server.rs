@@ -9,7 +9,9 @@ use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use transport::{Address, Backoff, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
+use transport::{
+    Address, Backoff, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles,
+};
 
 use crate::config::{Config, ConfigError, DrainConfig, DrainTls};
 use crate::metrics::{DrainMetrics, Metrics};
@@ -31,6 +33,8 @@ pub struct Server {
     channels: Channels,
     agent: Address,
     agent_options: ChannelOptions,
+    /// Certificates to look at for new files, by their keys.
+    identities: Vec<(&'static str, Identity)>,
     flush_timeout: Duration,
 }
 
@@ -66,7 +70,7 @@ pub enum BindError {
     #[error(transparent)]
     Listen(#[from] transport::BindError),
     /// The certificates for one kind of peer cannot be used.
-    #[error("adapters.{key}: {source}")]
+    #[error("{key}: {source}")]
     Tls {
         /// The configuration key.
         key: &'static str,
@@ -110,12 +114,17 @@ impl Config {
     #[expect(clippy::unused_async, reason = "every component binds with the same signature")]
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
         self.check()?;
-        let channel_options = |key, files: Option<&TlsFiles>, name| match files.map(Identity::load).transpose() {
-            Ok(identity) => Ok(identity.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, name))),
-            Err(source) => Err(BindError::Tls { key, source }),
+        let mut identities = Vec::new();
+        let mut options = |key, certificate, files: Option<&TlsFiles>, name| -> Result<ChannelOptions, BindError> {
+            let Some(files) = files else { return Ok(ChannelOptions::default()) };
+            let identity = Identity::load(files).map_err(|source| BindError::Tls { key, source })?;
+            telemetry.watch_certificate(certificate, identity.clone());
+            identities.push((key, identity.clone()));
+            Ok(ChannelOptions::tls(identity, name))
         };
-        let channels = Channels::new(channel_options("doppler_tls", self.doppler_tls.as_ref(), "doppler")?);
-        let agent_options = channel_options("agent_tls", self.agent_tls.as_ref(), "metron")?;
+        let to_dopplers = options("adapters.doppler_tls", "adapters_doppler", self.doppler_tls.as_ref(), "doppler")?;
+        let agent_options = options("adapters.agent_tls", "adapters_agent", self.agent_tls.as_ref(), "metron")?;
+        let channels = Channels::new(to_dopplers);
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
         telemetry.watch_dopplers(&dopplers);
         let readiness = Readiness::default();
@@ -132,6 +141,7 @@ impl Config {
             channels,
             agent: self.agent,
             agent_options,
+            identities,
             flush_timeout: self.flush_timeout,
         })
     }
@@ -207,6 +217,9 @@ impl Server {
         let latch = self.readiness.latch("drains");
         let (admin, connections, until) = (self.admin, tracker.clone(), quit.clone());
         tracker.spawn(async move { admin.serve(&connections, until).await });
+        for (key, identity) in &self.identities {
+            identity.watch(key, &tracker, quit.clone());
+        }
 
         self.dopplers.refresh(&tracker, &quit);
         let channels = Arc::new(self.channels);

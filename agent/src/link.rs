@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use tracing::{debug, info, warn};
-use transport::{Backoff, ChannelOptions};
+use transport::{Backoff, ChannelOptions, reason};
 
 use crate::lane::{Lane, Message, Phase};
 use crate::metrics::Metrics;
@@ -495,17 +495,6 @@ async fn open(channel: Channel) -> Result<Opened, Status> {
         Err(status) if status.code() == Code::Unimplemented => Ok(Opened::Plain(channel)),
         Err(status) => Err(status),
     }
-}
-
-/// What a status says, and what is behind it: a connection's own error is its innermost source.
-fn reason(status: &Status) -> String {
-    let mut cause: Option<&dyn std::error::Error> = std::error::Error::source(status);
-    let mut text = status.message().to_owned();
-    while let Some(error) = cause {
-        text = error.to_string();
-        cause = error.source();
-    }
-    text
 }
 
 /// Room for one more; `None` when the receiver, or the sender, is gone.

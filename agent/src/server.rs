@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tracing::{Instrument, info, info_span};
-use transport::{ChannelOptions, Dopplers, DopplersError, Identity, Listener, Security, TlsError, server_builder};
+use transport::{
+    Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, Listener, Role, Security, ServiceRoles,
+    TlsError, server_builder,
+};
 
 use crate::config::Config;
 use crate::egress::{Dispatcher, Parts};
@@ -46,6 +49,9 @@ pub enum BindError {
     /// A set of dopplers cannot be read.
     #[error("agent.dopplers: {0}")]
     Dopplers(DopplersError),
+    /// A rule of access.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// No doppler to send to.
     #[error("agent.dopplers: no addresses; write [[agent.dopplers]] addresses = [\"127.0.0.1:8082\"]")]
     NoDopplers,
@@ -82,6 +88,12 @@ pub struct Drained {
 /// A running agent.
 pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
 
+/// Who may call what, where `agent.grpc.access.enforce` is set: whoever has something to say.
+const SERVICES: &[ServiceRoles] = &[("/loggregator.v2.Ingress/", PRODUCERS), ("/hydrant.v1.Ingress/", PRODUCERS)];
+
+const PRODUCERS: &[Role] =
+    &[Role::Agent, Role::Adapters, Role::Doppler, Role::TrafficController, Role::Consumer, Role::Operator];
+
 /// An agent with everything bound and nothing running.
 #[derive(Debug)]
 pub struct Server {
@@ -89,6 +101,9 @@ pub struct Server {
     statsd: Option<Statsd>,
     admin: Admin,
     security: Security,
+    access: Access,
+    /// Certificates to look at for new files, by their keys.
+    identities: Vec<(&'static str, Identity)>,
     to_dopplers: ChannelOptions,
     dopplers: Dopplers,
     config: Config,
@@ -109,8 +124,15 @@ impl Config {
             Some(files) => Security::MutualTls(load("agent.grpc.tls", files)?),
             None => Security::Plain,
         };
+        let access = self.grpc.access.rule("agent.grpc", self.grpc.tls.is_some(), SERVICES)?;
+        let mut identities = Vec::new();
         let to_dopplers = match &self.doppler_tls {
-            Some(files) => ChannelOptions::tls(load("agent.doppler_tls", files)?, "doppler"),
+            Some(files) => {
+                let identity = load("agent.doppler_tls", files)?;
+                telemetry.watch_certificate("agent_doppler", identity.clone());
+                identities.push(("agent.doppler_tls", identity.clone()));
+                ChannelOptions::tls(identity, "doppler")
+            }
             None => ChannelOptions::default(),
         };
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
@@ -120,6 +142,7 @@ impl Config {
         telemetry.watch_dopplers(&dopplers);
         if let Security::MutualTls(identity) = &security {
             telemetry.watch_certificate("agent_grpc", identity.clone());
+            identities.push(("agent.grpc.tls", identity.clone()));
         } else if !self.grpc.listen.ip().is_loopback() {
             if !self.grpc.insecure_plaintext {
                 return Err(BindError::Plaintext(self.grpc.listen));
@@ -128,6 +151,7 @@ impl Config {
         }
         let grpc = transport::bind("agent.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("agent_grpc", grpc.stats());
+        telemetry.watch_access("agent_grpc", access.clone());
         let statsd = if self.statsd.enabled { Some(Statsd::bind(&self.statsd)?) } else { None };
         let readiness = Readiness::default();
         let admin = self.admin.bind("agent.admin.listen", telemetry, &readiness)?;
@@ -143,6 +167,8 @@ impl Config {
             statsd,
             admin,
             security,
+            access,
+            identities,
             to_dopplers,
             dopplers,
             config: self,
@@ -185,10 +211,13 @@ impl Server {
         let routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE));
         let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
-        let server = server_builder(&self.config.grpc.limits).add_routes(routes);
+        let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         if let Some(statsd) = self.statsd {
             fronts.spawn(statsd.serve(self.intake.clone(), stop.clone()).instrument(info_span!("statsd")));
+        }
+        for (key, identity) in &self.identities {
+            identity.watch(key, &tracker, told.clone());
         }
         let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
         tracker.spawn(async move { admin.serve(&tasks, until).await });

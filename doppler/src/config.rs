@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
-use transport::{GrpcLimits, TlsFiles, duration_text};
+use transport::{AccessConfig, GrpcLimits, TlsFiles, duration_text};
 
 /// The port that `/metrics`, `/live` and `/ready` are on unless configured otherwise.
 pub(crate) const ADMIN_PORT: u16 = 14825;
@@ -54,6 +54,8 @@ pub struct GrpcConfig {
     pub tls: Option<TlsFiles>,
     /// Serve plain text, to anybody, also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
     pub insecure_plaintext: bool,
+    /// Which certificates may call what; any of the authorities, everything. Holds for `cache_grpc` too.
+    pub access: AccessConfig,
     /// HTTP/2 limits.
     pub limits: GrpcLimits,
 }
@@ -64,6 +66,7 @@ impl Default for GrpcConfig {
             listen: (Ipv4Addr::LOCALHOST, 8082).into(),
             tls: None,
             insecure_plaintext: false,
+            access: AccessConfig::default(),
             limits: GrpcLimits::default(),
         }
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tracing::{Instrument, info, info_span};
-use transport::{Identity, Listener, Security, TlsError, server_builder};
+use transport::{Access, AccessError, Identity, Listener, Role, Security, ServiceRoles, TlsError, server_builder};
 
 use crate::config::Config;
 use crate::egress::EgressService;
@@ -44,6 +44,9 @@ pub enum BindError {
     /// A certificate.
     #[error("doppler.grpc.tls: {0}")]
     Tls(#[from] TlsError),
+    /// A rule of access.
+    #[error(transparent)]
+    Access(#[from] AccessError),
 }
 
 /// Why a doppler ended other than by being told to.
@@ -77,6 +80,23 @@ pub struct Drained {
 /// A running doppler.
 pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
 
+/// Who may call what, where `doppler.grpc.access.enforce` is set: agents write, those who serve consumers read.
+const SERVICES: &[ServiceRoles] = &[
+    ("/loggregator.v2.Ingress/", WRITERS),
+    ("/hydrant.v1.Ingress/", WRITERS),
+    ("/plumbing.DopplerIngestor/", WRITERS),
+    ("/loggregator.v2.Egress/", READERS),
+    ("/hydrant.v1.Egress/", READERS),
+    ("/hydrant.v1.Follow/", READERS),
+    ("/logcache.v1.Egress/", READERS),
+    ("/plumbing.Doppler/", READERS),
+    ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::Operator]),
+];
+
+const WRITERS: &[Role] = &[Role::Agent, Role::Operator];
+
+const READERS: &[Role] = &[Role::TrafficController, Role::Adapters, Role::Operator];
+
 /// A doppler with everything bound and nothing running.
 #[derive(Debug)]
 pub struct Server {
@@ -84,6 +104,7 @@ pub struct Server {
     cache_grpc: Option<Listener>,
     admin: Admin,
     security: Security,
+    access: Access,
     config: Config,
     cache: Option<Cache>,
     router: Router,
@@ -100,6 +121,7 @@ impl Config {
             Some(files) => Security::MutualTls(Identity::load(files)?),
             None => Security::Plain,
         };
+        let access = self.grpc.access.rule("doppler.grpc", self.grpc.tls.is_some(), SERVICES)?;
         let mut addrs =
             [Some(self.grpc.listen), self.cache.enabled.then_some(self.cache_grpc.listen)].into_iter().flatten();
         match (&security, addrs.find(|addr| !addr.ip().is_loopback())) {
@@ -110,6 +132,7 @@ impl Config {
         }
         let grpc = transport::bind("doppler.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("doppler_grpc", grpc.stats());
+        telemetry.watch_access("doppler_grpc", access.clone());
         let store = self.cache.enabled.then(|| Store::new(&self.cache));
         let cache = store.as_ref().map(|store| {
             let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
@@ -122,7 +145,7 @@ impl Config {
         let readiness = Readiness::default();
         let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
         let router = Router::new(&self.egress, store, telemetry);
-        Ok(Server { grpc, cache_grpc, admin, security, config: self, cache, router, readiness })
+        Ok(Server { grpc, cache_grpc, admin, security, access, config: self, cache, router, readiness })
     }
 }
 
@@ -176,15 +199,19 @@ impl Server {
         if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
             routes = cache.add_to(routes);
             let incoming = listener.incoming(self.security.clone(), &tracker, stop.clone());
-            let server = server_builder(&self.config.grpc.limits).add_routes(cache.add_to(Routes::default()));
+            let mut server = server_builder(&self.config.grpc.limits).layer(self.access.clone());
+            let server = server.add_routes(cache.add_to(Routes::default()));
             let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
             alone = Some(serve.instrument(info_span!("log_cache_grpc")));
+        }
+        if let Security::MutualTls(identity) = &self.security {
+            identity.watch("doppler.grpc.tls", &tracker, told.clone());
         }
         let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
         tracker.spawn(async move { admin.serve(&tasks, until).await });
 
         let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
-        let server = server_builder(&self.config.grpc.limits).add_routes(routes);
+        let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         ready.ready();
 

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{emit, firehose, role, tail, up};
+use crate::{certs, emit, firehose, role, tail, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -41,6 +41,9 @@ enum Command {
     Tail(tail::Args),
     /// Show everything that flows through the pipeline
     Firehose(firehose::Args),
+    /// Make certificates for a pipeline of your own
+    #[command(subcommand)]
+    Certs(certs::Command),
     /// Say what is wrong with a configuration file, if anything
     CheckConfig {
         /// The file
@@ -93,6 +96,7 @@ impl Cli {
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
+            Command::Certs(command) => certs::run(command),
             Command::CheckConfig { file } => check(&file),
         };
         let (error, code) = match outcome {

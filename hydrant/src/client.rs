@@ -1,11 +1,12 @@
 //! What the commands share: finding a server, and lines on standard output.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow, bail, ensure};
 use proto::codec::MAX_MESSAGE;
 use tonic::transport::Channel;
-use transport::{Address, ChannelOptions};
+use transport::{Address, ChannelOptions, Identity, TlsFiles, reason};
 
 use crate::cli::Failure;
 
@@ -18,30 +19,81 @@ pub(crate) struct Server<'a> {
     pub(crate) address: &'a Address,
     /// The option that names another.
     pub(crate) option: &'static str,
+    /// The name in its certificate.
+    pub(crate) name: &'static str,
+}
+
+/// How a command connects: arguments of every command that speaks to a server.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Connect {
+    /// Speak TLS: the authorities (PEM) that the server's certificate must come from; or set HYDRANT_CA
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// With --ca: the certificate (PEM) to show; or set HYDRANT_CERT
+    #[arg(long, value_name = "FILE")]
+    cert: Option<PathBuf>,
+    /// With --ca: the private key (PEM) of --cert; or set HYDRANT_KEY
+    #[arg(long, value_name = "FILE")]
+    key: Option<PathBuf>,
+    /// With --ca: the name that the server's certificate must have, where it is not the usual one
+    #[arg(long, value_name = "NAME")]
+    server_name: Option<String>,
+}
+
+impl Connect {
+    /// The options of a channel to a server that is usually called `name`.
+    fn options(&self, name: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<ChannelOptions> {
+        let given = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];
+        let found = given.map(|(what, file)| {
+            (what, file.clone().or_else(|| variable(&format!("HYDRANT_{}", what.to_ascii_uppercase()))))
+        });
+        let files = match found {
+            [(_, None), (_, None), (_, None)] => {
+                ensure!(self.server_name.is_none(), "--server-name is for TLS: give --ca, --cert and --key too");
+                return Ok(ChannelOptions::default());
+            }
+            [(_, Some(ca)), (_, Some(cert)), (_, Some(key))] => TlsFiles { cert, key, ca },
+            some => {
+                let missing = some.into_iter().filter(|(_, file)| file.is_none());
+                let missing: Vec<_> =
+                    missing.map(|(what, _)| format!("--{what} (or HYDRANT_{})", what.to_ascii_uppercase())).collect();
+                bail!("TLS needs all of --ca, --cert and --key; there is no {}", missing.join(" and no "));
+            }
+        };
+        let name = self.server_name.as_deref().unwrap_or(name);
+        ChannelOptions::tls_to(Identity::load(&files)?, name)
+            .with_context(|| format!("--server-name {name:?} is neither a DNS name nor an address"))
+    }
 }
 
 impl Server<'_> {
     /// A connection that is up.
-    pub(crate) async fn connect(self) -> Result<Channel, Failure> {
+    pub(crate) async fn connect(self, how: &Connect) -> Result<Channel, Failure> {
         transport::install_crypto_provider();
-        transport::connect(self.address, &ChannelOptions::default()).await.map_err(|error| {
-            let Self { what, address, option } = self;
-            let cause = root_cause(&error);
-            Failure::Failed(anyhow!(
-                "cannot reach {what} at {address}: {cause}; start one with `hydrant up`, or name another with {option} HOST:PORT"
-            ))
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let options = how.options(self.name, variable).map_err(Failure::Wrong)?;
+        transport::connect(self.address, &options).await.map_err(|error| {
+            let Self { what, address, option, .. } = self;
+            let cause = reason(&error);
+            // Who answers is there: then it is not one to be started.
+            let next = match answered(&error) {
+                true => String::new(),
+                false => format!("; start one with `hydrant up`, or name another with {option} HOST:PORT"),
+            };
+            Failure::Failed(anyhow!("cannot reach {what} at {address}: {cause}{next}"))
         })
     }
 }
 
-/// The innermost error: what the operating system or the peer said.
-pub(crate) fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    cause.to_string()
+/// Whether somebody was at the other end and TLS failed.
+fn answered(error: &(dyn std::error::Error + 'static)) -> bool {
+    let kind = |error: &(dyn std::error::Error + 'static)| error.downcast_ref().map(io::Error::kind);
+    let mut causes = std::iter::successors(Some(error), |cause| cause.source());
+    causes.any(|cause| matches!(kind(cause), Some(io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)))
 }
+
+/// The name in the certificate of a traffic controller.
+pub(crate) const SERVER: &str = "reverselogproxy";
 
 /// The largest message taken from a server.
 pub(crate) const MAX: usize = MAX_MESSAGE;
@@ -73,5 +125,47 @@ impl Output {
         let written = out.write_all(&self.buffer).and_then(|()| out.flush());
         self.buffer.clear();
         written.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options(connect: &Connect, variables: &[(&str, &str)]) -> Result<ChannelOptions, String> {
+        let variable = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        connect.options("metron", variable).map_err(|error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn tls_is_all_or_nothing() {
+        assert!(options(&Connect::default(), &[]).expect("plain text").tls.is_none());
+        let some = Connect { cert: Some("a.pem".into()), ..Connect::default() };
+        assert_eq!(
+            options(&some, &[("HYDRANT_CA", "ca.pem")]).expect_err("no key"),
+            "TLS needs all of --ca, --cert and --key; there is no --key (or HYDRANT_KEY)"
+        );
+        let name = Connect { server_name: Some("x".to_owned()), ..Connect::default() };
+        assert!(options(&name, &[]).expect_err("no files").contains("give --ca"));
+    }
+
+    #[test]
+    fn files_come_from_options_before_variables() {
+        let certs = transport::TestCerts::new();
+        let files = certs.files("operator");
+        let text = |path: &PathBuf| path.display().to_string();
+        let (ca, cert, key) = (text(&files.ca), text(&files.cert), text(&files.key));
+        let variables =
+            [("HYDRANT_CA", ca.as_str()), ("HYDRANT_CERT", "/nowhere/a.pem"), ("HYDRANT_KEY", key.as_str())];
+        let error = options(&Connect::default(), &variables).expect_err("no such file");
+        assert!(error.starts_with("cert /nowhere/a.pem: "), "{error}");
+        let connect = Connect { cert: Some(cert.into()), ..Connect::default() };
+        let tls = options(&connect, &variables).expect("all are there").tls.expect("TLS");
+        assert_eq!(tls.server_name.to_str(), "metron");
+        let connect = Connect { server_name: Some("other".to_owned()), ..connect };
+        let tls = options(&connect, &variables).expect("all are there").tls.expect("TLS");
+        assert_eq!(tls.server_name.to_str(), "other");
+        let connect = Connect { server_name: Some("no name".to_owned()), ..connect };
+        assert!(options(&connect, &variables).expect_err("a space").contains("neither a DNS name nor an address"));
     }
 }

@@ -19,10 +19,10 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use transport::{Address, Backoff};
+use transport::{Address, Backoff, reason};
 
 use crate::cli::{Failure, runtime, say};
-use crate::client::Server;
+use crate::client::{Connect, Server};
 
 /// Bytes of a line in one envelope; a longer line goes in pieces.
 const LINE: usize = 61_440;
@@ -54,6 +54,8 @@ pub(crate) struct Args {
     /// The agent's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:3458")]
     agent: Address,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 fn tag(text: &str) -> Result<(String, String), String> {
@@ -97,8 +99,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn emit(args: Args) -> Result<(), Failure> {
-    let server = Server { what: "an agent", address: &args.agent, option: "--agent" };
-    let channel = server.connect().await?;
+    let server = Server { what: "an agent", address: &args.agent, option: "--agent", name: "metron" };
+    let channel = server.connect(&args.connect).await?;
     let maker = Maker { source: args.source.clone(), instance: args.instance, tags: args.tags, err: args.err };
     let (sender, lines) = mpsc::channel(4 * LINES);
     let reading = tokio::task::spawn_blocking(move || read(std::io::stdin().lock(), &sender));
@@ -206,12 +208,12 @@ impl Sender {
                     let message = "this agent acknowledges nothing; add --no-wait to send all the same";
                     return Err(Failure::Failed(anyhow!(message)));
                 }
-                Err(status) if status.code() == Code::InvalidArgument => {
+                Err(status) if matches!(status.code(), Code::InvalidArgument | Code::PermissionDenied) => {
                     return Err(Failure::Failed(anyhow!("the agent refused: {}", status.message())));
                 }
                 Err(status) => {
                     if !away {
-                        let text = format!("hydrant: the agent went away ({}); waiting for it", status.message());
+                        let text = format!("hydrant: the agent went away ({}); waiting for it", reason(&status));
                         say(&mut std::io::stderr(), &text);
                         away = true;
                     }
@@ -312,7 +314,7 @@ async fn drop_rather_than_wait(channel: Channel, mut lines: mpsc::Receiver<Bytes
     };
     let (ended, (mut sum, lost)) = tokio::join!(client.batch_sender(ReceiverStream::new(outgoing)), sending);
     if let Err(status) = ended {
-        say(&mut std::io::stderr(), &format!("hydrant: the agent went away: {}", status.message()));
+        say(&mut std::io::stderr(), &format!("hydrant: the agent went away: {}", reason(&status)));
         // Nobody confirms a plain stream: what it had taken is not known.
         sum.delivered = 0;
     }

@@ -6,10 +6,10 @@ use prost::Message;
 use proto::v2;
 use proto::v2::egress_client::EgressClient;
 use proto::v2::selector::Message as Select;
-use transport::Address;
+use transport::{Address, reason};
 
 use crate::cli::{Failure, runtime};
-use crate::client::{MAX, Output, Server};
+use crate::client::{Connect, MAX, Output, SERVER, Server};
 use crate::render::{self, Form};
 
 /// Arguments of `hydrant firehose`.
@@ -27,6 +27,8 @@ pub(crate) struct Args {
     /// The traffic controller's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
     server: Address,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 /// Runs the command.
@@ -35,8 +37,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn firehose(args: Args) -> Result<(), Failure> {
-    let server = Server { what: "a traffic controller", address: &args.server, option: "--server" };
-    let mut client = EgressClient::new(server.connect().await?).max_decoding_message_size(MAX);
+    let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
+    let mut client = EgressClient::new(server.connect(&args.connect).await?).max_decoding_message_size(MAX);
     let every = [
         Select::Log(v2::LogSelector {}),
         Select::Counter(v2::CounterSelector::default()),
@@ -52,7 +54,7 @@ async fn firehose(args: Args) -> Result<(), Failure> {
         ..v2::EgressBatchRequest::default()
     };
     let refused =
-        |status: tonic::Status| Failure::Failed(anyhow!("the traffic controller ended it: {}", status.message()));
+        |status: tonic::Status| Failure::Failed(anyhow!("the traffic controller ended it: {}", reason(&status)));
     let mut batches = client.batched_receiver(request).await.map_err(refused)?.into_inner();
     let form = if args.json { Form::Json } else { args.output };
     let (mut output, zone) = (Output::new(), TimeZone::system());

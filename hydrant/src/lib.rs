@@ -2,6 +2,7 @@
 //!
 //! *Invariant*: only this crate reads files, the environment and signals, and prints.
 
+mod certs;
 pub mod cli;
 mod client;
 pub mod config;

@@ -10,10 +10,10 @@ use proto::hydrant::v1::{Cursor, FollowFrame, FollowRequest};
 use proto::logcache::v1::EnvelopeType;
 use proto::v2;
 use tonic::{Code, Status, Streaming};
-use transport::{Address, Backoff};
+use transport::{Address, Backoff, reason};
 
 use crate::cli::{Failure, runtime, say};
-use crate::client::{MAX, Output, Server};
+use crate::client::{Connect, MAX, Output, SERVER, Server};
 use crate::render::{self, Form};
 
 /// Arguments of `hydrant tail`.
@@ -40,6 +40,8 @@ pub(crate) struct Args {
     /// The traffic controller's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
     server: Address,
+    #[command(flatten)]
+    connect: Connect,
 }
 
 /// A kind of envelope.
@@ -84,8 +86,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn tail(args: Args) -> Result<(), Failure> {
-    let server = Server { what: "a traffic controller", address: &args.server, option: "--server" };
-    let channel = server.connect().await?;
+    let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
+    let channel = server.connect(&args.connect).await?;
     let mut client = FollowClient::new(channel).max_decoding_message_size(MAX);
     let mut request = FollowRequest {
         source_ids: args.sources.clone(),
@@ -114,10 +116,10 @@ async fn tail(args: Args) -> Result<(), Failure> {
             End::Finished if args.no_follow => return Ok(()),
             End::Finished => retry(&mut lost, "it ended the stream"),
             End::Broken(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
-                retry(&mut lost, status.message());
+                retry(&mut lost, &reason(&status));
             }
             End::Broken(status) => {
-                let why = if status.message().is_empty() { status.code().description() } else { status.message() };
+                let why = reason(&status);
                 return Err(Failure::Failed(anyhow!("the traffic controller refused: {why}")));
             }
         }

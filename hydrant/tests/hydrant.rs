@@ -20,5 +20,7 @@ mod harness;
 mod prometheus;
 #[path = "hydrant/shutdown.rs"]
 mod shutdown;
+#[path = "hydrant/tls.rs"]
+mod tls;
 #[path = "hydrant/websocket.rs"]
 mod websocket;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::AdminConfig;
-use transport::{DopplerSet, GrpcLimits, TlsFiles, duration_text};
+use transport::{AccessConfig, DopplerSet, GrpcLimits, TlsFiles, duration_text};
 
 use crate::auth::AuthorizerConfig;
 
@@ -73,6 +73,8 @@ pub struct GrpcConfig {
     pub listen: SocketAddr,
     /// The certificate to show, which must name `reverselogproxy`, and the authorities that clients must come from. Absent: plain text.
     pub tls: Option<TlsFiles>,
+    /// Which certificates may call what; any of the authorities, everything.
+    pub access: AccessConfig,
     /// HTTP/2 limits.
     pub limits: GrpcLimits,
     /// Streams of consumers open at once; 1000. More are answered RESOURCE_EXHAUSTED.
@@ -138,6 +140,7 @@ impl Default for GrpcConfig {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8084).into(),
             tls: None,
+            access: AccessConfig::default(),
             limits: GrpcLimits::default(),
             max_egress_streams: count(1000),
             batch_envelopes: size(100),

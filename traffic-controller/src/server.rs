@@ -19,8 +19,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
-    ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES, Security, TlsError,
-    TlsFiles, bind, serve_http, server_builder,
+    Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES,
+    Role, Security, ServiceRoles, TlsError, TlsFiles, bind, serve_http, server_builder,
 };
 
 use crate::auth::Authorizer;
@@ -77,6 +77,9 @@ pub enum BindError {
     /// A set of dopplers cannot be read.
     #[error("traffic_controller.dopplers: {0}")]
     Dopplers(DopplersError),
+    /// A rule of access.
+    #[error(transparent)]
+    Access(#[from] AccessError),
     /// Without an authorizer, whoever reaches the port reads every envelope.
     #[error(
         "{key}: {addr} can be reached from other machines, and authorizer = \"none\" asks nobody who they are; \
@@ -113,6 +116,11 @@ pub enum ServeError {
     },
 }
 
+/// Who may call what, where `traffic_controller.grpc.access.enforce` is set: whoever reads.
+const SERVICES: &[ServiceRoles] = &[("/loggregator.v2.Egress/", READERS), ("/hydrant.v1.Follow/", READERS)];
+
+const READERS: &[Role] = &[Role::Consumer, Role::Operator, Role::Adapters, Role::TrafficController];
+
 impl Config {
     /// Checks what can be checked and binds every port. Nothing is served or spawned yet. Must be called within a tokio runtime.
     ///
@@ -130,20 +138,27 @@ impl Config {
         if self.grpc.tls.is_none() && !self.grpc.listen.ip().to_canonical().is_loopback() {
             return Err(BindError::Plain { key: "traffic_controller.grpc.listen", addr: self.grpc.listen });
         }
-        let security = match identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())? {
-            Some(identity) => Security::MutualTls(identity),
-            None => Security::Plain,
-        };
-        let options = match identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())? {
-            Some(identity) => ChannelOptions::tls(identity, "doppler"),
-            None => ChannelOptions::default(),
-        };
+        let own = identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())?;
+        let to_dopplers = identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())?;
+        let names = ["traffic_controller_grpc", "traffic_controller_doppler"];
+        for (name, identity) in names.into_iter().zip([&own, &to_dopplers]) {
+            if let Some(identity) = identity {
+                telemetry.watch_certificate(name, identity.clone());
+            }
+        }
+        let keys = ["traffic_controller.grpc.tls", "traffic_controller.doppler_tls"];
+        let identities = [own.clone(), to_dopplers.clone()];
+        let identities = keys.into_iter().zip(identities).filter_map(|(key, found)| Some((key, found?))).collect();
+        let access = self.grpc.access.rule("traffic_controller.grpc", own.is_some(), SERVICES)?;
+        let security = own.map_or(Security::Plain, Security::MutualTls);
+        let options = to_dopplers.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, "doppler"));
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
         let rest = bind("traffic_controller.rest.listen", self.rest.listen)?;
         for (name, listener) in [("http", &http), ("grpc", &grpc), ("rest", &rest)] {
             telemetry.watch_listener(name, listener.stats());
         }
+        telemetry.watch_access("grpc", access.clone());
         let readiness = Readiness::default();
         let admin = self.admin.bind("traffic_controller.admin.listen", telemetry, &readiness)?;
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
@@ -162,6 +177,8 @@ impl Config {
             authorizer,
             upstream,
             security,
+            access,
+            identities,
             roles: Vec::new(),
         })
     }
@@ -179,6 +196,9 @@ pub struct Server {
     grpc: Listener,
     rest: Listener,
     security: Security,
+    access: Access,
+    /// Certificates to look at for new files, by their keys.
+    identities: Vec<(&'static str, Identity)>,
     admin: Admin,
     readiness: Readiness,
     serving: Latch,
@@ -221,13 +241,16 @@ impl Server {
         let tracker = TaskTracker::new();
         let page = page::render(&self.shown_roles());
         let Self { config, addrs, http, grpc, rest, security, admin, readiness, serving, .. } = self;
-        let Self { metrics, authorizer, upstream, .. } = self;
+        let Self { metrics, authorizer, upstream, access, identities, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
         let (admin_tracker, admin_stop) = (TaskTracker::new(), CancellationToken::new());
         let _admin_stopped_when_dropped = admin_stop.clone().drop_guard();
         let (admin_tasks, admin_ends) = (admin_tracker.clone(), admin_stop.clone());
         admin_tracker.spawn(async move { admin.serve(&admin_tasks, admin_ends).await });
+        for (key, identity) in &identities {
+            identity.watch(key, &admin_tracker, admin_stop.clone());
+        }
 
         upstream.dopplers().refresh(&tracker, &stop);
         // Dopplers into a ring per consumer …
@@ -242,7 +265,7 @@ impl Server {
         let follow = FollowServer::new(follow).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(security, &tracker, stop.clone());
         let grpc = async {
-            let server = server_builder(&config.grpc.limits).add_service(rlp).add_service(follow);
+            let server = server_builder(&config.grpc.limits).layer(access).add_service(rlp).add_service(follow);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             // By itself it ends only when it has failed: the others are not to go on without it.
             stop.cancel();

@@ -54,9 +54,11 @@ async fn every_metric_is_documented() {
 }
 
 /// Families that appear only under a configuration that this pipeline does not have: TLS, an insecure choice, a drain.
-const CONDITIONAL: [&str; 5] = [
+const CONDITIONAL: [&str; 7] = [
     "hydrant_insecure_mode",
     "hydrant_certificate_not_after_timestamp_seconds",
+    "hydrant_certificate_reload_failed",
+    "hydrant_certificate_reloads_total",
     "hydrant_drain_delivered_envelopes_total",
     "hydrant_drain_dropped_envelopes_total",
     "hydrant_drain_state",

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use transport::{Identity, ListenStats, Refused};
+use transport::{Access, Identity, ListenStats, Refused};
 
 use crate::registry::Telemetry;
 
@@ -50,18 +50,42 @@ impl Telemetry {
         });
     }
 
-    /// Shows when a certificate ends, under `certificate="…"`: the role's name for it, such as `grpc`.
+    /// Shows when a certificate ends and what became of new files, under `certificate="…"`: the role's name for it, such
+    /// as `doppler_grpc`.
     pub fn watch_certificate(&self, certificate: &'static str, identity: Identity) {
+        let label = ("certificate", certificate);
         let ends = self.gauge(
             "hydrant_certificate_not_after_timestamp_seconds",
-            "Unix time at which the certificate ends.",
-            &[("certificate", certificate)],
+            "Unix time at which the certificate in use ends.",
+            &[label],
+        );
+        let reloads = self.counter(
+            "hydrant_certificate_reloads_total",
+            "How often new certificate files have taken the place of old ones.",
+            &[label],
+        );
+        let failed = self.gauge(
+            "hydrant_certificate_reload_failed",
+            "1 while the certificate files cannot be used and older ones are in use.",
+            &[label],
         );
         self.before_render(move || {
-            if let Some(after) = identity.not_after().and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
+            if let Ok(after) = identity.not_after().duration_since(UNIX_EPOCH) {
                 ends.set(after.as_secs_f64());
             }
+            reloads.absolute(identity.reloads());
+            failed.set(if identity.reload_failed() { 1.0 } else { 0.0 });
         });
+    }
+
+    /// Shows the calls that a listener's rule of access refused, under `listener="…"`.
+    pub fn watch_access(&self, listener: &'static str, access: Access) {
+        let denied = self.counter(
+            "hydrant_access_denied_total",
+            "Calls refused because the certificate has none of the roles that the method asks for.",
+            &[("listener", listener)],
+        );
+        self.before_render(move || denied.absolute(access.denied()));
     }
 }
 
@@ -78,5 +102,26 @@ mod tests {
         telemetry.watch_certificate("grpc", Identity::load(&files).unwrap());
         let line = "hydrant_certificate_not_after_timestamp_seconds{certificate=\"grpc\"} 4000000000\n";
         assert!(telemetry.render().contains(line), "{}", telemetry.render());
+    }
+
+    #[test]
+    fn new_files_and_unusable_ones_show() {
+        let certs = transport::TestCerts::new();
+        let files = certs.files("doppler");
+        let (identity, telemetry) = (Identity::load(&files).unwrap(), Telemetry::default());
+        telemetry.watch_certificate("grpc", identity.clone());
+        let shows = |reloads: u64, failed: u64| {
+            let text = telemetry.render();
+            let reloads = format!("hydrant_certificate_reloads_total{{certificate=\"grpc\"}} {reloads}\n");
+            let failed = format!("hydrant_certificate_reload_failed{{certificate=\"grpc\"}} {failed}\n");
+            assert!(text.contains(&reloads) && text.contains(&failed), "{text}");
+        };
+        shows(0, 0);
+        certs.files("doppler");
+        identity.reload().unwrap();
+        shows(1, 0);
+        std::fs::write(&files.key, "torn").unwrap();
+        identity.reload().unwrap_err();
+        shows(1, 1);
     }
 }

@@ -14,11 +14,10 @@ mod logging;
 mod queue;
 mod readiness;
 mod registry;
-mod throttle;
 
 pub use admin::{Admin, AdminConfig};
 pub use logging::{LogConfig, LogFormat, LogLine, LogSink, LoggingError, SinkLayer, init, subscriber};
 pub use queue::{QueueMetrics, QueueNumbers, StageMetrics};
 pub use readiness::{Latch, Readiness};
 pub use registry::{Family, Kind, Telemetry};
-pub use throttle::Throttle;
+pub use transport::Throttle;

@@ -14,16 +14,18 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use crate::dopplers::Address;
-use crate::tls::Identity;
+use crate::tls::{Identity, watched, why_server_failed};
+
+mod peer_io;
+
+use peer_io::PeerIo;
 
 /// How a channel connects and what it allows.
 #[derive(Clone, Debug)]
@@ -78,6 +80,12 @@ impl ChannelOptions {
     pub fn tls(identity: Identity, server_name: &'static str) -> Self {
         let server_name = ServerName::try_from(server_name).expect("a DNS name written in the code");
         Self { tls: Some(PeerTls { identity, server_name }), ..Self::default() }
+    }
+
+    /// The same with a name that somebody typed; `None` when it is neither a DNS name nor an address.
+    pub fn tls_to(identity: Identity, server_name: &str) -> Option<Self> {
+        let server_name = ServerName::try_from(server_name.to_owned()).ok()?;
+        Some(Self { tls: Some(PeerTls { identity, server_name }), ..Self::default() })
     }
 }
 
@@ -145,11 +153,18 @@ impl Connector {
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await.map_err(|_| late("name look-up"))??;
         let socket = connect_any(&found.collect::<Vec<_>>(), deadline).await?;
         self.set_options(&socket)?;
-        let Some(tls) = self.options.tls else { return Ok(PeerIo::Plain(socket)) };
-        let connector = TlsConnector::from(tls.identity.client_config());
-        let handshake = connector.connect(tls.server_name, socket);
-        let stream = timeout_at(deadline, handshake).await.map_err(|_| late("TLS handshake"))??;
-        Ok(PeerIo::Tls(Box::new(stream)))
+        let Some(PeerTls { identity, server_name }) = self.options.tls else {
+            return Ok(PeerIo::plain(socket, self.address));
+        };
+        let handshake = TlsConnector::from(identity.client_config()).connect(server_name, socket);
+        let (outcome, shown) = timeout_at(deadline, watched(handshake)).await.map_err(|_| late("TLS handshake"))?;
+        match outcome {
+            Ok(stream) => Ok(PeerIo::tls(stream, identity, self.address)),
+            Err(error) => {
+                let why = why_server_failed(&error, shown.as_ref(), &identity);
+                Err(io::Error::new(error.kind(), format!("{}: {why}", self.address)))
+            }
+        }
     }
 
     fn set_options(&self, socket: &TcpStream) -> io::Result<()> {
@@ -174,60 +189,4 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<
         }
     }
     Err(last)
-}
-
-/// A connection to a peer, plain or TLS.
-enum PeerIo {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl AsyncRead for PeerIo {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for PeerIo {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(socket) => Pin::new(socket).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(socket) => socket.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
 }

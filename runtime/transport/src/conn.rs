@@ -10,13 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use crate::budget::Slot;
+use crate::cert::PeerCert;
 use crate::listen::ListenStats;
 
 /// An accepted connection, ready for a server to speak on.
@@ -35,7 +35,7 @@ pub struct ConnInfo {
     /// The peer's address.
     pub remote_addr: SocketAddr,
     /// The certificate that the peer showed, verified against our authorities; `None` on plain and HTTPS listeners.
-    pub client_cert: Option<Arc<CertificateDer<'static>>>,
+    pub peer: Option<Arc<PeerCert>>,
     /// Whether the connection is encrypted.
     pub tls: bool,
 }
@@ -60,14 +60,10 @@ impl Conn {
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, mut info: ConnInfo, mut open: Open) -> Self {
         info.tls = true;
-        info.client_cert = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .map(|certificate| Arc::new(certificate.clone().into_owned()));
-        if info.client_cert.is_some() {
+        // A verified certificate that cannot be read has no name and no role.
+        if let Some(certificate) = stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             open.slot.peer_is_known();
+            info.peer = PeerCert::parse(certificate).ok().map(Arc::new);
         }
         Self { io: Io::Tls(Box::new(stream)), info, _open: open }
     }

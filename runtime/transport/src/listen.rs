@@ -24,10 +24,13 @@ use tracing::{debug, warn};
 
 use crate::budget::Budget;
 use crate::conn::{Conn, ConnInfo, Open};
+use crate::throttle::Throttle;
 use crate::tls::Identity;
 
+mod handshake;
 mod stats;
 
+use handshake::{Failed, linger, shake};
 pub use stats::{ListenStats, Refused};
 
 /// Connections that the kernel may hold between SYN and accept.
@@ -43,7 +46,7 @@ const HAND_OFF: usize = 64;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-/// Accept errors are logged at most this often; all are counted.
+/// Accept errors, and failed handshakes, are logged at most this often; all are counted.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Binds a TCP listener. `key` is the configuration key of the address, named by every error.
@@ -177,7 +180,8 @@ impl Listener {
     /// yet taken when it stops are closed.
     pub fn incoming(self, security: Security, tracker: &TaskTracker, stop: CancellationToken) -> Incoming {
         let (ready, connections) = mpsc::channel(HAND_OFF);
-        let accept = Accept { listener: self, security, ready, tracker: tracker.clone(), stop };
+        let failures = Arc::new(Throttle::every(LOG_INTERVAL));
+        let accept = Accept { listener: self, security, ready, tracker: tracker.clone(), stop, failures };
         tracker.spawn(accept.run());
         Incoming { connections }
     }
@@ -216,6 +220,8 @@ struct Accept {
     ready: mpsc::Sender<Conn>,
     tracker: TaskTracker,
     stop: CancellationToken,
+    /// What is said of failed handshakes.
+    failures: Arc<Throttle>,
 }
 
 impl Accept {
@@ -268,16 +274,16 @@ impl Accept {
             debug!(%error, %remote, "Socket option refused");
         }
         let local_addr = socket.local_addr().unwrap_or(self.listener.addr);
-        let info = ConnInfo { local_addr, remote_addr: remote, client_cert: None, tls: false };
-        let acceptor = match &self.security {
+        let info = ConnInfo { local_addr, remote_addr: remote, peer: None, tls: false };
+        let (config, identity) = match &self.security {
             Security::Plain => match self.ready.try_send(Conn::plain(socket, info, open)) {
                 Err(mpsc::error::TrySendError::Full(conn)) => return self.hand_over(conn),
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
             },
-            Security::MutualTls(identity) => TlsAcceptor::from(identity.server_config()),
-            Security::Https(identity) => TlsAcceptor::from(identity.https_config()),
+            Security::MutualTls(identity) => (identity.server_config(), identity),
+            Security::Https(identity) => (identity.https_config(), identity),
         };
-        self.hand_shake(acceptor, socket, info, open);
+        self.hand_shake(TlsAcceptor::from(config), identity.clone(), socket, info, open);
     }
 
     fn hand_over(&self, conn: Conn) {
@@ -288,22 +294,33 @@ impl Accept {
         });
     }
 
-    fn hand_shake(&self, acceptor: TlsAcceptor, socket: TcpStream, info: ConnInfo, open: Open) {
+    fn hand_shake(&self, acceptor: TlsAcceptor, identity: Identity, socket: TcpStream, info: ConnInfo, open: Open) {
         let (ready, stop, listener) = (self.ready.clone(), self.stop.clone(), self.listener.key);
+        let failures = Arc::clone(&self.failures);
         self.tracker.spawn(async move {
             let remote = info.remote_addr;
-            let handshake = timeout(HANDSHAKE_DEADLINE, acceptor.accept(socket));
-            let error = match stop.run_until_cancelled(handshake).await {
+            let handshake = timeout(HANDSHAKE_DEADLINE, shake(acceptor, socket, &identity));
+            let failed = match stop.run_until_cancelled(handshake).await {
                 None => return,
                 Some(Ok(Ok(stream))) => {
                     let _ = stop.run_until_cancelled(ready.send(Conn::tls(stream, info, open))).await;
                     return;
                 }
-                Some(Ok(Err(error))) => error,
-                Some(Err(_)) => io::Error::from(io::ErrorKind::TimedOut),
+                Some(Ok(Err(failed))) => failed,
+                Some(Err(_)) => {
+                    Failed { why: "it was not finished within 10 s".to_owned(), is_probe: false, socket: None }
+                }
             };
             open.stats.count_handshake_failed();
-            debug!(%error, %remote, listener, "TLS handshake failed");
+            let Failed { why: reason, is_probe, socket } = failed;
+            if is_probe {
+                debug!(%remote, listener, reason, "TLS handshake failed");
+            } else if let Some(suppressed) = failures.pass() {
+                warn!(%remote, listener, reason, suppressed, "TLS handshake failed");
+            }
+            if let Some(socket) = socket {
+                let _ = stop.run_until_cancelled(linger(socket)).await;
+            }
         });
     }
 }

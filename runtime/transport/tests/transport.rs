@@ -3,6 +3,7 @@
 #[cfg(test)]
 mod transport {
     mod channel;
+    mod handshakes;
     mod http;
     mod listen;
     mod support;

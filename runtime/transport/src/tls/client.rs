@@ -10,18 +10,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, InconsistentKeys, RootCertStore,
-    SignatureScheme,
-};
+use rustls::sign::SingleCertAndKey;
+use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::sync::watch;
 
-use super::{TlsError, authorities, certificates, private_key, rfc3339, system_time};
+use super::TlsError;
+use super::files::{authorities, read, shown};
+use crate::cert::date;
 
 /// The files of a [`ClientTls`], all PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -227,7 +226,7 @@ impl Loaded {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(TakeAny(Arc::clone(&provider))))
         } else {
             let roots = match (&files.ca, system) {
-                (Some(ca), _) => Arc::new(authorities(ca)?),
+                (Some(ca), _) => Arc::new(authorities(ca, &read("ca", ca)?)?),
                 (None, Some(system)) => Arc::clone(system),
                 (None, None) => Arc::new(system_authorities()?),
             };
@@ -235,10 +234,11 @@ impl Loaded {
         };
         let (mut config, not_after) = match &files.shown {
             None => (builder.with_no_client_auth(), None),
-            Some(shown) => {
-                let certified = certified(shown, &provider)?;
-                let not_after = check_validity(&shown.cert, &certified, &provider, now)?;
-                (builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified))), not_after)
+            Some(CertAndKey { cert, key }) => {
+                let (chain, private) = (read("cert", cert)?, read("key", key)?);
+                let (certified, parsed) = shown((cert, &chain), (key, &private), &provider, now)?;
+                let resolver = Arc::new(SingleCertAndKey::from(certified));
+                (builder.with_client_cert_resolver(resolver), Some(parsed.not_after()))
             }
         };
         // Connections are few and long. A resumed one would be checked against dates and authorities of the past.
@@ -258,69 +258,8 @@ fn system_authorities() -> Result<RootCertStore, ClientTlsError> {
     Err(ClientTlsError::NoSystemAuthorities(why))
 }
 
-fn certified(shown: &CertAndKey, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates("cert", &shown.cert)?;
-    let key = private_key(&shown.key)?;
-    let signer = provider
-        .key_provider
-        .load_private_key(key)
-        .map_err(|source| TlsError::BadKey { path: shown.key.clone(), source })?;
-    let certified = CertifiedKey::new(chain, signer);
-    match certified.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(_)) => {
-            Err(TlsError::KeyMismatch { cert: shown.cert.clone(), key: shown.key.clone() })
-        }
-        Err(source) => Err(TlsError::BadCertificate { what: "cert", path: shown.cert.clone(), source }),
-    }
-}
-
-/// Refuses a certificate whose time is over or has not begun, and returns the end of its validity.
-///
-/// Asks a verifier, which looks at the dates before anything else and names them in its error: about `now`, and about a
-/// moment after every possible end.
-fn check_validity(
-    path: &Path,
-    certified: &CertifiedKey,
-    provider: &Arc<CryptoProvider>,
-    now: SystemTime,
-) -> Result<Option<SystemTime>, TlsError> {
-    let (leaf, intermediates) = certified.cert.split_first().expect("certificates() returned at least one");
-    let bad = |source| TlsError::BadCertificate { what: "cert", path: path.to_owned(), source };
-    let mut roots = RootCertStore::empty();
-    roots.add(leaf.clone()).map_err(bad)?;
-    let Ok(verifier) = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider)).build()
-    else {
-        return Ok(None);
-    };
-    let name = ServerName::try_from("localhost").expect("a valid DNS name");
-    let ask = |at: Duration| match verifier.verify_server_cert(
-        leaf,
-        intermediates,
-        &name,
-        &[],
-        UnixTime::since_unix_epoch(at),
-    ) {
-        Err(rustls::Error::InvalidCertificate(fault)) => Some(fault),
-        _ => None,
-    };
-    match ask(now.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO)) {
-        Some(CertificateError::ExpiredContext { not_after, .. }) => {
-            return Err(TlsError::Expired { path: path.to_owned(), not_after: rfc3339(not_after) });
-        }
-        Some(CertificateError::NotValidYetContext { not_before, .. }) => {
-            return Err(TlsError::NotYetValid { path: path.to_owned(), not_before: rfc3339(not_before) });
-        }
-        Some(CertificateError::BadEncoding) => {
-            return Err(bad(rustls::Error::InvalidCertificate(CertificateError::BadEncoding)));
-        }
-        _ => {}
-    }
-    // One second after the largest date of X.509 (RFC 5280 §4.1.2.5).
-    Ok(match ask(Duration::from_secs(253_402_300_800)) {
-        Some(CertificateError::ExpiredContext { not_after, .. }) => Some(system_time(not_after)),
-        _ => None,
-    })
+fn rfc3339(at: UnixTime) -> String {
+    date(UNIX_EPOCH + Duration::from_secs(at.as_secs()))
 }
 
 /// The name in rustls's `DnsName("a.example")` and its like. Whatever else is in it is written out.

@@ -1,5 +1,8 @@
 //! What each wrong file is told, and what a right one gives.
 
+use std::path::PathBuf;
+use std::time::{Duration, UNIX_EPOCH};
+
 use super::*;
 use crate::TestCerts;
 
@@ -13,7 +16,7 @@ fn right_files_give_both_ends_and_the_end_of_validity() {
     let until = UNIX_EPOCH + Duration::from_secs(4_000_000_000);
     let identity = Identity::load(&certs.files_valid("doppler", SystemTime::now() - Duration::from_secs(60), until));
     let identity = identity.unwrap();
-    assert_eq!(identity.not_after(), Some(until));
+    assert_eq!(identity.not_after(), until);
     assert_eq!(identity.server_config().alpn_protocols, [b"h2".to_vec()]);
     assert_eq!(identity.https_config().alpn_protocols, [b"h2".to_vec(), b"http/1.1".to_vec()]);
     assert_eq!(identity.client_config().alpn_protocols, [b"h2".to_vec()]);
@@ -80,7 +83,7 @@ fn a_certificate_of_another_authority_than_ours_may_still_be_shown() {
     let (ours, theirs) = (TestCerts::new(), TestCerts::new());
     let files = TlsFiles { ca: theirs.files("x").ca, ..ours.files("doppler") };
     let identity = Identity::load(&files).unwrap();
-    assert!(identity.not_after().is_some());
+    assert!(identity.not_after() > SystemTime::now());
 }
 
 #[test]
@@ -112,4 +115,65 @@ fn installing_the_provider_twice_is_harmless() {
     install_crypto_provider();
     install_crypto_provider();
     assert!(CryptoProvider::get_default().is_some());
+}
+
+/// Writes the files of `new` over those of `old`.
+fn replace(old: &TlsFiles, new: &TlsFiles) {
+    for (to, from) in [(&old.cert, &new.cert), (&old.key, &new.key), (&old.ca, &new.ca)] {
+        std::fs::copy(from, to).unwrap();
+    }
+}
+
+#[test]
+fn new_files_take_the_place_of_old_ones_and_bad_ones_do_not() {
+    let (certs, next) = (TestCerts::new(), TestCerts::new());
+    let files = certs.files("doppler");
+    let identity = Identity::load(&files).unwrap();
+    let clone = identity.clone();
+    let before = identity.server_config();
+    assert!(!identity.reload().unwrap(), "nothing has changed");
+    assert!(Arc::ptr_eq(&before, &clone.server_config()));
+
+    let until = UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    replace(&files, &next.files_valid("doppler", SystemTime::now() - Duration::from_secs(60), until));
+    assert!(identity.reload().unwrap());
+    assert_eq!((clone.not_after(), clone.reloads(), clone.reload_failed()), (until, 1, false));
+    assert!(!Arc::ptr_eq(&before, &clone.server_config()));
+
+    // A key without its certificate: what was in use stays, as often as it is tried.
+    let good = std::fs::read(&files.key).unwrap();
+    std::fs::copy(next.files("agent").key, &files.key).unwrap();
+    for _ in 0..2 {
+        assert!(matches!(identity.reload(), Err(TlsError::KeyMismatch { .. })));
+        assert_eq!((clone.not_after(), clone.reloads(), clone.reload_failed()), (until, 1, true));
+    }
+    std::fs::write(&files.key, good).unwrap();
+    assert!(!identity.reload().unwrap(), "the files are what is in use again");
+    assert!(!clone.reload_failed());
+
+    std::fs::remove_file(&files.ca).unwrap();
+    assert!(matches!(identity.reload(), Err(TlsError::Read { .. })));
+    assert!(clone.reload_failed());
+}
+
+/// The clock is paused; the looks are awaited, not slept for.
+#[tokio::test(start_paused = true)]
+async fn a_watched_identity_finds_new_files_by_itself() {
+    let (certs, next) = (TestCerts::new(), TestCerts::new());
+    let files = certs.files("doppler");
+    let identity = Identity::load(&files).unwrap();
+    let (tracker, stop) = (tokio_util::task::TaskTracker::new(), tokio_util::sync::CancellationToken::new());
+    identity.watch("doppler.grpc.tls", &tracker, stop.clone());
+    replace(&files, &next.files("doppler"));
+    while identity.reloads() == 0 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    std::fs::write(&files.cert, "torn").unwrap();
+    while !identity.reload_failed() {
+        tokio::time::advance(Duration::from_secs(5)).await;
+    }
+    assert_eq!(identity.reloads(), 1);
+    stop.cancel();
+    tracker.close();
+    tracker.wait().await;
 }

@@ -8,7 +8,7 @@ use axum::Router;
 use axum::extract::Extension;
 use axum::routing::{any, get};
 use hydrant_transport::{
-    ConnInfo, GrpcLimits, Handle, ListenStats, Listener, Security, bind, serve_http, server_builder,
+    Access, ConnInfo, GrpcLimits, Handle, ListenStats, Listener, Security, bind, serve_http, server_builder,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -30,6 +30,15 @@ pub(crate) fn listener() -> Listener {
 
 /// A gRPC server whose `/peer` says who connected.
 pub(crate) fn grpc_server(listener: Listener, security: Security) -> (ServerHandle, Arc<ListenStats>) {
+    grpc_server_with(listener, security, Access::default())
+}
+
+/// The same behind a rule of access.
+pub(crate) fn grpc_server_with(
+    listener: Listener,
+    security: Security,
+    access: Access,
+) -> (ServerHandle, Arc<ListenStats>) {
     let stats = listener.stats();
     let handle = Handle::spawn(listener.addr(), |stop: CancellationToken| async move {
         let tracker = TaskTracker::new();
@@ -37,6 +46,7 @@ pub(crate) fn grpc_server(listener: Listener, security: Security) -> (ServerHand
         let peer =
             Router::new().route("/peer", any(|Extension(info): Extension<ConnInfo>| async move { describe(&info) }));
         let outcome = server_builder(&GrpcLimits::default())
+            .layer(access)
             .add_routes(Routes::from(peer))
             .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
             .await;
@@ -63,7 +73,7 @@ pub(crate) fn http_server(listener: Listener, security: Security, router: Router
 }
 
 fn describe(info: &ConnInfo) -> String {
-    format!("tls={} cert={} from={}", info.tls, info.client_cert.is_some(), info.remote_addr.ip())
+    format!("tls={} cert={} from={}", info.tls, info.peer.is_some(), info.remote_addr.ip())
 }
 
 /// One request on a channel, as a string of its status and body.
@@ -74,6 +84,12 @@ pub(crate) async fn ask(channel: &Channel, path: &str) -> Result<String, tonic::
     let status = response.status();
     let body = axum::body::to_bytes(axum::body::Body::new(response.into_body()), 1 << 20).await.unwrap();
     Ok(format!("{} {}", status.as_u16(), String::from_utf8(body.to_vec()).unwrap()))
+}
+
+/// The headers of the answer to one request.
+pub(crate) async fn ask_headers(channel: &Channel, path: &str) -> http::HeaderMap {
+    let request = http::Request::post(path).body(Body::empty()).unwrap();
+    channel.clone().ready().await.unwrap().call(request).await.unwrap().headers().clone()
 }
 
 /// Sends `request` on a new connection and reads to the end.

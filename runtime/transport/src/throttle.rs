@@ -10,7 +10,7 @@ use tokio::time::Instant;
 ///
 /// ```
 /// # use std::time::Duration;
-/// # use hydrant_telemetry::Throttle;
+/// # use hydrant_transport::Throttle;
 /// static UNREADABLE: Throttle = Throttle::every(Duration::from_secs(10));
 /// if let Some(suppressed) = UNREADABLE.pass() {
 ///     tracing::warn!(suppressed, "Datagram is not statsd");
