@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{emit, firehose, role, tail, up};
+use crate::{emit, firehose, role, tail, token, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -41,6 +41,9 @@ enum Command {
     Tail(tail::Args),
     /// Show everything that flows through the pipeline
     Firehose(firehose::Args),
+    /// Make and hash tokens, for `traffic_controller.authorizer = "tokens"`
+    #[command(subcommand)]
+    Token(token::Command),
     /// Say what is wrong with a configuration file, if anything
     CheckConfig {
         /// The file
@@ -93,6 +96,7 @@ impl Cli {
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
+            Command::Token(command) => token::run(&command),
             Command::CheckConfig { file } => check(&file),
         };
         let (error, code) = match outcome {
@@ -107,6 +111,7 @@ impl Cli {
 
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
+    config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
     telemetry::subscriber(&config.log, false, std::io::stderr, None).map_err(|error| Failure::Wrong(error.into()))?;
     say(&mut std::io::stdout(), &format!("{}: ok", file.display()));

@@ -11,6 +11,7 @@ use transport::Address;
 use crate::cli::{Failure, runtime};
 use crate::client::{MAX, Output, Server};
 use crate::render::{self, Form};
+use crate::token;
 
 /// Arguments of `hydrant firehose`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +28,8 @@ pub(crate) struct Args {
     /// The traffic controller's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
     server: Address,
+    #[command(flatten)]
+    token: token::Args,
 }
 
 /// Runs the command.
@@ -36,7 +39,8 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 async fn firehose(args: Args) -> Result<(), Failure> {
     let server = Server { what: "a traffic controller", address: &args.server, option: "--server" };
-    let mut client = EgressClient::new(server.connect().await?).max_decoding_message_size(MAX);
+    let bearer = args.token.bearer(&args.server, false)?;
+    let mut client = EgressClient::with_interceptor(server.connect().await?, bearer).max_decoding_message_size(MAX);
     let every = [
         Select::Log(v2::LogSelector {}),
         Select::Counter(v2::CounterSelector::default()),

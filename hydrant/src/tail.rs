@@ -15,6 +15,7 @@ use transport::{Address, Backoff};
 use crate::cli::{Failure, runtime, say};
 use crate::client::{MAX, Output, Server};
 use crate::render::{self, Form};
+use crate::token;
 
 /// Arguments of `hydrant tail`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,8 @@ pub(crate) struct Args {
     /// The traffic controller's gRPC address
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
     server: Address,
+    #[command(flatten)]
+    token: token::Args,
 }
 
 /// A kind of envelope.
@@ -85,8 +88,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 async fn tail(args: Args) -> Result<(), Failure> {
     let server = Server { what: "a traffic controller", address: &args.server, option: "--server" };
+    let bearer = args.token.bearer(&args.server, false)?;
     let channel = server.connect().await?;
-    let mut client = FollowClient::new(channel).max_decoding_message_size(MAX);
+    let mut client = FollowClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX);
     let mut request = FollowRequest {
         source_ids: args.sources.clone(),
         start_time: args.since.unwrap_or(0),

@@ -29,10 +29,10 @@ pub use channel::{ChannelOptions, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
 pub use dopplers::{Address, AddressError, DopplerSet, Dopplers};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
-pub use guard::{LocalOnly, Refusal};
+pub use guard::{LocalOnly, Refusal, own_origin};
 pub use handle::Handle;
 pub use http::serve_http;
 pub use listen::{BindError, Incoming, ListenStats, Listener, Refused, Security, bind};
 #[cfg(feature = "test-util")]
 pub use test_certs::TestCerts;
-pub use tls::{Identity, TlsError, TlsFiles, install_crypto_provider};
+pub use tls::{Identity, ServerFiles, ServerIdentity, TlsError, TlsFiles, install_crypto_provider};

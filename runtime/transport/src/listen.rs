@@ -24,7 +24,7 @@ use tracing::{debug, warn};
 
 use crate::budget::Budget;
 use crate::conn::{Conn, ConnInfo, Open};
-use crate::tls::Identity;
+use crate::tls::{Identity, ServerIdentity};
 
 mod stats;
 
@@ -145,8 +145,10 @@ pub enum Security {
     Plain,
     /// TLS with a client certificate of our authorities, for gRPC.
     MutualTls(Identity),
+    /// TLS with a client certificate of our authorities or none at all: those without must be asked for something else.
+    OptionalClientTls(Identity),
     /// TLS without a client certificate, for browsers and the like.
-    Https(Identity),
+    Https(ServerIdentity),
 }
 
 impl Listener {
@@ -275,7 +277,8 @@ impl Accept {
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
             },
             Security::MutualTls(identity) => TlsAcceptor::from(identity.server_config()),
-            Security::Https(identity) => TlsAcceptor::from(identity.https_config()),
+            Security::OptionalClientTls(identity) => TlsAcceptor::from(identity.optional_client_config()),
+            Security::Https(identity) => TlsAcceptor::from(identity.config()),
         };
         self.hand_shake(acceptor, socket, info, open);
     }

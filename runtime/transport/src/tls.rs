@@ -20,6 +20,10 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
 
+mod https;
+
+pub use https::{ServerFiles, ServerIdentity};
+
 /// The files of one identity, all three PEM and all three needed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
@@ -44,6 +48,7 @@ pub struct Identity {
 /// What one reading of the three files gave.
 struct Loaded {
     mutual: Arc<ServerConfig>,
+    optional: Arc<ServerConfig>,
     https: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
     not_after: Option<SystemTime>,
@@ -155,6 +160,11 @@ impl Identity {
         Arc::clone(&self.current.load().mutual)
     }
 
+    /// The same, but a client may show no certificate: for a port that asks those for a token.
+    pub fn optional_client_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().optional)
+    }
+
     /// The configuration of an HTTPS server: no client certificate asked for, ALPN `h2` and `http/1.1`.
     pub fn https_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.load().https)
@@ -187,9 +197,10 @@ impl Loaded {
         let not_after = check_validity(files, &certified, &roots, &provider, now)?;
 
         let bad_ca = |source| TlsError::BadCertificate { what: "ca", path: files.ca.clone(), source };
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(|error| bad_ca(rustls::Error::General(error.to_string())))?;
+        let bad_roots = |error: rustls::server::VerifierBuilderError| bad_ca(rustls::Error::General(error.to_string()));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let lenient = verifier.clone().allow_unauthenticated().build().map_err(bad_roots)?;
+        let verifier = verifier.build().map_err(bad_roots)?;
         let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(&certified)));
 
         let mut mutual = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -198,6 +209,13 @@ impl Loaded {
             .with_client_cert_verifier(verifier)
             .with_cert_resolver(resolver.clone());
         mutual.alpn_protocols = vec![b"h2".to_vec()];
+
+        let mut optional = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(bad_ca)?
+            .with_client_cert_verifier(lenient)
+            .with_cert_resolver(resolver.clone());
+        optional.alpn_protocols = vec![b"h2".to_vec()];
 
         let mut https = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -213,7 +231,8 @@ impl Loaded {
             .with_client_cert_resolver(resolver);
         client.alpn_protocols = vec![b"h2".to_vec()];
 
-        Ok(Self { mutual: Arc::new(mutual), https: Arc::new(https), client: Arc::new(client), not_after })
+        let (mutual, optional, https) = (Arc::new(mutual), Arc::new(optional), Arc::new(https));
+        Ok(Self { mutual, optional, https, client: Arc::new(client), not_after })
     }
 }
 
