@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, emit, firehose, role, tail, up};
+use crate::{certs, emit, firehose, role, tail, token, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -44,6 +44,9 @@ enum Command {
     /// Make certificates for a pipeline of your own
     #[command(subcommand)]
     Certs(certs::Command),
+    /// Make and hash tokens, for `traffic_controller.authorizer = "tokens"`
+    #[command(subcommand)]
+    Token(token::Command),
     /// Say what is wrong with a configuration file, if anything
     CheckConfig {
         /// The file
@@ -97,6 +100,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
             Command::Certs(command) => certs::run(command),
+            Command::Token(command) => token::run(&command),
             Command::CheckConfig { file } => check(&file),
         };
         let (error, code) = match outcome {
@@ -111,6 +115,7 @@ impl Cli {
 
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
+    config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
     telemetry::subscriber(&config.log, false, std::io::stderr, None).map_err(|error| Failure::Wrong(error.into()))?;
     say(&mut std::io::stdout(), &format!("{}: ok", file.display()));

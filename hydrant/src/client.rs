@@ -41,6 +41,11 @@ pub(crate) struct Connect {
 }
 
 impl Connect {
+    /// Whether TLS is asked for.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.ca.is_some() || std::env::var_os("HYDRANT_CA").is_some_and(|value| !value.is_empty())
+    }
+
     /// The options of a channel to a server that is usually called `name`.
     fn options(&self, name: &str, variable: impl Fn(&str) -> Option<PathBuf>) -> anyhow::Result<ChannelOptions> {
         let given = [("ca", &self.ca), ("cert", &self.cert), ("key", &self.key)];

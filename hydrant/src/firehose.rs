@@ -11,6 +11,7 @@ use transport::{Address, reason};
 use crate::cli::{Failure, runtime};
 use crate::client::{Connect, MAX, Output, SERVER, Server};
 use crate::render::{self, Form};
+use crate::token;
 
 /// Arguments of `hydrant firehose`.
 #[derive(Debug, clap::Args)]
@@ -29,6 +30,8 @@ pub(crate) struct Args {
     server: Address,
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    token: token::Args,
 }
 
 /// Runs the command.
@@ -38,7 +41,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 async fn firehose(args: Args) -> Result<(), Failure> {
     let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
-    let mut client = EgressClient::new(server.connect(&args.connect).await?).max_decoding_message_size(MAX);
+    let bearer = args.token.bearer(&args.server, args.connect.is_encrypted())?;
+    let channel = server.connect(&args.connect).await?;
+    let mut client = EgressClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX);
     let every = [
         Select::Log(v2::LogSelector {}),
         Select::Counter(v2::CounterSelector::default()),

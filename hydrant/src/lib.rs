@@ -13,6 +13,7 @@ mod role;
 pub mod self_source;
 pub mod signal;
 mod tail;
+mod token;
 pub mod up;
 
 pub use config::Config;

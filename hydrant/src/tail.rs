@@ -15,6 +15,7 @@ use transport::{Address, Backoff, reason};
 use crate::cli::{Failure, runtime, say};
 use crate::client::{Connect, MAX, Output, SERVER, Server};
 use crate::render::{self, Form};
+use crate::token;
 
 /// Arguments of `hydrant tail`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +43,8 @@ pub(crate) struct Args {
     server: Address,
     #[command(flatten)]
     connect: Connect,
+    #[command(flatten)]
+    token: token::Args,
 }
 
 /// A kind of envelope.
@@ -87,8 +90,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 
 async fn tail(args: Args) -> Result<(), Failure> {
     let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
+    let bearer = args.token.bearer(&args.server, args.connect.is_encrypted())?;
     let channel = server.connect(&args.connect).await?;
-    let mut client = FollowClient::new(channel).max_decoding_message_size(MAX);
+    let mut client = FollowClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX);
     let mut request = FollowRequest {
         source_ids: args.sources.clone(),
         start_time: args.since.unwrap_or(0),

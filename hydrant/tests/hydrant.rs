@@ -6,6 +6,8 @@
 
 #[path = "hydrant/accounting.rs"]
 mod accounting;
+#[path = "hydrant/auth.rs"]
+mod auth;
 #[path = "hydrant/bad_input.rs"]
 mod bad_input;
 #[path = "hydrant/browser.rs"]

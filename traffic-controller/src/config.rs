@@ -2,11 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::AdminConfig;
-use transport::{AccessConfig, DopplerSet, GrpcLimits, TlsFiles, duration_text};
+use transport::{AccessConfig, DopplerSet, GrpcLimits, ServerFiles, TlsFiles, duration_text};
 
 use crate::auth::AuthorizerConfig;
 
@@ -17,8 +18,10 @@ pub const ADMIN_PORT: u16 = 14826;
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Who may read what, on every port: `"none"`, which holds on loopback addresses only.
+    /// Who may read what, on every port: `"none"`, which holds on loopback addresses only, or `"tokens"`.
     pub authorizer: AuthorizerConfig,
+    /// The tokens file of `authorizer = "tokens"`, read again when it changes.
+    pub tokens: Option<PathBuf>,
     /// The page, `/firehose/{subscription-id}` and `/apps/{guid}/stream`.
     pub http: HttpConfig,
     /// The reverse log proxy.
@@ -45,8 +48,12 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpConfig {
-    /// Where to listen; 127.0.0.1:8081.
+    /// Where to listen; 127.0.0.1:8081. Another address than loopback needs an authorizer, and `tls`.
     pub listen: SocketAddr,
+    /// The certificate to show. Absent: plain text.
+    pub tls: Option<ServerFiles>,
+    /// Take tokens in plain text also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
     /// Firehose and app streams open at once; 2000. More are answered 503.
     pub max_consumers: NonZeroU32,
     /// From the answer to a ping until the next one; `"15s"`.
@@ -89,8 +96,12 @@ pub struct GrpcConfig {
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RestConfig {
-    /// Where to listen; 127.0.0.1:8083.
+    /// Where to listen; 127.0.0.1:8083. Another address than loopback needs an authorizer, and `tls`.
     pub listen: SocketAddr,
+    /// The certificate to show. Absent: plain text.
+    pub tls: Option<ServerFiles>,
+    /// Take tokens in plain text also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
 }
 
 /// The `[traffic_controller.ring]` table: the ring between the dopplers and one consumer.
@@ -108,6 +119,7 @@ impl Default for Config {
         let doppler = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
         Self {
             authorizer: AuthorizerConfig::default(),
+            tokens: None,
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             rest: RestConfig::default(),
@@ -125,6 +137,8 @@ impl Default for HttpConfig {
     fn default() -> Self {
         Self {
             listen: (Ipv4Addr::LOCALHOST, 8081).into(),
+            tls: None,
+            insecure_plaintext: false,
             max_consumers: count(2000),
             ping_interval: Duration::from_secs(15),
             pong_timeout: Duration::from_secs(30),
@@ -151,7 +165,7 @@ impl Default for GrpcConfig {
 
 impl Default for RestConfig {
     fn default() -> Self {
-        Self { listen: (Ipv4Addr::LOCALHOST, 8083).into() }
+        Self { listen: (Ipv4Addr::LOCALHOST, 8083).into(), tls: None, insecure_plaintext: false }
     }
 }
 
@@ -176,7 +190,7 @@ impl Config {
         Self {
             http: HttpConfig { listen: any, ..HttpConfig::default() },
             grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
-            rest: RestConfig { listen: any },
+            rest: RestConfig { listen: any, ..RestConfig::default() },
             admin: AdminConfig::any_port(),
             dopplers: Vec::new(),
             ..Self::default()
@@ -227,7 +241,9 @@ mod tests {
         assert!(error("[http]\nlisten_on = \"127.0.0.1:1\"").contains("`listen`"));
         assert!(error("[http]\npong_timeout = \"soon\"").contains("written like \"60s\""));
         assert!(error("[http]\npong_timeout = \"0s\"").contains("a duration of zero"));
-        assert!(error("authorizer = \"everybody\"").contains("`none`"));
+        let authorizer = error("authorizer = \"everybody\"");
+        assert!(authorizer.contains("`none`") && authorizer.contains("`tokens`"), "{authorizer}");
+        assert!(error("[http]\ntls = { cert = \"c\", key = \"k\", ca = \"a\" }").contains("unknown field `ca`"));
         assert!(error("[ring]\nenvelopes = 0").contains("nonzero"));
     }
 }

@@ -12,7 +12,7 @@ use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::StatusCode;
-use http::header::X_CONTENT_TYPE_OPTIONS;
+use http::header::{WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -20,7 +20,7 @@ use transport::ConnInfo;
 
 use self::frames::{Converter, Endpoint, Filter};
 use crate::admission::{Admission, Place};
-use crate::auth::{Authorizer, Denied};
+use crate::auth::{Authorizer, Caller, Denied};
 use crate::config::HttpConfig;
 use crate::fan_in::FanIn;
 use crate::metrics::Metrics;
@@ -66,14 +66,21 @@ impl Firehose {
     }
 
     /// Authorises, admits, checks the handshake and subscribes; then answers, and serves in a task of its own.
-    async fn open(self: Arc<Self>, endpoint: Endpoint, mut request: Request) -> Result<Response, Denied> {
-        self.authorizer.authorize(request.headers(), endpoint.access()).await?;
+    fn open(self: &Arc<Self>, endpoint: Endpoint, mut request: Request) -> Response {
+        let authorised = self.authorizer.authenticate(&Caller::websocket(&request)).and_then(|mut grant| {
+            grant.admit(endpoint.access())?;
+            Ok(grant)
+        });
+        let mut grant = match authorised {
+            Ok(grant) => grant,
+            Err(denied) => return refused(&endpoint, denied),
+        };
         let Some(place) = self.consumers.admit() else {
-            return Ok(StatusCode::SERVICE_UNAVAILABLE.into_response());
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
         };
         let handshake = match Handshake::read(&request) {
             Ok(handshake) => handshake,
-            Err(no_handshake) => return Ok(no_handshake.into_response()),
+            Err(no_handshake) => return no_handshake.into_response(),
         };
         let consumer = Consumer {
             remote: request.extensions().get::<ConnInfo>().map(|info| info.remote_addr.to_string()),
@@ -82,7 +89,7 @@ impl Firehose {
         };
         let upgrade = hyper::upgrade::on(&mut request);
         let subscription = self.fan_in.subscribe(endpoint.request());
-        let firehose = Arc::clone(&self);
+        let firehose = Arc::clone(self);
         self.tracker.spawn(async move {
             let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_DEADLINE, upgrade).await else {
                 debug!(remote = consumer.remote, path = consumer.path, "Connection ended before its upgrade");
@@ -90,34 +97,46 @@ impl Firehose {
             };
             let converter = Converter::new(endpoint);
             let io = TokioIo::new(upgraded);
-            let end = session::serve(io, &firehose.config, subscription, converter, firehose.metrics.clone()).await;
+            let metrics = firehose.metrics.clone();
+            let end = session::serve(io, &firehose.config, subscription, converter, metrics, &mut grant).await;
             consumer.ended(&end, &firehose.metrics);
         });
-        Ok(handshake.response())
+        handshake.response()
     }
 }
 
-async fn firehose(
-    State(firehose): State<Arc<Firehose>>,
-    Path(id): Path<String>,
-    request: Request,
-) -> Result<Response, Denied> {
+async fn firehose(State(firehose): State<Arc<Firehose>>, Path(id): Path<String>, request: Request) -> Response {
     if id.is_empty() {
-        return Ok(not_found().await);
+        return not_found().await;
     }
     let filter = Filter::from_query(request.uri().query());
-    firehose.open(Endpoint::Firehose { id, filter }, request).await
+    firehose.open(Endpoint::Firehose { id, filter }, request)
 }
 
-async fn app_stream(
-    State(firehose): State<Arc<Firehose>>,
-    Path(guid): Path<String>,
-    request: Request,
-) -> Result<Response, Denied> {
+async fn app_stream(State(firehose): State<Arc<Firehose>>, Path(guid): Path<String>, request: Request) -> Response {
     if guid.is_empty() {
-        return Ok(not_found().await);
+        return not_found().await;
     }
-    firehose.open(Endpoint::App { guid }, request).await
+    firehose.open(Endpoint::App { guid }, request)
+}
+
+/// What those are told who may not read `endpoint` (contract: traffic controller v1 §2.1, §2.2).
+fn refused(endpoint: &Endpoint, denied: Denied) -> Response {
+    let challenge = [(WWW_AUTHENTICATE, "Basic"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    match (endpoint, denied) {
+        (_, Denied::CrossSite) => (StatusCode::FORBIDDEN, format!("{denied}\n")).into_response(),
+        (Endpoint::Firehose { .. }, Denied::Missing) => {
+            (StatusCode::UNAUTHORIZED, challenge, "You are not authorized. authorization not provided").into_response()
+        }
+        (Endpoint::Firehose { .. }, Denied::Invalid | Denied::Forbidden) => {
+            (StatusCode::UNAUTHORIZED, challenge, "You are not authorized. invalid authorization").into_response()
+        }
+        (Endpoint::App { .. }, Denied::Missing | Denied::Invalid) => {
+            (StatusCode::UNAUTHORIZED, challenge).into_response()
+        }
+        // As if there were no such app.
+        (Endpoint::App { .. }, Denied::Forbidden) => StatusCode::NOT_FOUND.into_response(),
+    }
 }
 
 /// The answer for every path that nothing is served under.
@@ -141,7 +160,7 @@ impl Consumer {
                 warn!(remote, path, "Slow consumer cut");
             }
             End::Broken(error) => debug!(%error, remote, path, "Consumer gone"),
-            End::Stopped | End::Closed | End::Unanswered => debug!(?end, remote, path, "Consumer gone"),
+            End::Stopped | End::Closed | End::Unanswered | End::Expired => debug!(?end, remote, path, "Consumer gone"),
         }
     }
 }

@@ -23,7 +23,7 @@ use transport::{Address, Dopplers};
 
 use self::lane::{Lane, Source};
 use self::merge::Merge;
-use crate::auth::{Access, Authorizer};
+use crate::auth::{Access, Authorizer, Caller};
 use crate::upstream::Upstream;
 
 mod lane;
@@ -85,20 +85,21 @@ impl Follow for Service {
     type FollowStream = Pin<Box<dyn Stream<Item = Result<v1::FollowFrame, Status>> + Send>>;
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
+        let (metadata, extensions, request) = request.into_parts();
+        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let text = format!("unable to follow, streams open already: {MAX_STREAMS}");
             return Err(Status::resource_exhausted(text));
         };
-        let (metadata, _, request) = request.into_parts();
         let request = checked(request)?;
         for source_id in &request.source_ids {
-            self.authorizer.authorize(metadata.as_ref(), Access::Source(source_id)).await?;
+            grant.admit(Access::Source(source_id))?;
         }
         let frames = unfold(self.open(request, place), |mut consumer| async move {
             let frame = consumer.next().await?;
             Some((Ok(frame), consumer))
         });
-        Ok(Response::new(Box::pin(frames)))
+        Ok(Response::new(grant.guard(frames)))
     }
 }
 

@@ -28,7 +28,7 @@ mod server;
 mod upstream;
 mod websocket;
 
-pub use auth::AuthorizerConfig;
+pub use auth::{AuthorizerConfig, MAX_TOKEN_BYTES, TokensError, new_token, token_sha256};
 pub use config::{ADMIN_PORT, Config, GrpcConfig, HttpConfig, RestConfig, RingConfig};
 pub use page::RoleInfo;
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

@@ -13,6 +13,9 @@ const DOCUMENT: &str = include_str!("../assets/index.html");
 /// Where the roles go in [`DOCUMENT`].
 const ROLES: &str = "<!-- roles -->";
 
+/// Where the footer goes in it.
+const FOOTER: &str = "<!-- footer -->";
+
 /// One line of the page: a role of this process or a port of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoleInfo {
@@ -31,15 +34,20 @@ impl RoleInfo {
     }
 }
 
-/// The page for `roles`, in their order.
-pub(crate) fn render(roles: &[RoleInfo]) -> String {
+/// The page for `roles`, in their order. `local` says that this port answers on this machine only.
+pub(crate) fn render(roles: &[RoleInfo], local: bool) -> String {
     let rows = roles.iter().fold(String::new(), |mut rows, role| {
         let (name, what, address) = (escaped(&role.name), escaped(&role.what), escaped(&role.address));
         write!(rows, "\n        <tr><th scope=\"row\">{name}</th><td>{what}</td><td><code>{address}</code></td></tr>")
             .expect("a String takes everything");
         rows
     });
-    DOCUMENT.replace(ROLES, rows.trim_start())
+    let footer = if local {
+        "This port answers on this machine only."
+    } else {
+        "What flows through here is shown to those who may read it."
+    };
+    DOCUMENT.replace(ROLES, rows.trim_start()).replace(FOOTER, footer)
 }
 
 /// The answer with a rendered page.
@@ -82,9 +90,10 @@ mod tests {
             RoleInfo::new("agent", "<b>\"statsd\" & 'gRPC'</b>", &"127.0.0.1:3458"),
             RoleInfo::new("doppler", "", &"b"),
         ];
-        let page = render(&roles);
+        let page = render(&roles, true);
         assert!(page.contains("<td>&lt;b&gt;&quot;statsd&quot; &amp; &#39;gRPC&#39;&lt;/b&gt;</td>"), "{page}");
-        assert!(!page.contains(ROLES));
+        assert!(!page.contains(ROLES) && !page.contains(FOOTER));
+        assert!(page.contains("on this machine only") && !render(&roles, false).contains("on this machine only"));
         assert!(page.find(">agent<").unwrap() < page.find(">doppler<").unwrap());
     }
 

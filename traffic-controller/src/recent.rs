@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::ask::{Answers, Dopplers};
 use self::error::Refusal;
-use crate::auth::{Access, Authorizer};
+use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
 use crate::upstream::Upstream;
 
 mod ask;
@@ -100,19 +100,17 @@ impl Shared {
     }
 
     async fn ask(&self, route: Route, request: Request) -> Result<Response, Response> {
-        let headers = request.headers().clone();
+        let mut grant = self.authorizer.authenticate(&Caller::Http(request.headers())).map_err(refused)?;
         let params = params(request).await.map_err(IntoResponse::into_response)?;
         match route {
             Route::Read(escaped) => {
                 let request = query::read(&escaped, &params).map_err(IntoResponse::into_response)?;
-                let access = Access::Source(&request.source_id);
-                self.authorizer.authorize(&headers, access).await.map_err(IntoResponse::into_response)?;
+                grant.admit(Access::Source(&request.source_id)).map_err(refused)?;
                 self.read(request).await.map_err(IntoResponse::into_response)
             }
             Route::Meta => {
                 let request = query::meta(&params).map_err(IntoResponse::into_response)?;
-                self.authorizer.authorize(&headers, Access::Firehose).await.map_err(IntoResponse::into_response)?;
-                self.meta(request).await.map_err(IntoResponse::into_response)
+                self.meta(request, &grant).await.map_err(IntoResponse::into_response)
             }
             Route::Info => Ok(self.info()),
         }
@@ -128,11 +126,13 @@ impl Shared {
         Ok(json_response(body, &answers))
     }
 
-    async fn meta(&self, request: v1::MetaRequest) -> Result<Response, Refusal> {
+    /// Of the sources that `grant` reads, and as if there were no others.
+    async fn meta(&self, request: v1::MetaRequest, grant: &Grant) -> Result<Response, Refusal> {
         let deadline = Instant::now() + DEADLINE;
         let _turn = self.turn(deadline).await?;
         let answers = self.dopplers.meta(request, deadline).await?;
-        let meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta));
+        let mut meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta));
+        meta.retain(|source_id, _| grant.shows(source_id));
         let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
         Ok(json_response(body, &answers))
     }
@@ -143,6 +143,11 @@ impl Shared {
             Err(_) => Err(Refusal::Busy),
         }
     }
+}
+
+/// Whoever may not read something is told that it is not there (contract `log-cache.md` §6).
+fn refused(_denied: Denied) -> Response {
+    StatusCode::NOT_FOUND.into_response()
 }
 
 /// The parameters of a request: those of a form first, then those of the query.

@@ -20,7 +20,7 @@ use tracing::debug;
 use transport::ConnInfo;
 
 use crate::admission::{Admission, Place};
-use crate::auth::{Access, Authorizer, Denied};
+use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
 use crate::config::GrpcConfig;
 use crate::fan_in::{FanIn, Subscription};
 use crate::metrics::Metrics;
@@ -46,35 +46,37 @@ impl Rlp {
         Self { fan_in, metrics, authorizer, max_streams, streams, batch }
     }
 
-    /// Admits a stream, checks its request and subscribes to the dopplers.
-    async fn open<T>(&self, request: Request<T>) -> Result<Consumer, Status>
+    /// Authorises a stream, admits it, checks its request and subscribes to the dopplers.
+    fn open<T>(&self, request: Request<T>) -> Result<(Grant, Consumer), Status>
     where
         v2::EgressBatchRequest: From<T>,
     {
+        let (metadata, extensions, request) = request.into_parts();
+        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
         let Some(place) = self.streams.admit() else {
             let text = format!("unable to create stream, max egress streams reached: {}", self.max_streams);
             return Err(Status::resource_exhausted(text));
         };
-        let (metadata, extensions, request) = request.into_parts();
         let request = checked(request.into())?;
         for selector in &request.selectors {
             let access = match selector.source_id.as_str() {
                 "" => Access::Firehose,
                 source_id => Access::Source(source_id),
             };
-            self.authorizer.authorize(metadata.as_ref(), access).await?;
+            grant.admit(access)?;
         }
         let remote = extensions.get::<ConnInfo>().map(|info| info.remote_addr);
         debug!(?remote, shard_id = request.shard_id, selectors = request.selectors.len(), "Consumer subscribed");
         let form = if request.use_preferred_tags { Form::Preferred } else { Form::Deprecated };
-        Ok(Consumer {
+        let consumer = Consumer {
             subscription: self.fan_in.subscribe(request),
             form,
             batch: self.batch,
             waiting: Vec::new(),
             metrics: self.metrics.clone(),
             _place: place,
-        })
+        };
+        Ok((grant, consumer))
     }
 }
 
@@ -84,24 +86,24 @@ impl Egress for Rlp {
     type BatchedReceiverStream = Pin<Box<dyn Stream<Item = Result<Outgoing, Status>> + Send>>;
 
     async fn receiver(&self, request: Request<v2::EgressRequest>) -> Result<Response<Self::ReceiverStream>, Status> {
-        let consumer = self.open(request.map(Single)).await?;
+        let (grant, consumer) = self.open(request.map(Single))?;
         let envelopes = unfold(Envelopes { consumer, part: None, next: 0 }, |mut envelopes| async move {
             let envelope = envelopes.next().await?;
             Some((Ok(envelope), envelopes))
         });
-        Ok(Response::new(Box::pin(envelopes)))
+        Ok(Response::new(grant.guard(envelopes)))
     }
 
     async fn batched_receiver(
         &self,
         request: Request<v2::EgressBatchRequest>,
     ) -> Result<Response<Self::BatchedReceiverStream>, Status> {
-        let consumer = self.open(request).await?;
+        let (grant, consumer) = self.open(request)?;
         let batches = unfold(consumer, |mut consumer| async move {
             let batch = consumer.next_batch().await?;
             Some((Ok(batch), consumer))
         });
-        Ok(Response::new(Box::pin(batches)))
+        Ok(Response::new(grant.guard(batches)))
     }
 }
 
@@ -122,7 +124,10 @@ impl From<Single> for v2::EgressBatchRequest {
 
 impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
-        match denied {}
+        match denied {
+            Denied::Missing | Denied::Invalid => Self::unauthenticated(denied.to_string()),
+            Denied::Forbidden | Denied::CrossSite => Self::permission_denied(denied.to_string()),
+        }
     }
 }
 

@@ -20,10 +20,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
     Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES,
-    Role, Security, ServiceRoles, TlsError, TlsFiles, bind, serve_http, server_builder,
+    Role, Security, ServiceRoles, TlsError, bind, serve_http, server_builder,
 };
 
-use crate::auth::Authorizer;
+use self::ports::Ports;
+use crate::auth::{Authorizer, AuthorizerConfig, TokensError};
 use crate::config::Config;
 use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
@@ -34,6 +35,8 @@ use crate::page::{self, RoleInfo};
 use crate::recent;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
+
+mod ports;
 
 /// The handle of a running traffic controller. Dropping it tells the server to stop.
 pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
@@ -83,7 +86,7 @@ pub enum BindError {
     /// Without an authorizer, whoever reaches the port reads every envelope.
     #[error(
         "{key}: {addr} can be reached from other machines, and authorizer = \"none\" asks nobody who they are; \
-         listen on 127.0.0.1, and let a proxy that authenticates stand before it"
+         listen on 127.0.0.1, or set traffic_controller.authorizer = \"tokens\""
     )]
     Unauthenticated {
         /// The configuration key of the address.
@@ -91,6 +94,36 @@ pub enum BindError {
         /// The address as configured.
         addr: SocketAddr,
     },
+    /// Tokens would cross the network in plain text.
+    #[error(
+        "{key}: {addr} can be reached from other machines, and tokens would travel there in plain text; set {tls}, or, \
+         where a proxy before it encrypts, {plaintext} = true"
+    )]
+    PlainHttp {
+        /// The configuration key of the address.
+        key: &'static str,
+        /// The address as configured.
+        addr: SocketAddr,
+        /// The key of the certificate that is not there.
+        tls: &'static str,
+        /// The key that names the choice.
+        plaintext: &'static str,
+    },
+    /// Tokens without a file.
+    #[error(
+        "traffic_controller.authorizer: \"tokens\" needs their file; \
+         set traffic_controller.tokens = \"/path/of/tokens.toml\""
+    )]
+    NoTokens,
+    /// A file that nobody looks at.
+    #[error(
+        "traffic_controller.tokens: the file would not be used, as authorizer = \"none\" lets everybody read; \
+         set traffic_controller.authorizer = \"tokens\", or leave tokens out"
+    )]
+    TokensUnused,
+    /// The tokens file cannot be used.
+    #[error("traffic_controller.tokens: {0}")]
+    Tokens(#[from] TokensError),
     /// Plain gRPC on an address that other machines reach.
     #[error(
         "{key}: {addr} can be reached from other machines; set traffic_controller.grpc.tls, or listen on 127.0.0.1"
@@ -125,32 +158,23 @@ impl Config {
     /// Checks what can be checked and binds every port. Nothing is served or spawned yet. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// A port is taken, a certificate cannot be used, or a port that others can reach would ask nobody who they are.
+    /// What [`check`](Self::check) finds; a port is taken; a certificate or the tokens file cannot be used.
     #[expect(clippy::unused_async, reason = "binding is async in every role: addresses may have to be looked up")]
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
-        let authorizer = Authorizer::from(self.authorizer);
-        let local_only = |key, addr: SocketAddr| match addr.ip().to_canonical().is_loopback() || !authorizer.is_none() {
-            true => Ok(()),
-            false => Err(BindError::Unauthenticated { key, addr }),
+        self.check()?;
+        let metrics = Metrics::register(telemetry);
+        let authorizer = match (self.authorizer, &self.tokens) {
+            (AuthorizerConfig::Tokens, Some(file)) => Authorizer::tokens(file, metrics.handles().auth.clone())?,
+            _ => Authorizer::None,
         };
-        local_only("traffic_controller.http.listen", self.http.listen)?;
-        local_only("traffic_controller.rest.listen", self.rest.listen)?;
-        if self.grpc.tls.is_none() && !self.grpc.listen.ip().to_canonical().is_loopback() {
-            return Err(BindError::Plain { key: "traffic_controller.grpc.listen", addr: self.grpc.listen });
+        let ports = self.ports(telemetry)?;
+        let to_dopplers = ports::identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())?;
+        let mut identities = ports.identities();
+        if let Some(identity) = &to_dopplers {
+            telemetry.watch_certificate("traffic_controller_doppler", identity.clone());
+            identities.push(("traffic_controller.doppler_tls", identity.clone()));
         }
-        let own = identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())?;
-        let to_dopplers = identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())?;
-        let names = ["traffic_controller_grpc", "traffic_controller_doppler"];
-        for (name, identity) in names.into_iter().zip([&own, &to_dopplers]) {
-            if let Some(identity) = identity {
-                telemetry.watch_certificate(name, identity.clone());
-            }
-        }
-        let keys = ["traffic_controller.grpc.tls", "traffic_controller.doppler_tls"];
-        let identities = [own.clone(), to_dopplers.clone()];
-        let identities = keys.into_iter().zip(identities).filter_map(|(key, found)| Some((key, found?))).collect();
-        let access = self.grpc.access.rule("traffic_controller.grpc", own.is_some(), SERVICES)?;
-        let security = own.map_or(Security::Plain, Security::MutualTls);
+        let access = self.grpc.access.rule("traffic_controller.grpc", self.grpc.tls.is_some(), SERVICES)?;
         let options = to_dopplers.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, "doppler"));
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
@@ -167,7 +191,7 @@ impl Config {
         Ok(Server {
             addrs: Addrs { http: http.addr(), grpc: grpc.addr(), rest: rest.addr(), admin: admin.addr() },
             serving: readiness.latch("serving"),
-            metrics: Metrics::register(telemetry),
+            metrics,
             config: self,
             http,
             grpc,
@@ -176,16 +200,12 @@ impl Config {
             readiness,
             authorizer,
             upstream,
-            security,
             access,
             identities,
+            ports,
             roles: Vec::new(),
         })
     }
-}
-
-fn identity(key: &'static str, files: Option<&TlsFiles>) -> Result<Option<Identity>, BindError> {
-    files.map(Identity::load).transpose().map_err(|source| BindError::Tls { key, source })
 }
 
 /// A traffic controller that is bound and serves nothing yet: connections wait.
@@ -195,10 +215,10 @@ pub struct Server {
     http: Listener,
     grpc: Listener,
     rest: Listener,
-    security: Security,
     access: Access,
     /// Certificates to look at for new files, by their keys.
     identities: Vec<(&'static str, Identity)>,
+    ports: Ports,
     admin: Admin,
     readiness: Readiness,
     serving: Latch,
@@ -239,8 +259,8 @@ impl Server {
         let stop = stop.child_token();
         let _stopped_when_dropped = stop.clone().drop_guard();
         let tracker = TaskTracker::new();
-        let page = page::render(&self.shown_roles());
-        let Self { config, addrs, http, grpc, rest, security, admin, readiness, serving, .. } = self;
+        let page = page::render(&self.shown_roles(), self.authorizer.is_none());
+        let Self { config, addrs, http, grpc, rest, ports, admin, readiness, serving, .. } = self;
         let Self { metrics, authorizer, upstream, access, identities, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
@@ -253,6 +273,14 @@ impl Server {
         }
 
         upstream.dopplers().refresh(&tracker, &stop);
+        // Files that may change while it runs.
+        if let Authorizer::Tokens(tokens) = &authorizer {
+            tracker.spawn(tokens.clone().watch(stop.clone()));
+        }
+        for (listener, security) in [("http", &ports.http), ("rest", &ports.rest)] {
+            tracker.spawn(ports::keep_fresh(listener, security.clone(), stop.clone()));
+        }
+
         // Dopplers into a ring per consumer …
         let fan_in = |rings: &Rings| {
             let rings = (rings.clone(), config.ring.bounds());
@@ -263,7 +291,7 @@ impl Server {
         let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let follow = follow::Service::new(upstream.clone(), authorizer.clone(), tracker.clone(), stop.clone());
         let follow = FollowServer::new(follow).max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let incoming = grpc.incoming(security, &tracker, stop.clone());
+        let incoming = grpc.incoming(ports.grpc, &tracker, stop.clone());
         let grpc = async {
             let server = server_builder(&config.grpc.limits).layer(access).add_service(rlp).add_service(follow);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
@@ -275,9 +303,10 @@ impl Server {
         let fan_in = fan_in(&metrics.handles().firehose);
         let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer.clone(), tracker.clone());
         let routes = firehose.router().route("/", get(async move || page::response(page.clone()))).fallback(not_found);
-        let http = serve(http, routes, &tracker, &stop);
+        let local = authorizer.is_none();
+        let http = serve(http, ports.http, local, routes, &tracker, &stop);
         // and the log cache.
-        let rest = serve(rest, recent::router(upstream, authorizer), &tracker, &stop);
+        let rest = serve(rest, ports.rest, local, recent::router(upstream, authorizer), &tracker, &stop);
 
         serving.ready();
         let before = Mutex::new((0, 0));
@@ -313,22 +342,37 @@ impl Server {
     }
 
     fn shown_roles(&self) -> Vec<RoleInfo> {
-        if !self.roles.is_empty() {
+        if !self.roles.is_empty() && self.authorizer.is_none() {
             return self.roles.clone();
         }
         let role = |what: &str, addr: SocketAddr| RoleInfo::new("traffic-controller", what, &addr);
-        vec![
+        let mut roles = vec![
             role("this page, firehose and app streams", self.addrs.http),
             role("reverse log proxy (gRPC)", self.addrs.grpc),
             role("log cache (HTTP)", self.addrs.rest),
-            role("metrics and health", self.addrs.admin),
-        ]
+        ];
+        // Where the page may be looked at by anybody, it shows what anybody may reach.
+        if self.authorizer.is_none() {
+            roles.push(role("metrics and health", self.addrs.admin));
+        }
+        roles
     }
 }
 
-/// An HTTP port without authentication: guarded against web pages.
-async fn serve(listener: Listener, routes: Router, tracker: &TaskTracker, stop: &CancellationToken) {
-    let guarded = LocalOnly::on(listener.addr()).protect(routes);
-    let incoming = listener.incoming(Security::Plain, tracker, stop.clone());
-    serve_http(incoming, guarded, tracker, stop).await;
+/// An HTTP port. Without authentication (`local`) it is guarded against web pages.
+async fn serve(
+    listener: Listener,
+    security: Security,
+    local: bool,
+    mut routes: Router,
+    tracker: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    if local {
+        let guard = LocalOnly::on(listener.addr());
+        let guard = if matches!(security, Security::Https(_)) { guard.over_tls() } else { guard };
+        routes = guard.protect(routes);
+    }
+    let incoming = listener.incoming(security, tracker, stop.clone());
+    serve_http(incoming, routes, tracker, stop).await;
 }

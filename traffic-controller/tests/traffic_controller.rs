@@ -7,6 +7,8 @@
 // Under the name that the rest of the workspace uses.
 extern crate hydrant_traffic_controller as traffic_controller;
 
+#[path = "traffic_controller/auth.rs"]
+mod auth;
 #[path = "traffic_controller/cache.rs"]
 mod cache;
 #[path = "traffic_controller/doppler.rs"]

@@ -75,11 +75,16 @@ impl LocalOnly {
         if !self.open.contains(&uri.path()) && !host.is_loopback() {
             return Err(Refusal::NotLoopback);
         }
+        if self.own_origin(headers, &host) { Ok(()) } else { Err(Refusal::OtherOrigin) }
+    }
+
+    /// No `Origin`, or one that is the host's.
+    fn own_origin(&self, headers: &HeaderMap, host: &Host) -> bool {
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
-            (None, _) => Ok(()),
-            (Some(origin), None) if origin.to_str().is_ok_and(|origin| self.same_origin(origin, &host)) => Ok(()),
-            _ => Err(Refusal::OtherOrigin),
+            (None, _) => true,
+            (Some(origin), None) => origin.to_str().is_ok_and(|origin| self.same_origin(origin, host)),
+            _ => false,
         }
     }
 
@@ -98,6 +103,13 @@ impl LocalOnly {
                 origin.name == host.name && origin.port.unwrap_or(default_port) == host.port.unwrap_or(default_port)
             })
     }
+}
+
+/// True when a request comes from no page, or from a page of the very host that it asks: what a port that takes cookies must see
+/// before it believes one. `tls` says whether the connection is encrypted.
+pub fn own_origin(uri: &Uri, headers: &HeaderMap, tls: bool) -> bool {
+    let rule = LocalOnly { scheme: if tls { "https" } else { "http" }, open: Vec::new() };
+    requested_host(uri, headers).is_ok_and(|host| rule.own_origin(headers, &host))
 }
 
 async fn refuse_or_pass(State(rule): State<LocalOnly>, request: Request, next: Next) -> Response {

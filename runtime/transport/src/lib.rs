@@ -36,7 +36,7 @@ pub use channel::{ChannelOptions, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
 pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, MAX_DOPPLERS};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
-pub use guard::{LocalOnly, Refusal};
+pub use guard::{LocalOnly, Refusal, own_origin};
 pub use handle::Handle;
 pub use http::serve_http;
 pub use listen::{BindError, Incoming, ListenStats, Listener, Refused, Security, bind};
@@ -45,5 +45,6 @@ pub use reason::reason;
 pub use test_certs::TestCerts;
 pub use throttle::Throttle;
 pub use tls::{
-    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Identity, TlsError, TlsFiles, install_crypto_provider,
+    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Identity, ServerFiles, ServerIdentity, TlsError, TlsFiles,
+    install_crypto_provider,
 };

@@ -25,7 +25,7 @@ use tracing::{debug, warn};
 use crate::budget::Budget;
 use crate::conn::{Conn, ConnInfo, Open};
 use crate::throttle::Throttle;
-use crate::tls::Identity;
+use crate::tls::{Identity, ServerIdentity};
 
 mod handshake;
 mod stats;
@@ -148,8 +148,10 @@ pub enum Security {
     Plain,
     /// TLS with a client certificate of our authorities, for gRPC.
     MutualTls(Identity),
+    /// TLS with a client certificate of our authorities or none at all: those without must be asked for something else.
+    OptionalClientTls(Identity),
     /// TLS without a client certificate, for browsers and the like.
-    Https(Identity),
+    Https(ServerIdentity),
 }
 
 impl Listener {
@@ -280,10 +282,11 @@ impl Accept {
                 Err(mpsc::error::TrySendError::Full(conn)) => return self.hand_over(conn),
                 Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => return,
             },
-            Security::MutualTls(identity) => (identity.server_config(), identity),
-            Security::Https(identity) => (identity.https_config(), identity),
+            Security::MutualTls(identity) => (identity.server_config(), Some(identity.clone())),
+            Security::OptionalClientTls(identity) => (identity.optional_client_config(), Some(identity.clone())),
+            Security::Https(identity) => (identity.config(), None),
         };
-        self.hand_shake(TlsAcceptor::from(config), identity.clone(), socket, info, open);
+        self.hand_shake(TlsAcceptor::from(config), identity, socket, info, open);
     }
 
     fn hand_over(&self, conn: Conn) {
@@ -294,12 +297,19 @@ impl Accept {
         });
     }
 
-    fn hand_shake(&self, acceptor: TlsAcceptor, identity: Identity, socket: TcpStream, info: ConnInfo, open: Open) {
+    fn hand_shake(
+        &self,
+        acceptor: TlsAcceptor,
+        identity: Option<Identity>,
+        socket: TcpStream,
+        info: ConnInfo,
+        open: Open,
+    ) {
         let (ready, stop, listener) = (self.ready.clone(), self.stop.clone(), self.listener.key);
         let failures = Arc::clone(&self.failures);
         self.tracker.spawn(async move {
             let remote = info.remote_addr;
-            let handshake = timeout(HANDSHAKE_DEADLINE, shake(acceptor, socket, &identity));
+            let handshake = timeout(HANDSHAKE_DEADLINE, shake(acceptor, socket, identity.as_ref()));
             let failed = match stop.run_until_cancelled(handshake).await {
                 None => return,
                 Some(Ok(Ok(stream))) => {

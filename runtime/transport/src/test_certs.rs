@@ -10,7 +10,7 @@ use rcgen::{
 use tempfile::TempDir;
 
 use crate::cert::Role;
-use crate::tls::{Identity, TlsFiles};
+use crate::tls::{Identity, ServerFiles, ServerIdentity, TlsFiles};
 
 /// An authority of its own in a temporary directory. Two values do not trust each other.
 ///
@@ -84,6 +84,17 @@ impl TestCerts {
     /// The loaded identity of [`files`](Self::files).
     pub fn identity(&self, name: &str) -> Identity {
         Identity::load(&self.files(name)).expect("files written just now")
+    }
+
+    /// The same certificate for an HTTPS port.
+    pub fn server_files(&self, name: &str) -> ServerFiles {
+        let TlsFiles { cert, key, .. } = self.files(name);
+        ServerFiles { cert, key }
+    }
+
+    /// The loaded identity of [`server_files`](Self::server_files).
+    pub fn server_identity(&self, name: &str) -> ServerIdentity {
+        ServerIdentity::load(&self.server_files(name)).expect("files written just now")
     }
 
     /// Where the files are.

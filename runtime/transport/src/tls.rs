@@ -22,12 +22,14 @@ use crate::cert::PeerCert;
 mod client;
 mod explain;
 mod files;
+mod https;
 mod verify;
 mod watch;
 
 pub use client::{CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
 pub(crate) use explain::{Hello, refused_later, why_client_failed, why_server_failed};
 pub use files::{TlsError, TlsFiles};
+pub use https::{ServerFiles, ServerIdentity};
 pub(crate) use verify::watched;
 
 use files::{Contents, Parsed};
@@ -53,6 +55,7 @@ struct Loaded {
     contents: Contents,
     cert: PeerCert,
     mutual: Arc<ServerConfig>,
+    optional: Arc<ServerConfig>,
     https: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
 }
@@ -114,6 +117,11 @@ impl Identity {
         Arc::clone(&self.shared.current.load().mutual)
     }
 
+    /// The same, but a client may show no certificate: for a port that asks those for a token.
+    pub fn optional_client_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.shared.current.load().optional)
+    }
+
     /// The configuration of an HTTPS server: no client certificate asked for, ALPN `h2` and `http/1.1`.
     pub fn https_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.shared.current.load().https)
@@ -168,9 +176,9 @@ impl Loaded {
         let bad_ca = |source| TlsError::BadCertificate { what: "ca", path: files.ca.clone(), source };
         let no_verifier =
             |error: rustls::client::VerifierBuilderError| bad_ca(rustls::Error::General(error.to_string()));
-        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
-            .build()
-            .map_err(no_verifier)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
+        let lenient = clients.clone().allow_unauthenticated().build().map_err(no_verifier)?;
+        let clients = clients.build().map_err(no_verifier)?;
         let servers =
             WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build().map_err(no_verifier)?;
         let resolver = Arc::new(SingleCertAndKey::from(certified));
@@ -181,6 +189,13 @@ impl Loaded {
             .with_client_cert_verifier(Arc::new(RememberingClients(clients)))
             .with_cert_resolver(resolver.clone());
         mutual.alpn_protocols = vec![b"h2".to_vec()];
+
+        let mut optional = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(bad_ca)?
+            .with_client_cert_verifier(Arc::new(RememberingClients(lenient)))
+            .with_cert_resolver(resolver.clone());
+        optional.alpn_protocols = vec![b"h2".to_vec()];
 
         let mut https = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -198,7 +213,8 @@ impl Loaded {
             .with_client_cert_resolver(resolver);
         client.alpn_protocols = vec![b"h2".to_vec()];
 
-        Ok(Self { contents, cert, mutual: Arc::new(mutual), https: Arc::new(https), client: Arc::new(client) })
+        let (mutual, optional, https) = (Arc::new(mutual), Arc::new(optional), Arc::new(https));
+        Ok(Self { contents, cert, mutual, optional, https, client: Arc::new(client) })
     }
 }
 

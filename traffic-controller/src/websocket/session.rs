@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::metered::Metered;
+use crate::auth::{EXPIRED, Grant};
 use crate::config::HttpConfig;
 use crate::fan_in::Subscription;
 use crate::firehose::frames::{Converter, Frame};
@@ -60,6 +62,8 @@ pub(crate) enum End {
     Unanswered,
     /// The consumer did not read.
     Slow,
+    /// What it shows as authorization no longer reads what it is sent.
+    Expired,
 }
 
 /// Serves one consumer on `io`, an upgraded connection, until either side ends. Says why it ended.
@@ -71,6 +75,7 @@ pub(crate) async fn serve<S>(
     mut subscription: Subscription,
     converter: Converter,
     metrics: Metrics,
+    grant: &mut Grant,
 ) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -93,7 +98,7 @@ where
         converter,
         metrics,
     };
-    let end = session.feed(&mut subscription).await;
+    let end = session.feed(&mut subscription, grant).await;
     let reason = if matches!(end, End::Slow) { Reason::SlowConsumer } else { Reason::PeerLost };
     subscription.cut(reason);
     session.drop_frames(reason);
@@ -123,13 +128,15 @@ enum Ping {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    /// Moves envelopes from the ring to the client until one of them ends.
-    async fn feed(&mut self, subscription: &mut Subscription) -> End {
+    /// Moves envelopes from the ring to the client until one of them ends, or the grant does.
+    async fn feed(&mut self, subscription: &mut Subscription, grant: &mut Grant) -> End {
+        let mut revoked = pin!(grant.revoked());
         loop {
             let idle = self.link.frames.is_empty();
             let deadline = self.deadline();
             tokio::select! {
                 biased;
+                () = revoked.as_mut() => return End::Expired,
                 happened = poll_fn(|cx| self.link.poll(cx)) => {
                     if let Some(end) = self.after(happened) {
                         return end;
@@ -230,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
         let (code, reason, patience) = match end {
             End::Stopped => (CloseCode::Normal, "", written),
             End::Unanswered => (CloseCode::Policy, UNANSWERED, written),
+            End::Expired => (CloseCode::Policy, EXPIRED, written),
             // A consumer that reads again within the time of a write gets what is left in the buffer, and a close.
             End::Slow => (CloseCode::Normal, "", written.saturating_sub(self.config.slow_consumer_timeout)),
             End::Broken(Error::Capacity(_)) => (CloseCode::Size, "", written),

@@ -24,11 +24,11 @@ pub(super) struct Failed {
     pub(super) socket: Option<TcpStream>,
 }
 
-/// Shakes hands. `ours` is the identity that `acceptor` is made from.
+/// Shakes hands. `ours` is the identity that `acceptor` is made from, where it asks for certificates.
 pub(super) async fn shake(
     acceptor: TlsAcceptor,
     socket: TcpStream,
-    ours: &Identity,
+    ours: Option<&Identity>,
 ) -> Result<TlsStream<TcpStream>, Failed> {
     let mut first = [0; 4];
     let hello = match socket.peek(&mut first).await {

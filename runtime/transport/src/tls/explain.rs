@@ -38,17 +38,26 @@ impl Hello {
 }
 
 /// On our port: why a client was not let in. `shown` is its certificate, verified or not.
-pub(crate) fn why_client_failed(error: &io::Error, hello: Hello, shown: Option<&PeerCert>, ours: &Identity) -> String {
+/// `ours` is ours where it is asked for one.
+pub(crate) fn why_client_failed(
+    error: &io::Error,
+    hello: Hello,
+    shown: Option<&PeerCert>,
+    ours: Option<&Identity>,
+) -> String {
     match (hello, rustls_error(error)) {
         (Hello::Nothing, _) => "it closed the connection before it said anything".to_owned(),
         (Hello::Http2, _) => "plain text on a TLS port: gRPC without TLS; give the client certificates".to_owned(),
         (Hello::Http1, _) => "plain text on a TLS port: an HTTP request without TLS".to_owned(),
         (Hello::Unknown, _) => "neither TLS nor HTTP: not a client of this port".to_owned(),
-        (Hello::Tls, Some(Error::NoCertificatesPresented)) => format!(
-            "it showed no certificate; it needs one that is signed by an authority of {}",
-            ours.files().ca.display()
-        ),
-        (Hello::Tls, Some(error)) => words(error, "the client", "clients", shown, ours),
+        (Hello::Tls, Some(error)) => match (error, ours) {
+            (Error::NoCertificatesPresented, Some(ours)) => format!(
+                "it showed no certificate; it needs one that is signed by an authority of {}",
+                ours.files().ca.display()
+            ),
+            (error, Some(ours)) => words(error, "the client", "clients", shown, ours),
+            (error, None) => format!("the TLS handshake failed: {error}"),
+        },
         (Hello::Tls, None) => with_certificate(format!("it broke off the handshake: {error}"), shown),
     }
 }

@@ -26,7 +26,7 @@ async fn https_speaks_http_2_where_agreed_and_asks_for_no_certificate() {
     let certs = TestCerts::new();
     let listener = listener();
     let router = Router::new().route("/x", axum::routing::post(|| async { "h2" }));
-    let (server, _stats) = http_server(listener, Security::Https(certs.identity("gateway")), router);
+    let (server, _stats) = http_server(listener, Security::Https(certs.server_identity("gateway")), router);
     let options = ChannelOptions::tls(certs.identity("anyone"), "gateway");
     let channel = connect(&server.addrs().into(), &options).await.unwrap();
     assert_eq!(ask(&channel, "/x").await.unwrap(), "200 h2");

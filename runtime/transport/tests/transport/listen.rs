@@ -79,7 +79,7 @@ async fn a_server_of_another_authority_or_name_is_not_believed() {
 #[tokio::test]
 async fn tls_1_2_works_with_the_contracts_suites_only() {
     let certs = TestCerts::new();
-    let (server, _stats) = grpc_server(listener(), Security::Https(certs.identity("doppler")));
+    let (server, _stats) = grpc_server(listener(), Security::Https(certs.server_identity("doppler")));
     let shake = async |client: rustls::ClientConfig| {
         let socket = TcpStream::connect(server.addrs()).await.unwrap();
         let name = ServerName::try_from("doppler").unwrap();
@@ -188,4 +188,26 @@ fn client_config(certs: &TestCerts, versions: &[&'static rustls::SupportedProtoc
         .unwrap()
         .with_root_certificates(roots(certs))
         .with_no_client_auth()
+}
+
+#[tokio::test]
+async fn where_a_client_certificate_is_optional_a_foreign_one_is_refused_all_the_same() {
+    let (ours, theirs) = (TestCerts::new(), TestCerts::new());
+    let (server, stats) = grpc_server(listener(), Security::OptionalClientTls(ours.identity("doppler")));
+    let address = server.addrs().into();
+    connect(&address, &ChannelOptions::tls(ours.identity("agent"), "doppler")).await.unwrap();
+
+    let name = ServerName::try_from("doppler").unwrap();
+    let client = Arc::new(client_config(&ours, &[&rustls::version::TLS13]));
+    let socket = TcpStream::connect(server.addrs()).await.unwrap();
+    // An HTTP/2 server speaks first: a byte says that the handshake was accepted.
+    let mut without = patiently(TlsConnector::from(client).connect(name, socket)).await.unwrap();
+    patiently(without.read_u8()).await.unwrap();
+
+    let stranger = TlsFiles { ca: ours.files("x").ca, ..theirs.files("agent") };
+    let options = ChannelOptions::tls(Identity::load(&stranger).unwrap(), "doppler");
+    if let Ok(channel) = connect(&address, &options).await {
+        ask(&channel, "/peer").await.unwrap_err();
+    }
+    until(|| stats.handshake_failed() >= 1).await;
 }

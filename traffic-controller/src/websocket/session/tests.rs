@@ -35,8 +35,9 @@ fn serve_over(pipe: usize) -> Served {
     let (ring, subscription) = Subscription::fed(BOUNDS, &metrics);
     let (client, server) = duplex(pipe);
     let converter = Converter::new(Endpoint::Firehose { id: "a".to_owned(), filter: Filter::All });
-    let end = TaskTracker::new()
-        .spawn(async move { serve(server, &HttpConfig::default(), subscription, converter, metrics).await });
+    let end = TaskTracker::new().spawn(async move {
+        serve(server, &HttpConfig::default(), subscription, converter, metrics, &mut Grant::all()).await
+    });
     Served { client: Client(client), ring, telemetry, end }
 }
 

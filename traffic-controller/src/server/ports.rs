@@ -1,0 +1,169 @@
+//! What each port asks of those who connect, and what a configuration must not ask for.
+//!
+//! What enters: a configuration. What leaves: the security of its three ports, or why it cannot be served as it is written; and the
+//! task that takes a new HTTPS certificate.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use telemetry::Telemetry;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+use transport::{Identity, Security, ServerFiles, ServerIdentity, TlsFiles};
+
+use super::BindError;
+use crate::auth::AuthorizerConfig;
+use crate::config::Config;
+
+/// How often certificates are looked at.
+const POLL: Duration = Duration::from_secs(5);
+
+/// One HTTP port as it is configured.
+struct HttpPort<'a> {
+    listen: (&'static str, SocketAddr),
+    tls: (&'static str, Option<&'a ServerFiles>),
+    /// The key under which tokens may travel in plain text, and whether they may.
+    plaintext: (&'static str, bool),
+}
+
+/// What the ports ask of those who connect.
+pub(super) struct Ports {
+    pub(super) http: Security,
+    pub(super) grpc: Security,
+    pub(super) rest: Security,
+}
+
+impl Ports {
+    /// The certificates of gRPC, to be looked at for new files.
+    pub(super) fn identities(&self) -> Vec<(&'static str, Identity)> {
+        match &self.grpc {
+            Security::MutualTls(identity) | Security::OptionalClientTls(identity) => {
+                vec![("traffic_controller.grpc.tls", identity.clone())]
+            }
+            Security::Plain | Security::Https(_) => Vec::new(),
+        }
+    }
+}
+
+impl Config {
+    /// What can be found out without opening a file or a port.
+    ///
+    /// # Errors
+    /// A port that others can reach would ask nobody who they are, or would take tokens in plain text; or the authorizer lacks
+    /// something.
+    pub fn check(&self) -> Result<(), BindError> {
+        match (self.authorizer, &self.tokens) {
+            (AuthorizerConfig::Tokens, None) => return Err(BindError::NoTokens),
+            (AuthorizerConfig::None, Some(_)) => return Err(BindError::TokensUnused),
+            _ => {}
+        }
+        for port in self.http_ports() {
+            port.check(self.authorizer)?;
+        }
+        if self.grpc.tls.is_none() && !is_loopback(self.grpc.listen) {
+            return Err(BindError::Plain { key: "traffic_controller.grpc.listen", addr: self.grpc.listen });
+        }
+        Ok(())
+    }
+
+    /// Loads the certificates of every port.
+    pub(super) fn ports(&self, telemetry: &Telemetry) -> Result<Ports, BindError> {
+        let [http, rest] = self.http_ports();
+        let own = identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())?;
+        if let Some(identity) = &own {
+            telemetry.watch_certificate("traffic_controller_grpc", identity.clone());
+        }
+        Ok(Ports {
+            http: http.security(telemetry)?,
+            grpc: match own {
+                None => Security::Plain,
+                // Whoever shows no certificate is asked for a token.
+                Some(identity) if self.authorizer == AuthorizerConfig::Tokens => Security::OptionalClientTls(identity),
+                Some(identity) => Security::MutualTls(identity),
+            },
+            rest: rest.security(telemetry)?,
+        })
+    }
+
+    fn http_ports(&self) -> [HttpPort<'_>; 2] {
+        let (http, rest) = (&self.http, &self.rest);
+        [
+            HttpPort {
+                listen: ("traffic_controller.http.listen", http.listen),
+                tls: ("traffic_controller.http.tls", http.tls.as_ref()),
+                plaintext: ("traffic_controller.http.insecure_plaintext", http.insecure_plaintext),
+            },
+            HttpPort {
+                listen: ("traffic_controller.rest.listen", rest.listen),
+                tls: ("traffic_controller.rest.tls", rest.tls.as_ref()),
+                plaintext: ("traffic_controller.rest.insecure_plaintext", rest.insecure_plaintext),
+            },
+        ]
+    }
+}
+
+impl HttpPort<'_> {
+    /// True when tokens reach it in plain text from other machines.
+    fn is_exposed(&self) -> bool {
+        self.tls.1.is_none() && !is_loopback(self.listen.1)
+    }
+
+    fn check(&self, authorizer: AuthorizerConfig) -> Result<(), BindError> {
+        let (key, addr) = self.listen;
+        if authorizer == AuthorizerConfig::None && !is_loopback(addr) {
+            return Err(BindError::Unauthenticated { key, addr });
+        }
+        if self.is_exposed() && !self.plaintext.1 {
+            return Err(BindError::PlainHttp { key, addr, tls: self.tls.0, plaintext: self.plaintext.0 });
+        }
+        Ok(())
+    }
+
+    fn security(&self, telemetry: &Telemetry) -> Result<Security, BindError> {
+        if self.is_exposed() {
+            telemetry.insecure_mode(self.plaintext.0);
+        }
+        let (key, files) = self.tls;
+        let identity = files.map(ServerIdentity::load).transpose().map_err(|source| BindError::Tls { key, source })?;
+        Ok(identity.map_or(Security::Plain, Security::Https))
+    }
+}
+
+/// The loaded files under `key`.
+pub(super) fn identity(key: &'static str, files: Option<&TlsFiles>) -> Result<Option<Identity>, BindError> {
+    files.map(Identity::load).transpose().map_err(|source| BindError::Tls { key, source })
+}
+
+/// Takes the certificate of an HTTPS port again whenever its files have changed, until `stop`. Files that cannot be used change
+/// nothing, and are told of once.
+pub(super) async fn keep_fresh(listener: &'static str, security: Security, stop: CancellationToken) {
+    let Security::Https(identity) = security else { return };
+    let mut told = None;
+    let mut ticks = interval(POLL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let files = identity.clone();
+        match tokio::task::spawn_blocking(move || files.reload()).await {
+            Ok(Ok(changed)) => {
+                told = None;
+                if changed {
+                    info!(listener, "New certificate in use");
+                }
+            }
+            Ok(Err(error)) => {
+                let problem = Some(error.to_string());
+                if told != problem {
+                    warn!(%error, listener, "New certificate cannot be used, the one in use stays");
+                    told = problem;
+                }
+            }
+            // It panicked, which was reported where it happened.
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_loopback(addr: SocketAddr) -> bool {
+    addr.ip().to_canonical().is_loopback()
+}
