@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for file in &mut descriptors.file {
         match file.package() {
             "loggregator.v2" => file.service.clear(),
-            "hydrant.v1" => file.service.retain(|service| service.name() != "Ingress"),
+            "hydrant.v1" => file.service.retain(|service| !["Ingress", "Egress"].contains(&service.name())),
             _ => {}
         }
     }
@@ -37,7 +37,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Side::Server => builder.build_client(false),
             Side::Client => builder.build_server(false),
         };
-        builder.compile(&[ingress(side), egress(side), acknowledged(side)]);
+        builder.compile(&[ingress(side), egress(side), acknowledged(side), subscribe(side)]);
     }
     Ok(())
 }
@@ -94,6 +94,23 @@ fn acknowledged(side: Side) -> Service {
         .package("hydrant.v1")
         .method(
             method("stream", "Stream", frame, "crate::hydrant::v1::IngressAck")
+                .client_streaming()
+                .server_streaming()
+                .build(),
+        )
+        .build()
+}
+
+fn subscribe(side: Side) -> Service {
+    let frame = match side {
+        Side::Server => "crate::raw::OutgoingSubscribeFrame",
+        Side::Client => "crate::hydrant::v1::SubscribeFrame",
+    };
+    Service::builder()
+        .name("Egress")
+        .package("hydrant.v1")
+        .method(
+            method("subscribe", "Subscribe", "crate::hydrant::v1::SubscribeRequest", frame)
                 .client_streaming()
                 .server_streaming()
                 .build(),

@@ -1,8 +1,8 @@
 //! Recent envelopes in memory per source, under a memory budget, and the services that read them.
 //!
 //! What enters: checked batches ([`Store::put`]), from the doppler that hosts the store or over `logcache.v1.Ingress`. What leaves:
-//! reads by time ([`Store::read`]), summaries ([`Store::meta`]), and following by arrival ([`Store::follow`]), in process or through
-//! the gRPC services of [`routes`].
+//! reads by time ([`Store::read`]), summaries ([`Store::meta`]), following by arrival ([`Store::follow`]), in process or through the
+//! gRPC services of [`routes`], and what arrived in a range, once ([`Store::replay`]).
 //!
 //! *Invariants.* No more than the budget is held, measured in what is really allocated. What is evicted is decided by arrival, never by
 //! a sender's timestamp, and no source can take what stands under another's floor. Nothing is lost uncounted. A reader never makes a
@@ -14,6 +14,7 @@ mod follow;
 mod metrics;
 mod prune;
 mod read;
+mod replay;
 mod segment;
 mod service;
 mod source;
@@ -24,5 +25,6 @@ pub use filter::NameError;
 pub use follow::{Cursor, FollowError, FollowSpec, Follower, Frame, Gap, MAX_FOLLOWED};
 pub use metrics::Metrics;
 pub use read::{DEFAULT_LIMIT, MAX_ANSWER, MAX_LIMIT, Page, Read, ReadError};
+pub use replay::{Piece, Range, Replay};
 pub use service::{Service, Services, routes};
 pub use store::{Numbers, SourceMeta, Store};

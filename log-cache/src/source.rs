@@ -208,7 +208,7 @@ impl Source {
 
     /// How many envelopes, by kind, stand at or before `sequence`, those evicted included: where a reader stands that has seen all up
     /// to there. Exact while nothing after `sequence` has been evicted, else too low by what was, as far as it is remembered: the
-    /// segment that `sequence` fell into counts as unseen.
+    /// segment that `sequence` fell into counts as unseen. O(segments).
     pub(crate) fn passed(&self, sequence: u64) -> Kinds<u64> {
         let mut passed = self.evicted();
         let recent = self.lost.iter().flat_map(|lost| &lost.recent);
@@ -218,6 +218,12 @@ impl Source {
             }
         }
         for segment in self.sealed.iter().map(AsRef::as_ref).chain([&self.open]) {
+            if segment.last_sequence() <= sequence {
+                for (sum, count) in passed.iter_mut().zip(segment.kinds()) {
+                    *sum += u64::from(*count);
+                }
+                continue;
+            }
             for i in 0..segment.position_after(sequence) {
                 passed[segment.kind(i) as usize] += 1;
             }

@@ -323,7 +323,31 @@ impl Store {
         }
     }
 
-    /// What arrived at a watched source after `sequence`.
+    /// The shards, to be named to [`Store::ids`].
+    pub(crate) const fn shards() -> usize {
+        SHARDS
+    }
+
+    /// The sources of one shard that hold an envelope or have lost one, with their hashes. O(sources of the shard).
+    pub(crate) fn ids(&self, shard: usize) -> Vec<(Box<[u8]>, u64)> {
+        let table = self.shared.shards[shard].0.lock();
+        let known = table.iter().filter(|source| !source.is_empty() || source.expired() > 0);
+        known.map(|source| (source.id.clone(), source.hash)).collect()
+    }
+
+    /// How many envelopes of a source came in `(after, until]`, by kind, those evicted included as far as they are remembered; see
+    /// [`Source::passed`].
+    pub(crate) fn arrived(&self, id: &[u8], hash: u64, after: u64, until: u64) -> Kinds<u64> {
+        let table = self.shared.shard(hash).0.lock();
+        let Some(source) = table.find(hash, |source| *source.id == *id) else { return Kinds::default() };
+        let mut arrived = source.passed(until);
+        for (sum, before) in arrived.iter_mut().zip(source.passed(after)) {
+            *sum = sum.saturating_sub(before);
+        }
+        arrived
+    }
+
+    /// What arrived at a source after `sequence`, at most two segments of it.
     pub(crate) fn part(&self, id: &[u8], hash: u64, sequence: u64) -> Part {
         let table = self.shared.shard(hash).0.lock();
         table.find(hash, |source| *source.id == *id).map_or_else(Part::default, |source| source.after(sequence))

@@ -8,7 +8,7 @@ use bytes::{Buf, BufMut, Bytes};
 use tonic::Status;
 use tonic::codec::{BufferSettings, DecodeBuf, Decoder, EncodeBuf, Encoder};
 
-use crate::raw::{Outgoing, OutgoingFrame};
+use crate::raw::{Outgoing, OutgoingFrame, OutgoingSubscribeFrame};
 
 /// The largest message taken, as every original server has it (contract: loggregator v2 §9.1).
 pub const MAX_MESSAGE: usize = 10 * 1024 * 1024;
@@ -69,6 +69,16 @@ impl Write for Outgoing {
 }
 
 impl Write for OutgoingFrame {
+    fn size(&self) -> usize {
+        self.wire_len()
+    }
+
+    fn write(&self, into: &mut impl BufMut) {
+        self.put(into);
+    }
+}
+
+impl Write for OutgoingSubscribeFrame {
     fn size(&self) -> usize {
         self.wire_len()
     }

@@ -13,6 +13,7 @@ pub mod placement;
 pub mod raw;
 pub mod reason;
 pub mod selector;
+pub mod start;
 pub mod v1;
 
 pub use loggregator::v2;
@@ -48,7 +49,9 @@ pub mod hydrant {
         tonic::include_proto!("hydrant.v1");
 
         include!(concat!(env!("OUT_DIR"), "/server/hydrant.v1.Ingress.rs"));
+        include!(concat!(env!("OUT_DIR"), "/server/hydrant.v1.Egress.rs"));
         include!(concat!(env!("OUT_DIR"), "/client/hydrant.v1.Ingress.rs"));
+        include!(concat!(env!("OUT_DIR"), "/client/hydrant.v1.Egress.rs"));
     }
 }
 

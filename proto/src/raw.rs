@@ -24,6 +24,6 @@ pub mod wire;
 pub use batch::{Batch, Entry, Kind, source_hash};
 pub use limits::{Limits, Refused};
 pub use names::{counter_name, gauge_names};
-pub use outgoing::{Outgoing, OutgoingFrame};
+pub use outgoing::{Outgoing, OutgoingFrame, OutgoingSubscribeFrame};
 pub use selection::Selection;
 pub use wire::Malformed;

@@ -1,10 +1,12 @@
 //! What one outgoing `EnvelopeBatch` is made of.
 
 use bytes::BufMut;
+use prost::Message;
 
 use super::batch::Entry;
 use super::selection::Selection;
 use super::wire::{WireType, bytes_len, put_varint, varint_len};
+use crate::hydrant::v1::SubscribeFrame;
 
 /// Parts of batches that leave as one `EnvelopeBatch`. The receiver sees exactly the bytes their senders wrote.
 #[derive(Clone, Debug, Default)]
@@ -132,6 +134,35 @@ impl OutgoingFrame {
 
 fn sender_len((process, stream): (u64, u64)) -> usize {
     2 + varint_len(process) + varint_len(stream)
+}
+
+/// A `hydrant.v1.SubscribeFrame` on its way out: its batch is written straight into the gRPC frame.
+#[derive(Clone, Debug, Default)]
+pub struct OutgoingSubscribeFrame {
+    /// Everything but the batch, which must be empty here.
+    pub frame: SubscribeFrame,
+    /// The envelopes.
+    pub batch: Outgoing,
+}
+
+impl OutgoingSubscribeFrame {
+    /// Bytes on the wire.
+    pub fn wire_len(&self) -> usize {
+        let batch = self.batch.wire_len();
+        self.frame.encoded_len() + if batch > 0 { bytes_len(batch) } else { 0 }
+    }
+
+    /// Appends the encoded frame.
+    pub fn put(&self, into: &mut impl BufMut) {
+        debug_assert!(self.frame.batch.is_empty(), "the batch stands beside the frame");
+        self.frame.encode_raw(into);
+        let batch = self.batch.wire_len();
+        if batch > 0 {
+            put_varint(into, 1 << 3 | WireType::Len as u64);
+            put_varint(into, batch as u64);
+            self.batch.put(into);
+        }
+    }
 }
 
 /// The first envelopes of `part` that keep within the bounds, at least one.

@@ -448,3 +448,20 @@ fn the_fuzz_corpus_holds() {
     }
     assert!(replayed >= 10, "only {replayed} seeds were replayed");
 }
+
+#[test]
+fn an_outgoing_subscribe_frame_is_what_a_receiver_decodes() {
+    use crate::hydrant::v1::{Gap, SubscribeFrame};
+    let bytes = Bytes::from(v2::EnvelopeBatch { batch: vec![log(3), log(400)] }.encode_to_vec());
+    let gap = Some(Gap { source_id: "app".to_owned(), envelopes: 7 });
+    let said = SubscribeFrame { epoch: u64::MAX - 5, gap, live: true, end: true, ..SubscribeFrame::default() };
+    for batch in [bytes, Bytes::new()] {
+        let outgoing = Outgoing::from(Selection::from(Batch::index(batch.clone()).0));
+        let frame = OutgoingSubscribeFrame { frame: said.clone(), batch: outgoing };
+        let mut out = Vec::new();
+        frame.put(&mut out);
+        assert_eq!(out.len(), frame.wire_len());
+        let decoded = SubscribeFrame::decode(&*out).expect("well-formed");
+        assert_eq!(decoded, SubscribeFrame { batch, ..said.clone() });
+    }
+}
