@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     uncertain: Counter,
     unconfirmed: Gauge,
     connects: Counter,
+    replay_gaps: Counter,
     notices_sent: Counter,
     notices_failed: Counter,
 }
@@ -81,6 +82,11 @@ impl Metrics {
                 link,
             ),
             connects: telemetry.counter("hydrant_drain_connects_total", "Connections that drains opened.", &[]),
+            replay_gaps: telemetry.counter(
+                "hydrant_replay_gaps_envelopes_total",
+                "Envelopes of a doppler's past that had left its cache before they could be read.",
+                &[],
+            ),
             notices_sent: notices("sent"),
             notices_failed: notices("failed"),
         }
@@ -115,7 +121,7 @@ impl Metrics {
 pub(crate) fn watch_certificate(telemetry: &Telemetry, name: &str, tls: ClientTls) {
     let ends = telemetry.gauge(
         "hydrant_certificate_not_after_timestamp_seconds",
-        "Unix time at which the certificate ends.",
+        "Unix time at which the certificate in use ends.",
         &[("certificate", &format!("drain_{}", label(name)))],
     );
     telemetry.before_render(move || {
@@ -147,6 +153,11 @@ impl DrainMetrics {
     pub(crate) fn dropped(&self, reason: Reason, envelopes: u64) {
         self.all.stage.dropped(reason.as_str(), envelopes);
         self.dropped.increment(envelopes);
+    }
+
+    /// Envelopes of a doppler's past that are gone.
+    pub(crate) fn replay_gap(&self, envelopes: u64) {
+        self.all.replay_gaps.increment(envelopes);
     }
 
     pub(crate) fn filtered(&self, envelopes: u64) {

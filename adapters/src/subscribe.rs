@@ -1,6 +1,6 @@
 //! A drain's subscription: one stream from every doppler, merged into the drain's ring.
 //!
-//! Encoded batches enter from `Egress.BatchedReceiver`, indexed and not decoded; what the ring can hold leaves to the drain. All
+//! Encoded batches enter ([`proto::subscribe`]), indexed and not decoded; what the ring can hold leaves to the drain. All
 //! adapters that run a drain of the same name share its envelopes, as one `shard_id`. A stream that ends is opened again, with waits
 //! that grow; a doppler that is away delays no other. It never waits for the drain: what the ring evicts is counted and announced.
 
@@ -10,19 +10,20 @@ use std::time::Duration;
 
 use diode::fair::{Load, Writer};
 use parking_lot::Mutex;
-use proto::codec::MAX_MESSAGE;
 use proto::raw::{Batch, Entry, Kind, Selection};
 use proto::reason::Reason;
+use proto::start::Acquaintance;
+use proto::subscribe::{Event, Stream};
 use proto::v2;
-use proto::v2::egress_client::EgressClient;
 use telemetry::Throttle;
-use tokio::time::{Instant, sleep};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use transport::{Address, Backoff, ChannelOptions, Dopplers};
+use transport::{Address, Backoff, ChannelOptions, Dopplers, reason};
 
 use crate::metrics::DrainMetrics;
 use crate::notice::{self, Losses};
@@ -114,6 +115,20 @@ impl Channels {
     }
 }
 
+/// How long a doppler that has left the set is read on, at most.
+const DRAINED: Duration = Duration::from_secs(30);
+
+/// One doppler that a drain reads from.
+struct Follow {
+    address: Address,
+    channel: Channel,
+    known: Acquaintance,
+    /// Since when the drain is subscribed.
+    since: Instant,
+    /// When the last frame came.
+    frame: Instant,
+}
+
 /// One drain's subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -128,29 +143,34 @@ impl Subscription {
     /// Follows the set of dopplers until `stop`, then closes the ring.
     pub(crate) async fn run(self, mut dopplers: Dopplers, channels: Arc<Channels>, stop: CancellationToken) {
         let subscription = Arc::new(self);
-        let streams = TaskTracker::new();
-        let mut followed: HashMap<Address, CancellationToken> = HashMap::new();
+        let (streams, since) = (TaskTracker::new(), Instant::now());
+        let mut followed: HashMap<Address, watch::Sender<bool>> = HashMap::new();
         let mut now = dopplers.current();
+        let mut known = Acquaintance::present();
         loop {
-            followed.retain(|address, stop| {
-                let stays = now.contains(address);
-                if !stays {
-                    stop.cancel();
-                }
-                stays
+            // One that has left the set is read to its end, and is forgotten with its task.
+            followed.retain(|address, leaving| {
+                leaving.send_replace(!now.contains(address));
+                !leaving.is_closed()
             });
             for address in now.iter() {
                 if !followed.contains_key(address) {
-                    let stop = stop.child_token();
-                    followed.insert(address.clone(), stop.clone());
-                    let channel = channels.to(address);
-                    let subscription = Arc::clone(&subscription);
-                    let address = address.clone();
+                    let (leaving, leaves) = watch::channel(false);
+                    followed.insert(address.clone(), leaving);
+                    let follow = Follow {
+                        address: address.clone(),
+                        channel: channels.to(address),
+                        known: known.clone(),
+                        since,
+                        frame: since,
+                    };
+                    let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
                     streams.spawn(async move {
-                        stop.run_until_cancelled(subscription.follow(&address, channel)).await;
+                        stop.run_until_cancelled(subscription.follow(follow, leaves)).await;
                     });
                 }
             }
+            known = Acquaintance::newcomer();
             match stop.run_until_cancelled(dopplers.changed()).await {
                 Some(changed) => now = changed,
                 None => break,
@@ -161,18 +181,41 @@ impl Subscription {
         subscription.ring.close();
     }
 
-    /// Keeps a stream open to one doppler.
-    async fn follow(&self, address: &Address, channel: Channel) {
+    /// Keeps a stream open to one doppler, until it has left the set and its stream has ended, or for a while longer.
+    async fn follow(&self, follow: Follow, mut leaves: watch::Receiver<bool>) {
+        let left = leaves.clone();
+        let given_up = async {
+            loop {
+                // The sender goes with the drain.
+                if leaves.wait_for(|leaves| *leaves).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let back = async { leaves.wait_for(|leaves| !*leaves).await.is_ok() };
+                if timeout(DRAINED, back).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.keep(follow, &left) => {}
+            () = given_up => {}
+        }
+    }
+
+    async fn keep(&self, mut follow: Follow, leaves: &watch::Receiver<bool>) {
         static LOST: Throttle = Throttle::every(Duration::from_secs(10));
-        let mut client = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let mut backoff = Backoff::new(Backoff::random_seed());
         loop {
             let mut received = false;
-            let ended = self.stream(&mut client, &mut received).await;
+            let ended = self.stream(&mut follow, &mut received).await;
+            if *leaves.borrow() {
+                return;
+            }
             if received {
                 backoff.reset();
             }
-            let error = ended.err();
+            let error = ended.err().map(|status| reason(&status));
+            let address = &follow.address;
             match (LOST.pass(), &error) {
                 (Some(suppressed), Some(error)) => {
                     warn!(drain = %self.drain, doppler = %address, %error, suppressed, "Subscription lost, retrying");
@@ -186,12 +229,31 @@ impl Subscription {
         }
     }
 
-    async fn stream(&self, client: &mut EgressClient<Channel>, received: &mut bool) -> Result<(), Status> {
-        let mut batches = client.batched_receiver(self.request.clone()).await?.into_inner();
-        while let Some(message) = batches.message().await? {
-            *received = true;
-            self.take(message.0);
+    /// One stream, from its opening to its end.
+    async fn stream(&self, follow: &mut Follow, received: &mut bool) -> Result<(), Status> {
+        let Follow { channel, known, since, frame, .. } = follow;
+        let opened = Stream::open(channel.clone(), &self.request, known, since.elapsed(), frame.elapsed()).await;
+        let mut stream = opened.inspect_err(|_| known.missed())?;
+        loop {
+            let event = match stream.next(known).await {
+                Ok(event) => event,
+                Err(status) => {
+                    known.broke();
+                    return Err(status);
+                }
+            };
+            *frame = Instant::now();
+            match event {
+                Some(Event::Batch(batch)) => {
+                    *received = true;
+                    self.take(batch);
+                }
+                Some(Event::Gap(envelopes)) => self.metrics.replay_gap(envelopes),
+                Some(Event::End) => {}
+                None => break,
+            }
         }
+        known.missed();
         Ok(())
     }
 

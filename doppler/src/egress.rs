@@ -60,7 +60,7 @@ impl Egress for EgressService {
 }
 
 /// A request with at least one selector that can match.
-fn parse(request: EgressBatchRequest) -> Result<Request, Status> {
+pub(crate) fn parse(request: EgressBatchRequest) -> Result<Request, Status> {
     if request.selectors.is_empty() {
         // The original's router leaves such a stream open and silent; its reverse log proxy says this.
         return Err(Status::invalid_argument("Selectors cannot be empty"));

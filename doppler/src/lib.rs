@@ -10,13 +10,16 @@
 
 mod config;
 mod egress;
+mod history;
 mod ingress;
 mod metrics;
 mod router;
 mod server;
+mod subscribe;
 mod subscriptions;
 
 pub use config::{Config, EgressConfig, GrpcConfig};
+pub use history::{History, Past};
 pub use router::{Publisher, Router};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use subscriptions::{Request, Subscribed};

@@ -21,6 +21,8 @@ pub(crate) struct Metrics {
     pub(crate) subscriptions: Gauge,
     /// Envelopes that came again after a break and were taken out.
     pub(crate) duplicates: Counter,
+    /// Envelopes sent out of the cache to subscribers that came after them.
+    pub(crate) replayed: Counter,
     /// Open ingress streams.
     pub(crate) ingress_streams: Gauge,
 }
@@ -58,6 +60,11 @@ impl Metrics {
             duplicates: telemetry.counter(
                 "hydrant_duplicates_total",
                 "Envelopes that a sender sent again after a break and that had been taken already; taken out.",
+                &[],
+            ),
+            replayed: telemetry.counter(
+                "hydrant_replayed_envelopes_total",
+                "Envelopes sent out of the cache to subscribers that came after them.",
                 &[],
             ),
             ingress_streams: telemetry.gauge("hydrant_ingress_streams", "Open ingress streams.", &[]),

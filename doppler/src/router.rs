@@ -1,16 +1,21 @@
-//! One batch in: to the cache, and to every subscription that matches. No lock, no copy: a subscription gets a reference to the batch
+//! One batch in: to the cache, and to every subscription that matches. No lock that another batch holds, no copy: a subscription gets a reference to the batch
 //! and the positions it keeps.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use crossbeam::sync::ShardedLock;
 use diode::fair;
 use log_cache::Store;
+use parking_lot::Mutex;
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use telemetry::{QueueNumbers, Telemetry};
+use tokio::time::{Instant, sleep};
 
 use crate::config::EgressConfig;
+use crate::history::{History, Timeline};
 use crate::metrics::Metrics;
 use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, Table, Totals};
 
@@ -21,13 +26,21 @@ pub struct Router {
     cache: Option<Store>,
     metrics: Metrics,
     bounds: fair::Bounds,
+    /// Whoever publishes a batch reads, each processor its own part; who subscribes with a start in the past writes.
+    gate: Arc<ShardedLock<()>>,
+    /// When the cache was how far.
+    timeline: Arc<Mutex<Timeline>>,
+    epoch: u64,
 }
+
+/// How often rings are looked at that are to be empty.
+const LOOK: Duration = Duration::from_millis(2);
 
 impl Router {
     /// A router in front of `cache`, whose subscriptions have the ring of `egress`.
     pub fn new(egress: &EgressConfig, cache: Option<Store>, telemetry: &Telemetry) -> Self {
         let metrics = Metrics::register(telemetry);
-        let table = Arc::new(Table::new(metrics.stage.clone()));
+        let table = Arc::new(Table::new(metrics.stage.clone(), cache.clone()));
         let bounds = fair::Bounds { envelopes: egress.ring_envelopes, bytes: egress.ring_bytes };
         let (seen, report) = (Arc::clone(&table), metrics.clone());
         telemetry.before_render(move || {
@@ -45,7 +58,8 @@ impl Router {
             #[expect(clippy::cast_precision_loss, reason = "far fewer than 2^52 subscriptions")]
             report.subscriptions.set(totals.open as f64);
         });
-        Self { table, cache, metrics, bounds }
+        let epoch = cache.as_ref().map_or_else(transport::Backoff::random_seed, Store::epoch).max(1);
+        Self { table, cache, metrics, bounds, gate: Arc::default(), timeline: Arc::default(), epoch }
     }
 
     /// Adds a subscription. Its envelopes come out of what is returned; it ends when that is dropped.
@@ -84,16 +98,46 @@ impl Router {
         self.table.totals()
     }
 
-    /// Waits until every ring is empty.
+    /// Adds a subscription whose consumer confirms that it has got everything, and finds what it has missed: of what was published in
+    /// the last `age` before it came, what nobody of its shard has got.
+    ///
+    /// History and ring join without gap or repeat: no batch is being published while the subscription enters the table. So what the
+    /// cache has up to then is history, and all that is published later comes through the ring. Waits for the batches under way, some
+    /// microseconds each.
+    pub fn subscribe_from(&self, request: Request, age: Duration) -> (Subscribed, Option<History>) {
+        let _nobody_publishes = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let until = self.cache.as_ref().map_or(0, Store::sequence);
+        let (subscribed, missed) = self.table.open(request, self.bounds, true);
+        let history = self.cache.as_ref().filter(|_| !age.is_zero()).map(|cache| {
+            let after = self.timeline.lock().before(Instant::now(), age);
+            History::new(cache, missed, after, until)
+        });
+        (subscribed, history)
+    }
+
+    /// A number of this life of the doppler.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// Waits until every consumer has got everything and those that confirm have confirmed. For a stop: rings that go on filling are
+    /// never empty.
     pub(crate) async fn drained(&self) {
-        while self.totals().resident() > 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        while !self.table.is_drained() {
+            sleep(LOOK).await;
         }
     }
 
-    /// As above.
+    /// Waits until what is in the rings now has left them, or those who were to get it have gone.
     pub(crate) async fn flushed(&self) {
-        self.drained().await;
+        let mut marks = self.table.mark();
+        loop {
+            marks.retain(|mark| !mark.has_left());
+            if marks.is_empty() {
+                return;
+            }
+            sleep(LOOK).await;
+        }
     }
 
     pub(crate) fn metrics(&self) -> &Metrics {
@@ -128,7 +172,11 @@ impl Publisher {
             return;
         }
         let metrics = &self.router.metrics;
+        let _gate = self.router.gate.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(cache) = &self.router.cache {
+            if let Some(mut timeline) = self.router.timeline.try_lock() {
+                timeline.note(Instant::now(), || cache.sequence());
+            }
             cache.put(&Selection::from(batch.clone()));
         }
         let words = batch.len().div_ceil(64);

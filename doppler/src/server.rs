@@ -8,6 +8,7 @@ use futures_util::future::OptionFuture;
 use log_cache::Store;
 use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
+use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
 use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
 use proto::v2::egress_server::EgressServer;
 use proto::v2::ingress_server::IngressServer;
@@ -23,6 +24,7 @@ use crate::config::Config;
 use crate::egress::EgressService;
 use crate::ingress::IngressService;
 use crate::router::Router;
+use crate::subscribe::SubscribeService;
 use crate::subscriptions::Totals;
 
 /// How long agents' streams are held at a stop, at most, so that consumers that read have what was taken. Less than the time after which
@@ -192,9 +194,11 @@ impl Server {
 
         let ingress = IngressService::new(self.router.clone(), stop.clone(), intake.clone(), released.clone());
         let egress = EgressService::new(self.router.clone(), &self.config.egress);
+        let subscribe = SubscribeService::new(self.router.clone(), &self.config.egress);
         let mut routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE))
-            .add_service(EgressServer::new(egress));
+            .add_service(EgressServer::new(egress))
+            .add_service(SubscribeServer::new(subscribe));
         let mut alone = None;
         if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
             routes = cache.add_to(routes);

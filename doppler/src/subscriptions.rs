@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
+use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +15,8 @@ use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
 use diode::fair;
+use log_cache::Store;
+use lru::LruCache;
 use parking_lot::Mutex;
 use proto::raw::{Batch, Entry, Outgoing, Selection};
 use proto::reason::Reason;
@@ -28,6 +31,9 @@ use self::sources::Sources;
 mod list;
 mod routes;
 mod sources;
+
+/// Groups of which it is remembered where they left off.
+const GROUPS_LEFT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
@@ -49,6 +55,8 @@ pub(crate) struct Subscription {
     /// ends a subscription counts exactly what its consumer has not been given, also while that consumer stands still.
     outlet: Mutex<Option<Outlet>>,
     request: Request,
+    /// Its consumer confirms that it has got everything: it counts as drained only once it has ended.
+    confirms: bool,
 }
 
 #[derive(Debug)]
@@ -65,6 +73,12 @@ impl Subscription {
         self.id
     }
 
+    /// Nothing is in its ring, and nothing taken from it waits.
+    fn is_empty(&self) -> bool {
+        let outlet = self.outlet.lock();
+        self.ring.counters().envelopes == 0 && outlet.as_ref().is_none_or(|outlet| outlet.ready.is_empty())
+    }
+
     /// Puts `part` into the ring; returns how many envelopes had to leave it and how many it turned away, its consumer being gone.
     pub(crate) fn push(&self, part: Selection) -> (u64, u64) {
         let (mut evicted, count) = (0, part.len() as u64);
@@ -72,6 +86,23 @@ impl Subscription {
             Ok(()) => (evicted, 0),
             Err(_closed) => (0, count),
         }
+    }
+}
+
+/// What was in one ring at some moment.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    subscription: Arc<Subscription>,
+    accepted: u64,
+}
+
+impl Mark {
+    /// Whether it has left the ring, and has been given out.
+    pub(crate) fn has_left(&self) -> bool {
+        let outlet = self.subscription.outlet.lock();
+        let Some(outlet) = &*outlet else { return true };
+        let counters = self.subscription.ring.counters();
+        counters.taken + counters.evicted >= self.accepted + outlet.in_hand()
     }
 }
 
@@ -105,15 +136,19 @@ pub(crate) struct Table {
     /// Envelopes that closed rings turned away. Kept here and not taken from the rings: a publisher may come to a ring of which
     /// `Changes` has the counts already.
     rejected: AtomicU64,
+    /// Where groups that nobody is in any more left off.
+    cache: Option<Store>,
 }
 
 /// What those who change the table know of it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Changes {
     /// The next subscription's or group's id.
     next: u64,
     open: HashMap<u64, Arc<Subscription>>,
     groups: HashMap<GroupKey, Arc<Group>>,
+    /// The cache's sequence when the last member left a group; the groups longest gone are forgotten.
+    left: LruCache<GroupKey, u64>,
     /// What rings counted that are no more; what was left in one is among its evicted.
     counters: fair::Counters,
     /// Envelopes that a consumer was to get and did not, because it had ended.
@@ -148,40 +183,63 @@ impl Totals {
 }
 
 impl Table {
-    pub(crate) fn new(stage: StageMetrics) -> Self {
+    /// An empty table, before `cache` if there is one.
+    pub(crate) fn new(stage: StageMetrics, cache: Option<Store>) -> Self {
+        let changes = Changes {
+            next: 0,
+            open: HashMap::new(),
+            groups: HashMap::new(),
+            left: LruCache::new(GROUPS_LEFT),
+            counters: fair::Counters::default(),
+            lost: 0,
+        };
         Self {
             stage,
             closing: AtomicBool::new(false),
             any: ArcSwap::default(),
             by_source: Sources::default(),
-            change: Mutex::default(),
+            change: Mutex::new(changes),
             rejected: AtomicU64::new(0),
+            cache,
         }
     }
 
     /// Adds a subscription. Cost: its selectors, and the members of the groups it joins; besides, a reference count for every 64
     /// subscriptions to the same source, and for every 1 024 sources. Once the table is closed, it ends at once.
     pub(crate) fn subscribe(self: &Arc<Self>, request: Request, bounds: fair::Bounds) -> Subscribed {
+        self.open(request, bounds, false).0
+    }
+
+    /// The same for a consumer that confirms, and what of its selectors nobody has got before it: each with the sequence of the cache
+    /// up to which somebody has.
+    pub(crate) fn open(
+        self: &Arc<Self>,
+        request: Request,
+        bounds: fair::Bounds,
+        confirms: bool,
+    ) -> (Subscribed, Vec<(Selector, u64)>) {
         let (ring, reader) = fair::channel(bounds);
         let outlet = Mutex::new(Some(Outlet { ring: reader, taken: Vec::new(), ready: VecDeque::new() }));
         let mut changes = self.change.lock();
         let id = changes.id();
-        let subscription = Arc::new(Subscription { id, ring, outlet, request });
+        let subscription = Arc::new(Subscription { id, ring, outlet, request, confirms });
         if self.is_closed() {
             subscription.ring.close();
         }
         changes.open.insert(id, Arc::clone(&subscription));
-        self.enter(&mut changes, &subscription);
+        let missed = self.enter(&mut changes, &subscription);
         drop(changes);
         let request = &subscription.request;
         debug!(id, shard_id = request.shard_id, selectors = request.selectors.len(), "Subscription opened");
-        Subscribed { table: Arc::clone(self), subscription }
+        (Subscribed { table: Arc::clone(self), subscription }, missed)
     }
 
-    fn enter(&self, changes: &mut Changes, subscription: &Arc<Subscription>) {
+    fn enter(&self, changes: &mut Changes, subscription: &Arc<Subscription>) -> Vec<(Selector, u64)> {
         let request = &subscription.request;
+        let mut missed = Vec::new();
         for (source, selectors) in per_source(&request.selectors) {
             if request.shard_id.is_empty() {
+                missed.extend(selectors.iter().map(|selector| (Selector::clone(selector), 0)));
                 let direct = Arc::new(Direct::new(subscription, &selectors));
                 self.edit(source, |routes| routes.direct.push(subscription.id, direct));
                 continue;
@@ -194,10 +252,12 @@ impl Table {
                 }
                 let group = Arc::new(Group::new(changes.id(), selector.rule.clone()));
                 group.join(subscription, &request.deterministic_name);
+                missed.push((selector.clone(), changes.left.pop(&key).unwrap_or(0)));
                 changes.groups.insert(key, Arc::clone(&group));
                 self.edit(source, |routes| routes.groups.push(group.id, group));
             }
         }
+        missed
     }
 
     fn leave(&self, changes: &mut Changes, subscription: &Subscription) {
@@ -214,6 +274,9 @@ impl Table {
                 {
                     let id = group.id;
                     changes.groups.remove(&key);
+                    if let Some(cache) = &self.cache {
+                        changes.left.put(key, cache.sequence());
+                    }
                     self.edit(source, |routes| routes.groups.remove(id));
                 }
             }
@@ -310,6 +373,22 @@ impl Table {
         self.stage.dropped(reason.as_str(), envelopes);
     }
 
+    /// Whether every consumer has got everything that it was to get, and those that confirm have.
+    pub(crate) fn is_drained(&self) -> bool {
+        let changes = self.change.lock();
+        changes.open.values().all(|subscription| !subscription.confirms && subscription.is_empty())
+    }
+
+    /// What is in the rings now: to be asked later whether it has left them.
+    pub(crate) fn mark(&self) -> Vec<Mark> {
+        let changes = self.change.lock();
+        let mark = |subscription: &Arc<Subscription>| Mark {
+            subscription: Arc::clone(subscription),
+            accepted: subscription.ring.counters().accepted,
+        };
+        changes.open.values().filter(|subscription| !subscription.is_empty()).map(mark).collect()
+    }
+
     /// What all subscriptions have counted, exact at one moment for each ring.
     pub(crate) fn totals(&self) -> Totals {
         let changes = self.change.lock();
@@ -403,8 +482,6 @@ pub(crate) type ById = foldhash::fast::RandomState;
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use proto::selector::Rule;
     use telemetry::Telemetry;
 
@@ -420,7 +497,7 @@ mod tests {
     #[test]
     fn the_table_is_empty_once_everybody_has_left() {
         let stage = StageMetrics::register(&Telemetry::default(), "test", &["peer_lost", "shutdown_deadline"]);
-        let table = Arc::new(Table::new(stage));
+        let table = Arc::new(Table::new(stage, None));
         let bounds = fair::Bounds { envelopes: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN };
         let open: Vec<Subscribed> = (0..1_000)
             .map(|i| {
@@ -449,7 +526,7 @@ mod tests {
     #[test]
     fn who_comes_after_the_close_gets_the_end() {
         let stage = StageMetrics::register(&Telemetry::default(), "test", &["peer_lost", "shutdown_deadline"]);
-        let table = Arc::new(Table::new(stage));
+        let table = Arc::new(Table::new(stage, None));
         let bounds = fair::Bounds { envelopes: NonZeroUsize::MIN, bytes: NonZeroUsize::MIN };
         let before = table.subscribe(request("", &[None]), bounds);
         table.close();

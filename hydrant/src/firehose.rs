@@ -31,7 +31,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
-    token: token::Args,
+    token: token::TokenArgs,
 }
 
 /// Runs the command.

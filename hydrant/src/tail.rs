@@ -44,7 +44,7 @@ pub(crate) struct Args {
     #[command(flatten)]
     connect: Connect,
     #[command(flatten)]
-    token: token::Args,
+    token: token::TokenArgs,
 }
 
 /// A kind of envelope.

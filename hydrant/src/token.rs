@@ -65,13 +65,13 @@ fn entry(token: &str, name: &str, sources: &[String]) -> String {
 
 /// Where a command finds the token that it shows.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct TokenArgs {
     /// A file with the token to show to the traffic controller. Without one, the token in the variable HYDRANT_TOKEN is shown, if any
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
 
-impl Args {
+impl TokenArgs {
     /// What to put into requests to `server`; `encrypted` says whether they are.
     pub(crate) fn bearer(&self, server: &Address, encrypted: bool) -> Result<Bearer, Failure> {
         self.find(std::env::var_os(VARIABLE), server, encrypted).map_err(Failure::Wrong)
@@ -139,7 +139,7 @@ mod tests {
 
     fn find(variable: Option<&str>, server: &str, encrypted: bool) -> Result<Option<String>, String> {
         let server = server.parse().expect("an address");
-        let bearer = Args { token_file: None }.find(variable.map(OsString::from), &server, encrypted);
+        let bearer = TokenArgs { token_file: None }.find(variable.map(OsString::from), &server, encrypted);
         let text = |value: AsciiMetadataValue| value.to_str().expect("ASCII").to_owned();
         bearer.map(|Bearer(value)| value.map(text)).map_err(|error| format!("{error:#}"))
     }

@@ -16,6 +16,8 @@ mod browser;
 mod commands;
 #[path = "hydrant/docs.rs"]
 mod docs;
+#[path = "hydrant/fleet.rs"]
+mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
 #[path = "hydrant/prometheus.rs"]

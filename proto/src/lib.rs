@@ -14,6 +14,7 @@ pub mod raw;
 pub mod reason;
 pub mod selector;
 pub mod start;
+pub mod subscribe;
 pub mod v1;
 
 pub use loggregator::v2;

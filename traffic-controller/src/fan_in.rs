@@ -13,17 +13,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diode::fair::{Bounds, Reader};
-use proto::codec::Wire;
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
+use proto::start::Acquaintance;
+use proto::subscribe::{Event, Stream};
 use proto::v2;
 use telemetry::Throttle;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::{debug, warn};
-use transport::{Address, Backoff};
+use transport::{Address, Backoff, reason};
 
 use self::rings::{Ring, Rings};
 use crate::metrics::Metrics;
@@ -33,6 +35,9 @@ pub(crate) mod rings;
 
 /// A stream that lasted this long did work, even if nothing came: longer than a connection takes to fail.
 const WORKED: Duration = Duration::from_secs(10);
+
+/// How long a doppler that has left the set is read on, at most.
+const DRAINED: Duration = Duration::from_secs(30);
 
 /// Makes subscriptions. Cloning shares everything.
 #[derive(Clone)]
@@ -68,6 +73,7 @@ impl FanIn {
             tracker: self.tracker.clone(),
             sources: TaskTracker::new(),
             cancel: cancel.clone(),
+            since: Instant::now(),
         };
         self.tracker.spawn(feed.run());
         Subscription {
@@ -134,19 +140,29 @@ struct Feed {
     /// The tasks of this consumer alone.
     sources: TaskTracker,
     cancel: CancellationToken,
+    /// Since when the consumer is subscribed.
+    since: Instant,
 }
 
 impl Feed {
     /// Until the consumer goes or the server stops. Then the ring is closed, once the last task has pushed what it had in hand.
     async fn run(self) {
         let mut dopplers = self.upstream.dopplers();
-        let mut open: HashMap<Address, DropGuard> = HashMap::new();
+        let mut open: HashMap<Address, watch::Sender<bool>> = HashMap::new();
         let mut current = dopplers.current();
+        let mut acquaintance = Acquaintance::present();
         loop {
-            open.retain(|address, _| current.contains(address));
+            // One that has left the set is read to its end, and is forgotten with its task.
+            open.retain(|address, leaving| {
+                leaving.send_replace(!current.contains(address));
+                !leaving.is_closed()
+            });
             for address in current.iter() {
-                open.entry(address.clone()).or_insert_with(|| self.open(address.clone()));
+                if !open.contains_key(address) {
+                    open.insert(address.clone(), self.open(address.clone(), acquaintance.clone()));
+                }
             }
+            acquaintance = Acquaintance::newcomer();
             match self.cancel.run_until_cancelled(dopplers.changed()).await {
                 Some(changed) => current = changed,
                 None => break,
@@ -157,15 +173,15 @@ impl Feed {
         self.inlet.ring.writer().close();
     }
 
-    /// Starts the task for one doppler; dropping the guard ends it.
-    fn open(&self, address: Address) -> DropGuard {
-        let cancel = self.cancel.child_token();
+    /// Starts the task for one doppler; it is to end when what is returned says that the doppler is leaving.
+    fn open(&self, address: Address, known: Acquaintance) -> watch::Sender<bool> {
+        let (leaving, leaves) = watch::channel(false);
         let (request, upstream, inlet) = (self.request.clone(), self.upstream.clone(), self.inlet.clone());
-        let source = Source { address, request, upstream, inlet };
-        let cancelled = cancel.clone();
-        let task = async move { cancelled.run_until_cancelled(source.run()).await };
+        let source = Source { address, request, upstream, inlet, since: self.since, known, frame: self.since };
+        let cancel = self.cancel.clone();
+        let task = async move { cancel.run_until_cancelled(source.run(leaves)).await };
         self.tracker.spawn(self.sources.track_future(task));
-        cancel.drop_guard()
+        leaving
     }
 }
 
@@ -175,11 +191,37 @@ struct Source {
     request: v2::EgressBatchRequest,
     upstream: Upstream,
     inlet: Inlet,
+    /// Since when the consumer is subscribed.
+    since: Instant,
+    known: Acquaintance,
+    /// When the last frame came.
+    frame: Instant,
 }
 
 impl Source {
-    /// Reads the stream again and again: at once after one that worked, else after growing waits.
-    async fn run(self) {
+    /// Reads the stream again and again, at once after one that worked, else after growing waits; until the doppler has left the set and
+    /// its stream has ended, or for a while longer.
+    async fn run(mut self, mut leaves: watch::Receiver<bool>) {
+        let left = leaves.clone();
+        let given_up = async {
+            loop {
+                // The sender goes with the consumer.
+                if leaves.wait_for(|leaves| *leaves).await.is_err() {
+                    std::future::pending::<()>().await;
+                }
+                let back = async { leaves.wait_for(|leaves| !*leaves).await.is_ok() };
+                if tokio::time::timeout(DRAINED, back).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = self.keep(&left) => {}
+            () = given_up => {}
+        }
+    }
+
+    async fn keep(&mut self, leaves: &watch::Receiver<bool>) {
         static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
         let mut backoff = Backoff::new(Backoff::random_seed());
         let mut at_once = true;
@@ -187,14 +229,14 @@ impl Source {
             let mut received = false;
             let began = Instant::now();
             let ended = self.read(&mut received).await;
-            if matches!(ended, Err(Stopped::ConsumerGone)) {
+            if matches!(ended, Err(Stopped::ConsumerGone)) || *leaves.borrow() {
                 return;
             }
             self.inlet.metrics.handles().disconnects.increment(1);
             if let Err(Stopped::Stream(error)) = &ended
                 && let Some(suppressed) = AWAY.pass()
             {
-                let (code, message) = (error.code(), error.message());
+                let (code, message) = (error.code(), reason(error));
                 warn!(doppler = %self.address, ?code, message, suppressed, "Doppler's stream failed, trying again");
             } else {
                 debug!(doppler = %self.address, "Doppler's stream ended, trying again");
@@ -209,14 +251,27 @@ impl Source {
         }
     }
 
-    async fn read(&self, received: &mut bool) -> Result<(), Stopped> {
-        let response = self.upstream.egress(&self.address).batched_receiver(self.request.clone()).await?;
+    /// One stream, from its opening to its end.
+    async fn read(&mut self, received: &mut bool) -> Result<(), Stopped> {
+        let (age, quiet) = (self.since.elapsed(), self.frame.elapsed());
+        let channel = self.upstream.channel(&self.address);
+        let opened = Stream::open(channel, &self.request, &self.known, age, quiet).await;
+        let mut stream = opened.inspect_err(|_| self.known.missed())?;
         self.inlet.metrics.handles().connects.increment(1);
-        let mut stream = response.into_inner();
-        while let Some(Wire(bytes)) = stream.message().await? {
-            *received = true;
-            self.inlet.push(bytes)?;
+        loop {
+            let event = stream.next(&mut self.known).await.inspect_err(|_| self.known.broke())?;
+            self.frame = Instant::now();
+            match event {
+                Some(Event::Batch(bytes)) => {
+                    *received = true;
+                    self.inlet.push(bytes)?;
+                }
+                Some(Event::Gap(envelopes)) => self.inlet.metrics.handles().replay_gaps.increment(envelopes),
+                Some(Event::End) => {}
+                None => break,
+            }
         }
+        self.known.missed();
         Ok(())
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Handles {
     pub(crate) connects: Counter,
     /// Streams from dopplers that ended or could not be opened.
     pub(crate) disconnects: Counter,
+    /// Envelopes of a doppler's past that were gone before they could be read.
+    pub(crate) replay_gaps: Counter,
     /// Consumers on gRPC now.
     pub(crate) rlp_subscriptions: Gauge,
     /// Consumers on gRPC that were turned away because of the bound.
@@ -129,6 +131,10 @@ impl Metrics {
             disconnects: counter(
                 "hydrant_doppler_disconnects_total",
                 "Streams from dopplers that ended or could not be opened.",
+            ),
+            replay_gaps: counter(
+                "hydrant_replay_gaps_envelopes_total",
+                "Envelopes of a doppler's past that had left its cache before they could be read.",
             ),
             rlp_subscriptions: gauge("hydrant_rlp_subscriptions", "Consumers on the gRPC reverse log proxy now."),
             rlp_rejected: counter(

@@ -8,9 +8,8 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use proto::v2::egress_client::EgressClient;
 use tonic::transport::Channel;
-use transport::{Address, ChannelOptions, Dopplers, MAX_MESSAGE_BYTES, channel};
+use transport::{Address, ChannelOptions, Dopplers, channel};
 
 /// The dopplers and the channels to them. Cloning shares both.
 #[derive(Clone)]
@@ -59,13 +58,6 @@ impl Upstream {
         let lane = lanes.next % lanes.channels.len();
         lanes.next = lane + 1;
         lanes.channels[lane].clone()
-    }
-
-    /// A client of `loggregator.v2.Egress` on [`Upstream::channel`], for messages of up to 10 MiB.
-    pub(crate) fn egress(&self, address: &Address) -> EgressClient<Channel> {
-        EgressClient::new(self.channel(address))
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
     }
 }
 

@@ -45,7 +45,7 @@ impl Tokens {
     /// It cannot be used.
     pub(super) fn load(path: &Path, metrics: AuthMetrics, now: SystemTime) -> Result<Self, TokensError> {
         let bytes = table::read(path)?;
-        let table = in_force(Table::parse(path, &bytes)?, now);
+        let table = in_force(&Table::parse(path, &bytes)?, now);
         metrics.tokens(table.len());
         metrics.reload_failed(false);
         let seen = Seen { content: Some(Digest::of(&bytes)), problem: None };
@@ -79,14 +79,15 @@ impl Tokens {
     /// Takes a file that has changed, and drops tokens whose time is over. Blocks while it reads.
     fn refresh(&self, now: SystemTime) {
         let mut seen = self.seen.lock();
-        match self.look(&seen, now) {
+        let (content, outcome) = self.look(seen.content, now);
+        match outcome {
             Ok(None) => {}
-            Ok(Some((content, table))) => {
+            Ok(Some(table)) => {
                 info!(path = %self.path.display(), tokens = table.len(), "Tokens read again");
                 self.table.send_replace(Arc::new(table));
-                *seen = Seen { content: Some(content), problem: None };
+                *seen = Seen { content, problem: None };
             }
-            Err((content, error)) => {
+            Err(error) => {
                 let problem = error.to_string();
                 if seen.problem.as_deref() != Some(&problem) {
                     warn!(error = problem, "Tokens could not be read again, those in force stay");
@@ -109,21 +110,23 @@ impl Tokens {
         self.metrics.tokens(self.table.borrow().len());
     }
 
-    /// The file's table, if it is another than the last time.
-    fn look(&self, seen: &Seen, now: SystemTime) -> Result<Option<(Digest, Table)>, (Option<Digest>, TokensError)> {
-        let bytes = table::read(&self.path).map_err(|error| (None, error))?;
+    /// What is in the file, and its table if that is something else than `last`.
+    fn look(&self, last: Option<Digest>, now: SystemTime) -> (Option<Digest>, Result<Option<Table>, TokensError>) {
+        let bytes = match table::read(&self.path) {
+            Ok(bytes) => bytes,
+            Err(error) => return (None, Err(error)),
+        };
         let content = Digest::of(&bytes);
-        if seen.content.is_some_and(|last| last.matches(&content)) {
-            return Ok(None);
+        if last.is_some_and(|last| last.matches(&content)) {
+            return (Some(content), Ok(None));
         }
-        let table = Table::parse(&self.path, &bytes).map_err(|error| (Some(content), error))?;
-        Ok(Some((content, in_force(table, now))))
+        (Some(content), Table::parse(&self.path, &bytes).map(|table| Some(in_force(&table, now))))
     }
 }
 
 /// The table without those whose time was over when it was written or has passed since. They are no error: the others in the file, and
 /// those that are no longer in it, must not depend on somebody's tidying up.
-fn in_force(table: Table, now: SystemTime) -> Table {
+fn in_force(table: &Table, now: SystemTime) -> Table {
     for entry in table.expired(now) {
         warn!(token = entry.name, "Token has expired and is not in force; renew it or remove its entry");
     }

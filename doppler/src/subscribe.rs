@@ -1,0 +1,162 @@
+//! `hydrant.v1.Egress` for hydrant's own consumers: a subscription that may start in the past, and whose end is confirmed.
+//!
+//! What enters: a request. What leaves: first what the consumer has missed, out of the cache, then the envelopes of its ring as they
+//! come. When the doppler stops it says that all has been sent, and waits a moment for the consumer to say that it has it: by then what
+//! agents send elsewhere cannot overtake it.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use diode::fair;
+use futures_util::{Stream, StreamExt, stream};
+use proto::hydrant::v1::egress_server::Egress;
+use proto::hydrant::v1::{Gap, SubscribeFrame, SubscribeRequest};
+use proto::raw::{Outgoing, OutgoingSubscribeFrame};
+use proto::v2::EgressBatchRequest;
+use tokio::time::timeout;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::config::EgressConfig;
+use crate::egress::parse;
+use crate::history::{History, Past};
+use crate::router::Router;
+use crate::subscriptions::Subscribed;
+
+/// For the request to come after its stream has opened.
+const FIRST: Duration = Duration::from_secs(5);
+/// For a consumer to confirm the end.
+const CONFIRM: Duration = Duration::from_secs(1);
+
+/// The service.
+#[derive(Clone, Debug)]
+pub(crate) struct SubscribeService {
+    router: Router,
+    limit: fair::Bounds,
+}
+
+impl SubscribeService {
+    pub(crate) fn new(router: Router, config: &EgressConfig) -> Self {
+        let limit = fair::Bounds { envelopes: config.batch_envelopes, bytes: config.batch_bytes };
+        Self { router, limit }
+    }
+}
+
+type Frame = OutgoingSubscribeFrame;
+
+#[tonic::async_trait]
+impl Egress for SubscribeService {
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<Frame, Status>> + Send>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let mut requests = request.into_inner();
+        let first = timeout(FIRST, requests.message()).await;
+        let first = first.map_err(|_| Status::deadline_exceeded("no request has come"))??;
+        let SubscribeRequest { shard_id, deterministic_name, selectors, start } =
+            first.ok_or_else(|| Status::invalid_argument("the stream ended before its request"))?;
+        let request = EgressBatchRequest { shard_id, deterministic_name, selectors, ..EgressBatchRequest::default() };
+        let request = parse(request)?;
+        if self.router.is_closed() {
+            return Err(Status::unavailable("this doppler is stopping; subscribe to another"));
+        }
+        let age = start.map_or(Duration::ZERO, |start| start.age(self.router.epoch()));
+        let (subscribed, history) = self.router.subscribe_from(request, age);
+        let consumer = Consumer {
+            requests,
+            subscribed,
+            history,
+            router: self.router.clone(),
+            limit: self.limit,
+            stage: Stage::Opened,
+        };
+        Ok(Response::new(stream::unfold(consumer, Consumer::step).boxed()))
+    }
+}
+
+/// How far a stream is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Opened,
+    History,
+    Live,
+    /// The end has been said and is to be confirmed.
+    Ended,
+}
+
+/// One consumer's stream.
+struct Consumer {
+    requests: Streaming<SubscribeRequest>,
+    subscribed: Subscribed,
+    history: Option<History>,
+    router: Router,
+    limit: fair::Bounds,
+    stage: Stage,
+}
+
+impl Consumer {
+    async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
+        let frame = match self.stage {
+            Stage::Opened => {
+                self.stage = Stage::History;
+                said(SubscribeFrame { epoch: self.router.epoch(), ..SubscribeFrame::default() })
+            }
+            Stage::History => self.past().await,
+            Stage::Live => match self.next().await {
+                Some(batch) => Frame { frame: SubscribeFrame::default(), batch },
+                None if self.router.is_closed() => {
+                    self.stage = Stage::Ended;
+                    said(SubscribeFrame { end: true, ..SubscribeFrame::default() })
+                }
+                None => return None,
+            },
+            Stage::Ended => {
+                // Whether it has confirmed or not: nothing more will come.
+                let _confirmed =
+                    timeout(CONFIRM, async { while let Ok(Some(_)) = self.requests.message().await {} }).await;
+                return None;
+            }
+        };
+        Some((Ok(frame), self))
+    }
+
+    /// The next frame of what was missed, then the mark that it is over.
+    async fn past(&mut self) -> Frame {
+        // A long history is read without a pause but for this.
+        tokio::task::coop::consume_budget().await;
+        match self.history.as_mut().and_then(History::next_part) {
+            Some(Past::Envelopes(envelopes)) => {
+                let metrics = self.router.metrics();
+                metrics.replayed.increment(envelopes.len() as u64);
+                Frame { frame: SubscribeFrame::default(), batch: Outgoing::from(envelopes) }
+            }
+            Some(Past::Gap(gap)) => {
+                let gap = Gap { source_id: gap.source_id, envelopes: gap.envelopes };
+                said(SubscribeFrame { gap: Some(gap), ..SubscribeFrame::default() })
+            }
+            None => {
+                self.stage = Stage::Live;
+                said(SubscribeFrame { live: true, ..SubscribeFrame::default() })
+            }
+        }
+    }
+
+    /// The next envelopes; `None` when there are no more, or when the consumer has left.
+    async fn next(&mut self) -> Option<Outgoing> {
+        loop {
+            tokio::select! {
+                biased;
+                next = self.subscribed.next(self.limit) => return next,
+                request = self.requests.message() => match request {
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return None,
+                },
+            }
+        }
+    }
+}
+
+fn said(frame: SubscribeFrame) -> Frame {
+    Frame { frame, batch: Outgoing::default() }
+}
