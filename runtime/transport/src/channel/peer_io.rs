@@ -5,16 +5,22 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tracing::warn;
 
 use crate::dopplers::Address;
+use crate::throttle::Throttle;
 use crate::tls::{Identity, refused_later};
 
 /// A TLS record that holds an alert begins with this byte; no frame of HTTP/2 that a server may send first does.
 const ALERT: u8 = 0x15;
+
+/// What is said of servers that say nothing.
+static UNHEARD: Throttle = Throttle::every(Duration::from_secs(10));
 
 /// A connection to a peer.
 pub(super) struct PeerIo {
@@ -65,6 +71,10 @@ impl PeerIo {
                 ),
             ),
         };
+        // A call that meets the connection's end may hear only that it was closed: so it is told here too.
+        if let Some(suppressed) = UNHEARD.pass() {
+            warn!(addr = %self.address, reason = why, suppressed, "Connection ended before the server said anything");
+        }
         Err(io::Error::new(kind, format!("{}: {why}", self.address)))
     }
 }
