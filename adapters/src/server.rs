@@ -280,6 +280,11 @@ impl Server {
         outcome
     }
 
+    /// Ready once it serves, and not ready from the moment it is told to stop.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
     /// Runs in a task of its own until the handle is told to stop, or dropped.
     pub fn spawn(self) -> Handle {
         Handle::spawn(self.addrs(), |stop| self.serve(stop))

@@ -283,12 +283,12 @@ impl Lane {
         }
     }
 
-    /// Says how the link is doing. True if that is news.
-    pub(crate) fn set(&self, phase: Phase) -> bool {
+    /// Says how the link is doing; what was said before.
+    pub(crate) fn set(&self, phase: Phase) -> Phase {
         let mut state = self.state.lock();
         let was = std::mem::replace(&mut state.phase, phase);
         if was == phase {
-            return false;
+            return was;
         }
         state.since = Instant::now();
         drop(state);
@@ -296,7 +296,7 @@ impl Lane {
         let up = |phase| usize::from(phase == Phase::Up);
         self.board.usable.send_modify(|usable| *usable = *usable + up(phase) - up(was));
         self.board.changed.notify_one();
-        true
+        was
     }
 
     /// Whether anything waits that another lane could have.

@@ -185,9 +185,7 @@ impl Link {
                     end
                 }
             };
-            if self.lane.set(Phase::Down) {
-                self.metrics.links.decrement(1.0);
-            }
+            self.set(Phase::Down);
             patience = PATIENCE;
             match end {
                 End::Finished => return 0,
@@ -248,7 +246,7 @@ impl Link {
                 Ok(()) => {
                     info!(addr = %self.lane.address, "Doppler connected");
                     *away = false;
-                    self.up();
+                    self.set(Phase::Up);
                     self.acknowledged(frames, acks).await
                 }
                 Err(end) => end,
@@ -257,7 +255,7 @@ impl Link {
                 info!(addr = %self.lane.address, "Doppler connected; it confirms nothing");
                 *away = false;
                 self.requeue();
-                self.up();
+                self.set(Phase::Up);
                 self.plain(channel).await
             }
         }
@@ -289,10 +287,15 @@ impl Link {
         }
     }
 
-    fn up(&self) {
-        if self.lane.set(Phase::Up) {
-            self.metrics.links.increment(1.0);
+    /// Says how the link is doing; true if that is news.
+    fn set(&self, phase: Phase) -> bool {
+        let was = self.lane.set(phase);
+        match (was == Phase::Up, phase == Phase::Up) {
+            (false, true) => self.metrics.links.increment(1.0),
+            (true, false) => self.metrics.links.decrement(1.0),
+            _ => {}
         }
+        was != phase
     }
 
     async fn acknowledged(&mut self, frames: mpsc::Sender<OutgoingFrame>, mut acks: Streaming<IngressAck>) -> End {
@@ -319,7 +322,7 @@ impl Link {
                     Ok(Some(ack)) => {
                         progress = Instant::now();
                         self.confirm(ack.sequence);
-                        self.up();
+                        self.set(Phase::Up);
                     }
                     Ok(None) => return End::Stopping,
                     Err(status) => return End::Broken(reason(&status)),
@@ -344,8 +347,7 @@ impl Link {
                     late if late >= ABANDONED => {
                         return End::Broken("it has confirmed nothing for 5 s".to_owned());
                     }
-                    late if late >= SUSPECT && lane.set(Phase::Suspect) => {
-                        self.metrics.links.decrement(1.0);
+                    late if late >= SUSPECT && self.set(Phase::Suspect) => {
                         warn!(addr = %lane.address, "Doppler confirms nothing; what is new goes to others");
                     }
                     _ => {}
@@ -438,7 +440,7 @@ impl Link {
                         unconfirmed += message.envelopes;
                         self.metrics.sent.increment(message.envelopes);
                         self.metrics.stage.delivered(message.envelopes);
-                        self.up();
+                        self.set(Phase::Up);
                         let _sender = place.send(message.batch);
                     }
                     None => batches = None,
@@ -451,8 +453,7 @@ impl Link {
                     late if late >= ABANDONED => {
                         break End::Broken("it has taken nothing for 5 s".to_owned());
                     }
-                    late if late >= SUSPECT && lane.set(Phase::Suspect) => {
-                        self.metrics.links.decrement(1.0);
+                    late if late >= SUSPECT && self.set(Phase::Suspect) => {
                         warn!(addr = %lane.address, "Doppler takes nothing; what is new goes to others");
                     }
                     _ => {}

@@ -176,6 +176,11 @@ impl Server {
         }
     }
 
+    /// Ready once it serves, and not ready from the moment it is told to stop.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness.clone()
+    }
+
     /// Starts it in a task of its own.
     pub fn spawn(self) -> Handle {
         Handle::spawn(self.addrs(), |stop| self.serve(stop))

@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use telemetry::LogConfig;
@@ -18,6 +19,8 @@ const PREFIX: &str = "HYDRANT_";
 pub struct Config {
     /// The process's own log, on standard error.
     pub log: LogConfig,
+    /// How the process stops.
+    pub stop: StopConfig,
     /// The agent.
     pub agent: agent::Config,
     /// The doppler with its cache.
@@ -26,6 +29,29 @@ pub struct Config {
     pub traffic_controller: traffic_controller::Config,
     /// The adapters and their drains.
     pub adapters: adapters::Config,
+}
+
+/// The `[stop]` table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StopConfig {
+    /// From the moment at which a process that is told to stop is not ready until it begins to stop; `"0s"`.
+    #[serde(with = "or_none")]
+    pub grace: Duration,
+}
+
+/// Durations as [`transport::duration_text`] has them, and zero.
+mod or_none {
+    use super::{Deserialize, Duration};
+
+    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text).map_err(|error| {
+            serde::de::Error::custom(format!("{error}; a duration is written like \"60s\" or \"1m 30s\""))
+        })
+    }
+
+    pub(super) use transport::duration_text::serialize;
 }
 
 /// Why there is no configuration.

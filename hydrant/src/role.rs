@@ -4,13 +4,13 @@ use std::io;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use telemetry::Telemetry;
+use telemetry::{Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
-use crate::signal::Signals;
+use crate::signal::{Signals, notify_ready};
 
 /// What a process can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) fn run(role: Role, served: &Served) -> Result<(), Failure> {
 
 async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Failure> {
     let telemetry = Telemetry::default();
-    let stop = CancellationToken::new();
+    let (stop, grace) = (CancellationToken::new(), config.stop.grace);
     let signals = Signals::listen().context("cannot listen for signals")?;
     let wrong = |error: anyhow::Error| Failure::Wrong(error);
     let told = stop.clone();
@@ -47,16 +47,17 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
     macro_rules! serve {
         ($config:expr, |$addrs:ident| $json:expr) => {{
             let server = $config.bind(&telemetry).await.map_err(|error| wrong(error.into()))?;
-            let $addrs = server.addrs();
+            let ($addrs, readiness) = (server.addrs(), server.readiness());
             tell($json);
             let served = server.serve(stop);
             tokio::select! {
+                () = ready(&readiness) => unreachable!("telling goes on"),
                 drained = served => {
                     let drained = drained.map_err(|error| anyhow!(error))?;
                     info!(flushed = drained.flushed, dropped = drained.dropped, "Stopped");
                     Ok(())
                 }
-                () = signals.cancel(told) => Err(Failure::Failed(anyhow!("told to stop twice; stopped without delivering the rest"))),
+                () = signals.cancel(|| readiness.stopping(), grace, told) => Err(Failure::Failed(anyhow!("told to stop twice; stopped without delivering the rest"))),
             }
         }};
     }
@@ -66,6 +67,14 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
         Role::TrafficController => serve!(config.traffic_controller, |addrs| traffic_controller(addrs)),
         Role::Adapters => serve!(config.adapters, |addrs| adapters(addrs)),
     }
+}
+
+/// Tells the service manager once the role is ready. Never ends.
+async fn ready(readiness: &Readiness) {
+    if readiness.wait().await {
+        notify_ready().await;
+    }
+    std::future::pending().await
 }
 
 pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, anyhow};
 use serde_json::json;
-use telemetry::Telemetry;
+use telemetry::{Readiness, Telemetry};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,7 @@ use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
 use crate::role;
 use crate::self_source::{self, Lines};
-use crate::signal::Signals;
+use crate::signal::{Signals, notify_ready};
 
 /// A running pipeline.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub struct Up {
     /// Stops the pipeline's own source.
     own: CancellationToken,
     tasks: TaskTracker,
+    readiness: Vec<Readiness>,
 }
 
 /// What became of the envelopes in hand when a pipeline was told to stop, summed over its roles.
@@ -66,7 +67,9 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     if let Some(lines) = lines {
         tasks.spawn(self_source::run(lines, telemetry.to_vec(), agent.local(), own.clone()));
     }
+    let readiness = vec![agent.readiness(), doppler.readiness(), traffic_controller.readiness(), adapters.readiness()];
     Ok(Up {
+        readiness,
         doppler: doppler.spawn(),
         agent: agent.spawn(),
         traffic_controller: traffic_controller.spawn(),
@@ -95,6 +98,11 @@ impl Up {
     /// Where the adapters listen.
     pub fn adapters(&self) -> adapters::Addrs {
         self.adapters.addrs()
+    }
+
+    /// No role is ready from now on; all go on serving.
+    fn stopping(readiness: &[Readiness]) {
+        readiness.iter().for_each(Readiness::stopping);
     }
 
     /// Stops the roles, one after the other in the direction of the flow; returns once all have drained.
@@ -166,16 +174,19 @@ fn modest(mut config: Config) -> Config {
 async fn serve(config: Config, lines: Lines, print_addrs: bool) -> Result<(), Failure> {
     let started = Instant::now();
     let signals = Signals::listen().context("cannot listen for signals")?;
+    let grace = config.stop.grace;
     let mut up = up(config, Some(lines)).await.map_err(Failure::Wrong)?;
+    let readiness = up.readiness.clone();
     if print_addrs {
         say(&mut io::stdout(), &addrs(&up).to_string());
     } else {
         say(&mut io::stdout(), &greeting(&up, started));
     }
     let stop = CancellationToken::new();
-    let told = signals.cancel(stop.clone());
+    let told = signals.cancel(|| Up::stopping(&readiness), grace, stop.clone());
     tokio::pin!(told);
     tokio::select! {
+        () = notify_ready() => {}
         () = stop.cancelled() => {}
         () = up.ended() => {}
         () = &mut told => {}

@@ -97,16 +97,6 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    /// Stops it where it stands; it goes on with [`resume`](Self::resume).
-    pub(crate) fn pause(&self) {
-        self.signal(nix::sys::signal::Signal::SIGSTOP);
-    }
-
-    /// Lets it go on.
-    pub(crate) fn resume(&self) {
-        self.signal(nix::sys::signal::Signal::SIGCONT);
-    }
-
     fn signal(&self, signal: nix::sys::signal::Signal) {
         let pid = i32::try_from(self.child.id().unwrap()).unwrap();
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal).unwrap();
@@ -271,14 +261,17 @@ pub(crate) fn sum(metrics: &BTreeMap<String, f64>, family: &str, labels: &str) -
     metrics.iter().filter(|(series, _)| of(series)).map(|(_, value)| *value as u64).sum()
 }
 
-/// Looks at a role's metrics until `done` says so.
+/// Looks at a role's metrics until `done` says so; for a minute at most.
 pub(crate) async fn until(admin: SocketAddr, done: impl Fn(&BTreeMap<String, f64>) -> bool) -> BTreeMap<String, f64> {
-    loop {
+    let mut look = tokio::time::interval(std::time::Duration::from_millis(5));
+    for _ in 0..12_000 {
+        look.tick().await;
         let now = metrics(admin).await;
         if done(&now) {
             return now;
         }
     }
+    panic!("a minute has passed, and it is still not so: {:#?}", metrics(admin).await);
 }
 
 /// Asserts that every queue of a role obeys the law to the envelope.

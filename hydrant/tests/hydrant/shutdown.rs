@@ -142,3 +142,38 @@ async fn adapters_told_to_stop_deliver_what_they_took() {
     assert_eq!(received, (0..5_000).collect::<Vec<_>>());
     assert_eq!(adapters.ended().await.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_is_told_and_grace_passes_before_ports_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let manager = tokio::net::UnixDatagram::bind(&path).unwrap();
+    let told = async || {
+        let mut text = [0; 256];
+        let read = manager.recv(&mut text).await.unwrap();
+        String::from_utf8_lossy(&text[..read]).trim().to_owned()
+    };
+    let variables = [
+        ("NOTIFY_SOCKET", path.display().to_string()),
+        ("WATCHDOG_USEC", "200000".to_owned()),
+        ("HYDRANT_STOP__GRACE", "1s".to_owned()),
+    ];
+    let role = Process::start_with("doppler", "", &variables).await;
+    assert_eq!(told().await, "READY=1");
+    assert_eq!(told().await, "WATCHDOG=1");
+    let (admin, grpc) = (role.addr("admin"), role.addr("grpc"));
+    assert_eq!(crate::harness::get(admin, "/ready").await.status, 200);
+    let stopped = tokio::time::Instant::now();
+    role.terminate();
+    while told().await != "STOPPING=1" {}
+    // Not ready at once, and still served.
+    let answer = crate::harness::get(admin, "/ready").await;
+    assert_eq!((answer.status, answer.body.trim()), (503, "not ready: stopping"));
+    let mut producer = Producer::connect(grpc).await;
+    assert!(send(&mut producer, 0, 100).await);
+    producer.settled().await;
+    assert_eq!(producer.last.delivered, 100);
+    drop(producer);
+    assert_eq!(role.ended().await.code(), Some(0));
+    assert!(stopped.elapsed() >= std::time::Duration::from_secs(1), "{:?}", stopped.elapsed());
+}

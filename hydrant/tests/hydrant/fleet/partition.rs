@@ -86,7 +86,6 @@ async fn cut_off() {
     sleep_until(cut + CUT_OFF).await;
     nft("delete table inet t");
     linked(&agents[0], 3).await;
-    subscribed(&dopplers[0], 1).await;
     load.flows(30).await;
     let addrs: Vec<SocketAddr> = dopplers.iter().map(|doppler| doppler.addr("grpc")).collect();
     let outcome = load.end().await;
