@@ -16,14 +16,13 @@ use proto::start::Acquaintance;
 use proto::subscribe::{Event, Stream};
 use proto::v2;
 use telemetry::Throttle;
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use transport::{Address, Backoff, ChannelOptions, Dopplers, reason};
+use transport::{Address, Backoff, ChannelOptions, Dopplers, MAX_DOPPLERS, Stay, reason};
 
 use crate::metrics::DrainMetrics;
 use crate::notice::{self, Losses};
@@ -129,6 +128,23 @@ struct Follow {
     frame: Instant,
 }
 
+/// What a drain knows of dopplers that it does not read now.
+#[derive(Clone, Default)]
+struct Met(Arc<Mutex<HashMap<Address, Acquaintance>>>);
+
+impl Met {
+    fn put(&self, address: &Address, known: Acquaintance) {
+        let mut all = self.0.lock();
+        if all.len() < MAX_DOPPLERS || all.contains_key(address) {
+            all.insert(address.clone(), known);
+        }
+    }
+
+    fn take(&self, address: &Address) -> Acquaintance {
+        self.0.lock().remove(address).unwrap_or_else(Acquaintance::newcomer)
+    }
+}
+
 /// One drain's subscription.
 #[derive(Debug)]
 pub(crate) struct Subscription {
@@ -144,33 +160,25 @@ impl Subscription {
     pub(crate) async fn run(self, mut dopplers: Dopplers, channels: Arc<Channels>, stop: CancellationToken) {
         let subscription = Arc::new(self);
         let (streams, since) = (TaskTracker::new(), Instant::now());
-        let mut followed: HashMap<Address, watch::Sender<bool>> = HashMap::new();
+        let mut followed: HashMap<Address, Stay> = HashMap::new();
+        let met = Met::default();
         let mut now = dopplers.current();
-        let mut known = Acquaintance::present();
+        now.iter().for_each(|address| met.put(address, Acquaintance::present()));
         loop {
-            // One that has left the set is read to its end, and is forgotten with its task.
-            followed.retain(|address, leaving| {
-                leaving.send_replace(!now.contains(address));
-                !leaving.is_closed()
-            });
+            // One that has left the set is read to its end.
+            followed.retain(|address, stay| stay.set(now.contains(address)));
             for address in now.iter() {
                 if !followed.contains_key(address) {
-                    let (leaving, leaves) = watch::channel(false);
-                    followed.insert(address.clone(), leaving);
-                    let follow = Follow {
-                        address: address.clone(),
-                        channel: channels.to(address),
-                        known: known.clone(),
-                        since,
-                        frame: since,
-                    };
-                    let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
+                    let stay = Stay::default();
+                    followed.insert(address.clone(), stay.clone());
+                    let (address, channel) = (address.clone(), channels.to(address));
+                    let follow = Follow { channel, known: met.take(&address), address, since, frame: since };
+                    let (subscription, stop, met) = (Arc::clone(&subscription), stop.clone(), met.clone());
                     streams.spawn(async move {
-                        stop.run_until_cancelled(subscription.follow(follow, leaves)).await;
+                        stop.run_until_cancelled(subscription.follow(follow, stay, met)).await;
                     });
                 }
             }
-            known = Acquaintance::newcomer();
             match stop.run_until_cancelled(dopplers.changed()).await {
                 Some(changed) => now = changed,
                 None => break,
@@ -182,33 +190,21 @@ impl Subscription {
     }
 
     /// Keeps a stream open to one doppler, until it has left the set and its stream has ended, or for a while longer.
-    async fn follow(&self, follow: Follow, mut leaves: watch::Receiver<bool>) {
-        let left = leaves.clone();
-        let given_up = async {
-            loop {
-                // The sender goes with the drain.
-                if leaves.wait_for(|leaves| *leaves).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                let back = async { leaves.wait_for(|leaves| !*leaves).await.is_ok() };
-                if timeout(DRAINED, back).await.is_err() {
-                    return;
-                }
-            }
-        };
+    async fn follow(&self, mut follow: Follow, stay: Stay, met: Met) {
         tokio::select! {
-            () = self.keep(follow, &left) => {}
-            () = given_up => {}
+            () = self.keep(&mut follow, &stay) => {}
+            () = stay.given_up(DRAINED) => {}
         }
+        met.put(&follow.address, follow.known);
     }
 
-    async fn keep(&self, mut follow: Follow, leaves: &watch::Receiver<bool>) {
+    async fn keep(&self, follow: &mut Follow, stay: &Stay) {
         static LOST: Throttle = Throttle::every(Duration::from_secs(10));
         let mut backoff = Backoff::new(Backoff::random_seed());
         loop {
             let mut received = false;
-            let ended = self.stream(&mut follow, &mut received).await;
-            if *leaves.borrow() {
+            let ended = self.stream(follow, &mut received).await;
+            if stay.ends() {
                 return;
             }
             if received {

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use crossbeam::sync::ShardedLock;
 use diode::fair;
 use log_cache::Store;
 use parking_lot::Mutex;
@@ -26,8 +25,6 @@ pub struct Router {
     cache: Option<Store>,
     metrics: Metrics,
     bounds: fair::Bounds,
-    /// Whoever publishes a batch reads, each processor its own part; who subscribes with a start in the past writes.
-    gate: Arc<ShardedLock<()>>,
     /// When the cache was how far.
     timeline: Arc<Mutex<Timeline>>,
     epoch: u64,
@@ -59,7 +56,7 @@ impl Router {
             report.subscriptions.set(totals.open as f64);
         });
         let epoch = cache.as_ref().map_or_else(transport::Backoff::random_seed, Store::epoch).max(1);
-        Self { table, cache, metrics, bounds, gate: Arc::default(), timeline: Arc::default(), epoch }
+        Self { table, cache, metrics, bounds, timeline: Arc::default(), epoch }
     }
 
     /// Adds a subscription. Its envelopes come out of what is returned; it ends when that is dropped.
@@ -105,7 +102,7 @@ impl Router {
     /// cache has up to then is history, and all that is published later comes through the ring. Waits for the batches under way, some
     /// microseconds each.
     pub fn subscribe_from(&self, request: Request, age: Duration) -> (Subscribed, Option<History>) {
-        let _nobody_publishes = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        let _nobody_publishes = self.table.gate.write().unwrap_or_else(PoisonError::into_inner);
         let until = self.cache.as_ref().map_or(0, Store::sequence);
         let (subscribed, missed) = self.table.open(request, self.bounds, true);
         let history = self.cache.as_ref().filter(|_| !age.is_zero()).map(|cache| {
@@ -172,7 +169,7 @@ impl Publisher {
             return;
         }
         let metrics = &self.router.metrics;
-        let _gate = self.router.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let _gate = self.router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(cache) = &self.router.cache {
             if let Some(mut timeline) = self.router.timeline.try_lock() {
                 timeline.note(Instant::now(), || cache.sequence());

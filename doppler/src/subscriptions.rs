@@ -9,11 +9,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
+use crossbeam::sync::ShardedLock;
 use diode::fair;
 use log_cache::Store;
 use lru::LruCache;
@@ -138,6 +139,9 @@ pub(crate) struct Table {
     rejected: AtomicU64,
     /// Where groups that nobody is in any more left off.
     cache: Option<Store>,
+    /// Whoever publishes a batch reads, each processor its own part. Who writes sees no batch half published: in the cache and not yet in
+    /// the rings. Taken before `change`.
+    pub(crate) gate: ShardedLock<()>,
 }
 
 /// What those who change the table know of it.
@@ -201,6 +205,7 @@ impl Table {
             change: Mutex::new(changes),
             rejected: AtomicU64::new(0),
             cache,
+            gate: ShardedLock::new(()),
         }
     }
 
@@ -343,6 +348,9 @@ impl Table {
 
     /// Takes a subscription out, closes its ring and counts what its consumer has not been given; the first time.
     fn end(&self, subscription: &Subscription) {
+        // Where a group leaves off must be where its last member has got everything.
+        let is_shared = !subscription.request.shard_id.is_empty();
+        let _nobody_publishes = is_shared.then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
         let mut changes = self.change.lock();
         let Some(outlet) = subscription.outlet.lock().take() else { return };
         self.leave(&mut changes, subscription);

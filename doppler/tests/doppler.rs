@@ -15,6 +15,8 @@ mod client;
 mod ingress;
 #[path = "doppler/model.rs"]
 mod model;
+#[path = "doppler/past.rs"]
+mod past;
 #[path = "doppler/placement.rs"]
 mod placement;
 #[path = "doppler/router.rs"]

@@ -13,19 +13,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use diode::fair::{Bounds, Reader};
+use parking_lot::Mutex;
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use proto::start::Acquaintance;
 use proto::subscribe::{Event, Stream};
 use proto::v2;
 use telemetry::Throttle;
-use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::{debug, warn};
-use transport::{Address, Backoff, reason};
+use transport::{Address, Backoff, MAX_DOPPLERS, Stay, reason};
 
 use self::rings::{Ring, Rings};
 use crate::metrics::Metrics;
@@ -148,21 +148,18 @@ impl Feed {
     /// Until the consumer goes or the server stops. Then the ring is closed, once the last task has pushed what it had in hand.
     async fn run(self) {
         let mut dopplers = self.upstream.dopplers();
-        let mut open: HashMap<Address, watch::Sender<bool>> = HashMap::new();
+        let mut open: HashMap<Address, Stay> = HashMap::new();
+        let met = Met::default();
         let mut current = dopplers.current();
-        let mut acquaintance = Acquaintance::present();
+        current.iter().for_each(|address| met.put(address, Acquaintance::present()));
         loop {
-            // One that has left the set is read to its end, and is forgotten with its task.
-            open.retain(|address, leaving| {
-                leaving.send_replace(!current.contains(address));
-                !leaving.is_closed()
-            });
+            // One that has left the set is read to its end.
+            open.retain(|address, stay| stay.set(current.contains(address)));
             for address in current.iter() {
                 if !open.contains_key(address) {
-                    open.insert(address.clone(), self.open(address.clone(), acquaintance.clone()));
+                    open.insert(address.clone(), self.open(address.clone(), met.clone()));
                 }
             }
-            acquaintance = Acquaintance::newcomer();
             match self.cancel.run_until_cancelled(dopplers.changed()).await {
                 Some(changed) => current = changed,
                 None => break,
@@ -173,15 +170,33 @@ impl Feed {
         self.inlet.ring.writer().close();
     }
 
-    /// Starts the task for one doppler; it is to end when what is returned says that the doppler is leaving.
-    fn open(&self, address: Address, known: Acquaintance) -> watch::Sender<bool> {
-        let (leaving, leaves) = watch::channel(false);
+    /// Starts the task for one doppler.
+    fn open(&self, address: Address, met: Met) -> Stay {
+        let stay = Stay::default();
         let (request, upstream, inlet) = (self.request.clone(), self.upstream.clone(), self.inlet.clone());
+        let known = met.take(&address);
         let source = Source { address, request, upstream, inlet, since: self.since, known, frame: self.since };
-        let cancel = self.cancel.clone();
-        let task = async move { cancel.run_until_cancelled(source.run(leaves)).await };
+        let (cancel, stays) = (self.cancel.clone(), stay.clone());
+        let task = async move { cancel.run_until_cancelled(source.run(stays, met)).await };
         self.tracker.spawn(self.sources.track_future(task));
-        leaving
+        stay
+    }
+}
+
+/// What a consumer knows of dopplers that it does not read now.
+#[derive(Clone, Default)]
+struct Met(Arc<Mutex<HashMap<Address, Acquaintance>>>);
+
+impl Met {
+    fn put(&self, address: &Address, known: Acquaintance) {
+        let mut all = self.0.lock();
+        if all.len() < MAX_DOPPLERS || all.contains_key(address) {
+            all.insert(address.clone(), known);
+        }
+    }
+
+    fn take(&self, address: &Address) -> Acquaintance {
+        self.0.lock().remove(address).unwrap_or_else(Acquaintance::newcomer)
     }
 }
 
@@ -201,27 +216,15 @@ struct Source {
 impl Source {
     /// Reads the stream again and again, at once after one that worked, else after growing waits; until the doppler has left the set and
     /// its stream has ended, or for a while longer.
-    async fn run(mut self, mut leaves: watch::Receiver<bool>) {
-        let left = leaves.clone();
-        let given_up = async {
-            loop {
-                // The sender goes with the consumer.
-                if leaves.wait_for(|leaves| *leaves).await.is_err() {
-                    std::future::pending::<()>().await;
-                }
-                let back = async { leaves.wait_for(|leaves| !*leaves).await.is_ok() };
-                if tokio::time::timeout(DRAINED, back).await.is_err() {
-                    return;
-                }
-            }
-        };
+    async fn run(mut self, stay: Stay, met: Met) {
         tokio::select! {
-            () = self.keep(&left) => {}
-            () = given_up => {}
+            () = self.keep(&stay) => {}
+            () = stay.given_up(DRAINED) => {}
         }
+        met.put(&self.address, self.known);
     }
 
-    async fn keep(&mut self, leaves: &watch::Receiver<bool>) {
+    async fn keep(&mut self, stay: &Stay) {
         static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
         let mut backoff = Backoff::new(Backoff::random_seed());
         let mut at_once = true;
@@ -229,7 +232,7 @@ impl Source {
             let mut received = false;
             let began = Instant::now();
             let ended = self.read(&mut received).await;
-            if matches!(ended, Err(Stopped::ConsumerGone)) || *leaves.borrow() {
+            if matches!(ended, Err(Stopped::ConsumerGone)) || stay.ends() {
                 return;
             }
             self.inlet.metrics.handles().disconnects.increment(1);

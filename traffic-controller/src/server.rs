@@ -175,6 +175,7 @@ impl Config {
             identities.push(("traffic_controller.doppler_tls", identity.clone()));
         }
         let access = self.grpc.access.rule("traffic_controller.grpc", self.grpc.tls.is_some(), SERVICES)?;
+        let access = if authorizer.is_none() { access } else { access.or_token() };
         let options = to_dopplers.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, "doppler"));
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;

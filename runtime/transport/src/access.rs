@@ -59,6 +59,7 @@ pub enum AccessError {
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     rule: Option<Arc<Rule>>,
+    or_token: bool,
 }
 
 #[derive(Debug)]
@@ -97,11 +98,18 @@ impl AccessConfig {
             roles,
             clients: self.clients.get(prefix).cloned().unwrap_or_default(),
         });
-        Ok(Access { rule: Some(Arc::new(Rule { services: services.collect(), denied: AtomicU64::new(0) })) })
+        let rule = Rule { services: services.collect(), denied: AtomicU64::new(0) };
+        Ok(Access { rule: Some(Arc::new(rule)), or_token: false })
     }
 }
 
 impl Access {
+    /// Lets callers without a certificate through: behind it somebody asks them for a token.
+    #[must_use]
+    pub fn or_token(self) -> Self {
+        Self { or_token: true, ..self }
+    }
+
     /// Calls refused so far.
     pub fn denied(&self) -> u64 {
         self.rule.as_ref().map_or(0, |rule| rule.denied.load(Ordering::Relaxed))
@@ -118,7 +126,7 @@ impl Access {
         let Some(service) = rule.services.iter().find(|service| path.starts_with(service.prefix)) else {
             return Err(Status::unimplemented("this port has no such service"));
         };
-        if peer.is_some_and(|peer| service.admits(peer)) {
+        if peer.map_or(self.or_token, |peer| service.admits(peer)) {
             return Ok(());
         }
         rule.denied.fetch_add(1, Ordering::Relaxed);
@@ -237,6 +245,18 @@ mod tests {
         assert_eq!(code("/loggregator.v2.Egress", Some(&operator)), Err(Code::Unimplemented));
         assert_eq!(code("/some.New/Method", Some(&operator)), Err(Code::Unimplemented));
         assert_eq!(access.denied(), 5);
+    }
+
+    #[test]
+    fn callers_without_a_certificate_may_be_left_to_who_asks_for_tokens() {
+        let certs = TestCerts::new();
+        let access = AccessConfig { enforce: true, ..AccessConfig::default() };
+        let access = access.rule("doppler.grpc", true, SERVICES).unwrap();
+        let peer = cert(&certs.files("nobody"));
+        let path = "/loggregator.v2.Egress/Receiver";
+        assert!(access.check(path, None).is_err());
+        let access = access.or_token();
+        assert!(access.check(path, None).is_ok() && access.check(path, Some(&peer)).is_err());
     }
 
     #[test]

@@ -17,10 +17,12 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use self::address::{Address, AddressError};
+pub use self::stay::Stay;
 use crate::backoff::Backoff;
 use crate::duration_text;
 
 mod address;
+mod stay;
 
 /// The most dopplers that one entry may bring; what is beyond is left out, and the log says so.
 pub const MAX_DOPPLERS: usize = 1000;

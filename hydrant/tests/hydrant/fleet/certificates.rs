@@ -95,7 +95,7 @@ async fn certificates_and_their_authority_change_under_load() {
         counted(std::slice::from_ref(&agent), "hydrant_link_requeued_total").await,
         counted(std::slice::from_ref(&agent), "hydrant_link_uncertain_total").await,
     );
-    outcome.tell("F43 certificates and authority change", json!({ "requeued": requeued }));
+    outcome.tell("F43 certificates and authority change", &json!({ "requeued": requeued }));
     assert_eq!((outcome.missing(0), outcome.seen[0].reordered, outcome.dropped.len(), uncertain), (0, 0, 0, 0));
     assert!(outcome.seen[0].duplicates <= requeued);
 }

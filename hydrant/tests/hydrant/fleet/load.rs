@@ -252,7 +252,7 @@ impl Outcome {
     }
 
     /// One line of JSON for whoever reads the tests' output.
-    pub(crate) fn tell(&self, id: &str, more: serde_json::Value) {
+    pub(crate) fn tell(&self, id: &str, more: &serde_json::Value) {
         let sum = |of: fn(&Seen) -> u64| self.seen.iter().map(of).sum::<u64>();
         let consumers = self.seen.len();
         let missing: Vec<u64> = (0..consumers).map(|consumer| self.missing(consumer)).collect();
@@ -261,6 +261,12 @@ impl Outcome {
             "duplicates": sum(|seen| seen.duplicates), "reordered": sum(|seen| seen.reordered), "dropped": self.dropped,
             "more": more,
         });
-        println!("{ledger}");
+        say(&ledger.to_string());
     }
+}
+
+/// Shows a line to whoever reads the output of the tests.
+#[expect(clippy::print_stdout, reason = "a ledger is told where the tests' output is read")]
+pub(crate) fn say(line: &str) {
+    println!("{line}");
 }

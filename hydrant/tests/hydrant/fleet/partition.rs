@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::load::{Instance, Load};
+use super::load::{Instance, Load, say};
 use super::{Certs, agent, controller, counted, doppler, linked, listed, subscribed};
 use crate::harness::tool;
 
@@ -41,7 +41,7 @@ fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x49))' && exec "$0" --exac
         "in a network namespace ({}); where namespaces are forbidden, allow them: sysctl -w kernel.unprivileged_userns_clone=1\n{told}",
         run.status
     );
-    told.lines().filter(|line| line.starts_with('{')).for_each(|line| println!("{line}"));
+    told.lines().filter(|line| line.starts_with('{')).for_each(say);
 }
 
 /// Gives a command to the packet filter of this namespace.
@@ -95,7 +95,7 @@ async fn cut_off() {
     let (requeued, duplicates) =
         (counted(&agents, "hydrant_link_requeued_total").await, counted(&dopplers, "hydrant_duplicates_total").await);
     let more = json!({ "failover_ms": failover.as_millis(), "others_silent_ms": others.as_millis(), "requeued": requeued, "taken_out": duplicates });
-    outcome.tell("F14 silent partition of one doppler", more);
+    outcome.tell("F14 silent partition of one doppler", &more);
     assert_eq!((outcome.missing(0), outcome.dropped.len()), (0, 0));
     assert!(failover < Duration::from_secs(2), "{failover:?} until lines of its instances went on");
     assert!(others < Duration::from_secs(1), "lines of other dopplers' instances stood still for {others:?}");

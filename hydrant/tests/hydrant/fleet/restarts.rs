@@ -72,7 +72,7 @@ async fn a_rolling_restart_loses_nothing_and_keeps_the_order_of_each_instance() 
         fleet.replace(which, addr).await;
     }
     let (outcome, requeued, uncertain) = fleet.end().await;
-    outcome.tell("F39 rolling restart", json!({ "requeued": requeued, "uncertain": uncertain }));
+    outcome.tell("F39 rolling restart", &json!({ "requeued": requeued, "uncertain": uncertain }));
     for (consumer, seen) in outcome.seen.iter().enumerate() {
         assert_eq!(outcome.missing(consumer), 0);
         assert_eq!(seen.reordered, 0, "lines of one instance arrive in order");
@@ -103,7 +103,7 @@ async fn killed_dopplers_cost_what_they_had_not_handed_on() {
         .collect();
     outcome.tell(
         "F03 SIGKILL of each doppler",
-        json!({ "requeued": requeued, "uncertain": uncertain, "failover_ms": waits }),
+        &json!({ "requeued": requeued, "uncertain": uncertain, "failover_ms": waits }),
     );
     for (consumer, seen) in outcome.seen.iter().enumerate() {
         // What a doppler had acknowledged and not yet handed on goes with it: what its rings and sockets hold at this load.

@@ -82,7 +82,7 @@ async fn lines_stay_in_their_zone_while_it_is_well() {
     let moved = outcome.longest_wait(killed, |(agent, _)| agent == 0);
     let requeued = counted(&agents, "hydrant_link_requeued_total").await;
     let more = json!({ "moved_ms": moved.as_millis(), "back_s": back.as_secs_f64(), "requeued": requeued, "placements": counted(&agents, "hydrant_placements_total").await });
-    outcome.tell("F40 a zone dies and comes back", more);
+    outcome.tell("F40 a zone dies and comes back", &more);
     assert!(moved < Duration::from_secs(2), "{moved:?} until lines went elsewhere");
     assert!(back >= Duration::from_secs(30), "it comes back by and by, not at once: {back:?}");
     // What the dead dopplers had acknowledged and not handed on is gone with them, and nothing else.
