@@ -82,7 +82,7 @@ async fn dopplers_that_come_share_the_load_and_dopplers_that_go_lose_nothing() {
     let requeued = counted(&agents, "hydrant_link_requeued_total").await;
     outcome.tell(
         "F37 F38 2 to 4 to 2 dopplers",
-        json!({ "shares": shares, "used_ms": used.as_millis(), "requeued": requeued }),
+        &json!({ "shares": shares, "used_ms": used.as_millis(), "requeued": requeued }),
     );
     assert!(used.as_secs() < 6, "added dopplers are used within one reading and 5 s: {used:?}");
     assert!(most as f64 <= 1.5 * least as f64, "{shares:?}");
