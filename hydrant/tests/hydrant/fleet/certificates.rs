@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::load::Load;
-use super::{Certs, agent, controller, counted, doppler, linked, listed, subscribed};
+use super::{Certs, agent, controller, counted, doppler, linked, listed};
 use crate::harness::{Process, sum, until};
 
 /// Runs `hydrant certs init` into `dir`, with more arguments.
@@ -51,10 +51,7 @@ async fn certificates_and_their_authority_change_under_load() {
     let agent = agent(&certs, &entry, "agent.egress.link_age = \"1s\"").await;
     linked(&agent, 2).await;
     let addrs: [SocketAddr; 1] = [agent.addr("grpc")];
-    let load = Load::start(&certs, &addrs, &[controller.addr("grpc")], 4, 500).await;
-    for doppler in &dopplers {
-        subscribed(doppler, 1).await;
-    }
+    let load = Load::start(&certs, (&addrs, &dopplers.each_ref(), &[controller.addr("grpc")]), (4, 500)).await;
     load.flows(50).await;
     let processes = [&dopplers[0], &dopplers[1], &controller, &agent];
 

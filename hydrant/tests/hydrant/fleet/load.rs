@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::Certs;
-use crate::harness::{Producer, logs, next};
+use super::{Certs, subscribed};
+use crate::harness::{Process, Producer, logs, next};
 
 /// Lines of one frame.
 const FRAME: u64 = 5;
@@ -67,13 +67,12 @@ pub(crate) struct Outcome {
 }
 
 impl Load {
-    /// Sends `rate` lines a second to each of `agents`, as `instances` instances each, and reads everything from each of `controllers`.
+    /// Reads everything from each of `controllers`; once they have subscribed to each of `dopplers`, sends `rate` lines a second to each of
+    /// `agents`, as `instances` instances each.
     pub(crate) async fn start(
         certs: &Certs,
-        agents: &[SocketAddr],
-        controllers: &[SocketAddr],
-        instances: usize,
-        rate: u64,
+        (agents, dopplers, controllers): (&[SocketAddr], &[&Process], &[SocketAddr]),
+        (instances, rate): (usize, u64),
     ) -> Self {
         let mut load = Self {
             sent: Sent::default(),
@@ -84,6 +83,9 @@ impl Load {
         };
         for addr in controllers {
             load.consume(certs, *addr).await;
+        }
+        for doppler in dopplers {
+            subscribed(doppler, controllers.len() as u64).await;
         }
         let pause =
             Duration::from_secs(1) * u32::try_from(FRAME * instances as u64).unwrap() / u32::try_from(rate).unwrap();

@@ -45,7 +45,9 @@ async fn dopplers_that_come_share_the_load_and_dopplers_that_go_lose_nothing() {
     }
     // Enough instances that an even spread is one.
     let addrs: Vec<SocketAddr> = agents.iter().map(|agent| agent.addr("grpc")).collect();
-    let load = Load::start(&certs, &addrs, &[controller.addr("grpc")], 200, 2_000).await;
+    let load =
+        Load::start(&certs, (&addrs, &dopplers.iter().collect::<Vec<_>>(), &[controller.addr("grpc")]), (200, 2_000))
+            .await;
     load.flows(5).await;
 
     for _ in 0..2 {

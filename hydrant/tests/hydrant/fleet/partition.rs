@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::load::{Instance, Load, say};
-use super::{Certs, agent, controller, counted, doppler, linked, listed, subscribed};
+use super::{Certs, agent, controller, counted, doppler, linked, listed};
 use crate::harness::tool;
 
 /// Says that the test runs in its namespace.
@@ -68,10 +68,12 @@ async fn cut_off() {
     let controller = controller(&certs, &entry).await;
     let agents = [agent(&certs, &entry, "").await];
     linked(&agents[0], 3).await;
-    let load = Load::start(&certs, &[agents[0].addr("grpc")], &[controller.addr("grpc")], 12, 1_500).await;
-    for doppler in &dopplers {
-        subscribed(doppler, 1).await;
-    }
+    let load = Load::start(
+        &certs,
+        (&[agents[0].addr("grpc")], &dopplers.iter().collect::<Vec<_>>(), &[controller.addr("grpc")]),
+        (12, 1_500),
+    )
+    .await;
     load.flows(30).await;
 
     nft("add table inet t");

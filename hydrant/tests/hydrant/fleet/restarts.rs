@@ -35,10 +35,12 @@ impl Fleet {
             linked(agent, 3).await;
         }
         let addrs = |of: &[Process]| -> Vec<SocketAddr> { of.iter().map(|process| process.addr("grpc")).collect() };
-        let load = Load::start(&certs, &addrs(&agents), &addrs(&controllers), 6, 1_500).await;
-        for doppler in &dopplers {
-            subscribed(doppler, 2).await;
-        }
+        let load = Load::start(
+            &certs,
+            (&addrs(&agents), &dopplers.iter().collect::<Vec<_>>(), &addrs(&controllers)),
+            (6, 1_500),
+        )
+        .await;
         load.flows(50).await;
         Self { certs, dopplers, agents, _controllers: controllers, load }
     }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::time::{Instant, interval, timeout};
 
 use super::load::Load;
-use super::{Certs, agent, controller, counted, doppler, linked, listed, subscribed};
+use super::{Certs, agent, controller, counted, doppler, linked, listed};
 use crate::harness::{Process, metrics, sum};
 
 async fn received(dopplers: &[Process]) -> u64 {
@@ -36,10 +36,12 @@ async fn lines_stay_in_their_zone_while_it_is_well() {
         linked(agent, 2).await;
     }
     let addrs: Vec<SocketAddr> = agents.iter().map(|agent| agent.addr("grpc")).collect();
-    let load = Load::start(&certs, &addrs, &[controller.addr("grpc")], 8, 1_000).await;
-    for doppler in zones.iter().flatten() {
-        subscribed(doppler, 1).await;
-    }
+    let load = Load::start(
+        &certs,
+        (&addrs, &zones.iter().flatten().collect::<Vec<_>>(), &[controller.addr("grpc")]),
+        (8, 1_000),
+    )
+    .await;
     load.flows(100).await;
     let received_z1 = received(&zones[0]).await;
     let own = |agent: usize| sum_of(&agents[agent]);
