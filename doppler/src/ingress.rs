@@ -14,7 +14,7 @@ use proto::raw::{Batch, Limits, Refused};
 use proto::reason::Reason;
 use proto::v2::ingress_server::Ingress;
 use proto::v2::{BatchSenderResponse, IngressResponse, SendResponse};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -31,6 +31,11 @@ const LAST_MESSAGES: u32 = 1_000;
 
 /// For what came before a flush to leave the rings, and longer than any consumer that reads takes.
 const FLUSH: Duration = Duration::from_millis(400);
+
+/// Acknowledgements wait for each other this long: each costs as much as a small batch. Far less than what makes a sender wonder.
+const ACK_WITHIN: Duration = Duration::from_millis(5);
+/// Frames acknowledged together.
+const ACK_FRAMES: u32 = 32;
 
 /// Both ingress services.
 #[derive(Clone, Debug)]
@@ -89,6 +94,9 @@ struct Intake<T> {
 }
 
 impl<T> Intake<T> {
+    /// # Cancel safety
+    /// Cancel safe.
+    ///
     /// The next message; `None` when the producer has finished, or when the doppler is stopping, nothing more has arrived, and consumers
     /// have what was taken.
     async fn next(&mut self) -> Result<Option<T>, Status> {
@@ -107,7 +115,7 @@ impl<T> Intake<T> {
     }
 
     async fn next_of_the_last(&mut self) -> Result<Option<T>, Status> {
-        if self.last > 0 {
+        if self.last > 0 && self.open.is_some() {
             self.last -= 1;
             match self.messages.message().now_or_never() {
                 Some(Ok(Some(message))) => return Ok(Some(message)),
@@ -186,6 +194,8 @@ impl proto::hydrant::v1::ingress_server::Ingress for IngressService {
             sender: None,
             ack: IngressAck::default(),
             refused: Refused::default(),
+            owing: None,
+            ended: None,
         };
         Ok(Response::new(stream::unfold(acknowledged, Acknowledged::step).boxed()))
     }
@@ -199,24 +209,72 @@ struct Acknowledged {
     sender: Option<Mark>,
     ack: IngressAck,
     refused: Refused,
+    /// Since when frames wait to be acknowledged, and how many.
+    owing: Option<(Instant, u32)>,
+    /// How the stream ends, once what is owing has been given.
+    ended: Option<Result<Option<IngressFrame>, Status>>,
 }
 
 impl Acknowledged {
-    /// Takes the next frame and acknowledges it.
+    /// Takes frames until an acknowledgement is due, and gives it.
     async fn step(mut self) -> Option<(Result<IngressAck, Status>, Self)> {
-        let frame = match self.intake.next().await {
-            Ok(frame) => frame?,
-            Err(status) => return Some((Err(status), self)),
-        };
-        let taken = match frame {
-            IngressFrame { sender: Some(sender), sequence, .. } => self.greet(sender, sequence),
+        loop {
+            let late = self.owing.map_or_else(Instant::now, |(since, _)| since + ACK_WITHIN);
+            let frame = match self.ended.take() {
+                Some(ended) => ended,
+                None => tokio::select! {
+                    biased;
+                    frame = self.intake.next() => frame,
+                    () = sleep_until(late), if self.owing.is_some() => return Some(self.acknowledged()),
+                },
+            };
+            let at_once = match frame {
+                Ok(Some(frame)) => match self.take_frame(frame).await {
+                    Ok(at_once) => at_once,
+                    Err(status) => {
+                        self.ended = Some(Err(status));
+                        self.owing.is_some()
+                    }
+                },
+                // What was taken is acknowledged before the stream ends.
+                ended if self.owing.is_some() => {
+                    self.ended = Some(ended);
+                    true
+                }
+                Ok(None) => return None,
+                Err(status) => return Some((Err(status), self)),
+            };
+            if at_once || self.owing.is_some_and(|(_, frames)| frames >= ACK_FRAMES) {
+                return Some(self.acknowledged());
+            }
+        }
+    }
+
+    fn acknowledged(mut self) -> (Result<IngressAck, Status>, Self) {
+        self.owing = None;
+        (Ok(self.ack.clone()), self)
+    }
+
+    /// Takes one frame. True when it is to be acknowledged at once.
+    async fn take_frame(&mut self, frame: IngressFrame) -> Result<bool, Status> {
+        let at_once = match frame {
+            IngressFrame { sender: Some(sender), sequence, .. } => {
+                self.greet(sender, sequence)?;
+                true
+            }
             IngressFrame { flush: true, sequence, .. } => {
                 let _settled = timeout(FLUSH, self.intake.router.flushed()).await;
-                self.take(sequence, Bytes::new())
+                self.take(sequence, Bytes::new())?;
+                true
             }
-            IngressFrame { sequence, batch, .. } => self.take(sequence, batch),
+            IngressFrame { sequence, batch, .. } => {
+                self.take(sequence, batch)?;
+                false
+            }
         };
-        Some((taken.map(|()| self.ack.clone()), self))
+        let (since, frames) = self.owing.unwrap_or_else(|| (Instant::now(), 0));
+        self.owing = Some((since, frames + 1));
+        Ok(at_once)
     }
 
     /// The first frame of a sender that names itself: it learns what need not be sent again.

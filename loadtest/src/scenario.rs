@@ -144,8 +144,8 @@ pub struct AgentsArgs {
     #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     reconnects: u32,
     /// In how many seconds they do
-    #[arg(long = "within", value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    within: u64,
 }
 
 /// `path` and `lone`: agent, doppler with its cache, traffic controller, gRPC consumer.
@@ -250,9 +250,9 @@ pub async fn agents(args: &AgentsArgs) -> Result<Report, ScenarioError> {
     let crowd = Crowd::connect(&doppler.target.ingress, args.agents.get()).await?;
     let after = sample()?;
     // While they are there, some send and others come and go.
-    let plan = args.load.plan(5_000, args.seconds + 2, 10);
+    let plan = args.load.plan(5_000, args.within + 2, 10);
     let stop = CancellationToken::new();
-    let coming = crowd::come_and_go(&doppler.target.ingress, args.reconnects, Duration::from_secs(args.seconds), &stop);
+    let coming = crowd::come_and_go(&doppler.target.ingress, args.reconnects, Duration::from_secs(args.within), &stop);
     let (run, reconnects) = tokio::join!(run("agents", &plan, &doppler.target, &doppler.watched), coming);
     drop(crowd);
     doppler.stop().await?;
@@ -263,7 +263,7 @@ pub async fn agents(args: &AgentsArgs) -> Result<Report, ScenarioError> {
         agents: args.agents.get(),
         bytes_each: after.rss_bytes.saturating_sub(before.rss_bytes) / u64::from(args.agents.get()),
         reconnects: reconnects?,
-        seconds: args.seconds,
+        seconds: args.within,
     });
     Ok(report)
 }
