@@ -130,7 +130,7 @@ impl<T: Write, U: Read> tonic::codec::Codec for Codec<T, U> {
 }
 
 /// A buffer starts at this size, per stream and direction; a frame leaves once it has reached the second.
-const BUFFERS: (usize, usize) = (8 * 1024, 32 * 1024);
+const BUFFERS: (usize, usize) = (512, 32 * 1024);
 
 /// The encoding half of [`Codec`].
 #[derive(Debug)]
