@@ -94,11 +94,11 @@ struct Intake<T> {
 }
 
 impl<T> Intake<T> {
-    /// # Cancel safety
-    /// Cancel safe.
-    ///
     /// The next message; `None` when the producer has finished, or when the doppler is stopping, nothing more has arrived, and consumers
     /// have what was taken.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
     async fn next(&mut self) -> Result<Option<T>, Status> {
         if !self.stop.is_cancelled() {
             let next = tokio::select! {
