@@ -23,7 +23,7 @@ pub struct RoleInfo {
     pub name: String,
     /// What is there, for people, such as `gRPC ingress and egress`.
     pub what: String,
-    /// Where it is, such as `127.0.0.1:8082`.
+    /// Where it is, such as `gRPC 127.0.0.1:8082`. Several, with `, ` between them, stand below each other.
     pub address: String,
 }
 
@@ -37,8 +37,10 @@ impl RoleInfo {
 /// The page for `roles`, in their order. `local` says that this port answers on this machine only.
 pub(crate) fn render(roles: &[RoleInfo], local: bool) -> String {
     let rows = roles.iter().fold(String::new(), |mut rows, role| {
-        let (name, what, address) = (escaped(&role.name), escaped(&role.what), escaped(&role.address));
-        write!(rows, "\n        <tr><th scope=\"row\">{name}</th><td>{what}</td><td><code>{address}</code></td></tr>")
+        let (name, what) = (escaped(&role.name), escaped(&role.what));
+        let addresses: String =
+            role.address.split(", ").map(|address| format!("<code>{}</code>", escaped(address))).collect();
+        write!(rows, "\n        <tr><th scope=\"row\">{name}</th><td>{what}</td><td>{addresses}</td></tr>")
             .expect("a String takes everything");
         rows
     });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::limits::{Limits, Refused};
 use super::walk;
-use super::wire::{Fields, WireType, bytes_len, varint_len};
+use super::wire::{Fields, WireType, bytes_len, put_bytes, varint_len};
 use crate::reason::Reason;
 
 /// Which member of the envelope's oneof is set: the last one on the wire.
@@ -75,6 +75,19 @@ impl Entry {
         self.len as usize
     }
 
+    /// The same envelope where it begins at `start`, framed in the shortest form.
+    fn moved_to(&self, start: usize) -> Self {
+        let start = start as u32;
+        let moved = |at: u32| at - self.start + start;
+        Self {
+            start,
+            source_at: moved(self.source_at),
+            instance_at: moved(self.instance_at),
+            head: (1 + varint_len(u64::from(self.len))) as u8,
+            ..*self
+        }
+    }
+
     pub(super) fn range(&self) -> std::ops::Range<usize> {
         self.start as usize..(self.start + self.len) as usize
     }
@@ -130,9 +143,21 @@ impl Batch {
         (Self::new(bytes, entries), refused)
     }
 
-    fn new(bytes: Bytes, entries: Vec<Entry>) -> Self {
+    fn new(bytes: impl Into<Bytes>, entries: impl Into<Arc<[Entry]>>) -> Self {
+        let entries = entries.into();
         let wire_len = entries.iter().map(|entry| bytes_len(entry.size())).sum();
-        Self { bytes, entries: entries.into(), wire_len }
+        Self { bytes: bytes.into(), entries, wire_len }
+    }
+
+    /// Some envelopes of this batch, copied into one of their own. Its index is moved along, not made anew.
+    pub(super) fn copy_of<'a>(&self, entries: impl ExactSizeIterator<Item = &'a Entry> + Clone) -> Self {
+        let mut bytes = Vec::with_capacity(entries.clone().map(|entry| bytes_len(entry.size())).sum());
+        let copied = entries.map(|entry| {
+            put_bytes(&mut bytes, 1, self.envelope(entry));
+            entry.moved_to(bytes.len() - entry.size())
+        });
+        let copied: Arc<[Entry]> = copied.collect();
+        Self::new(bytes, copied)
     }
 
     fn walk<const CHECK: bool>(bytes: Bytes, limits: &Limits) -> (Self, Refused) {

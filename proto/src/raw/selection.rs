@@ -52,7 +52,7 @@ impl Selection {
     }
 
     /// The entries, in order.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = &Entry> + Clone {
         (0..self.len()).map(|i| self.entry(i))
     }
 
@@ -87,9 +87,7 @@ impl Selection {
 
     /// Copies what is kept into a batch of its own.
     pub fn compact(&self) -> Self {
-        let mut out = BytesMut::with_capacity(self.wire_len());
-        self.put(&mut out);
-        Self::from(Batch::index(out.freeze()).0)
+        self.batch.copy_of(self.entries()).into()
     }
 
     /// Splits off what follows the first `at` envelopes; nothing if there are no more.
@@ -174,7 +172,6 @@ impl diode::fair::Load for Selection {
     }
 
     fn copy_out(&self, kept: &[usize]) -> Self {
-        let index = |i: &usize| self.keep.as_ref().map_or(*i as u32, |keep| keep[*i]);
-        Self::new(self.batch.clone(), kept.iter().map(index).collect()).compact()
+        self.batch.copy_of(kept.iter().map(|i| self.entry(*i))).into()
     }
 }

@@ -231,6 +231,8 @@ proptest! {
         prop_assert_eq!(copy.envelopes().collect::<Vec<_>>(), kept);
         prop_assert_eq!(part.wire_len(), part.encode().len());
         prop_assert_eq!(copy.encode(), part.encode());
+        let anew = Batch::index(copy.encode()).0;
+        prop_assert_eq!(format!("{:?}", copy.batch().entries()), format!("{:?}", anew.entries()));
         part.retain(|_| false);
         prop_assert!(part.is_empty() && part.encode().is_empty());
     }

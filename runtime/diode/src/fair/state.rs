@@ -194,24 +194,26 @@ impl<T: Load> State<T> {
 
     /// Replaces an entry by copies of what it keeps, each of at most [`PIECE`] bytes or one envelope.
     fn copy_out(&mut self, id: u32, done: &mut Vec<T>) {
-        let table = self.table.as_mut().expect("only a ring over a bound copies out");
+        let table = self.table.as_ref().expect("only a ring over a bound copies out");
         let slot = &self.slots[id as usize];
         let entry = slot.entry.as_ref().expect("the caller has seen the entry");
         let before = slot.older;
-        let mut pieces = Vec::new();
-        let (mut kept, mut nodes, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut pieces = Vec::with_capacity(entry.bytes / PIECE + 2);
+        let (mut kept, mut bytes) = (Vec::with_capacity(entry.count), 0);
+        let piece = |kept: &[usize], bytes| {
+            Entry::piece(entry.load.copy_out(kept), kept.iter().map(|at| entry.nodes[*at]).collect(), bytes)
+        };
         for (at, &node) in entry.nodes.iter().enumerate().filter(|(_, node)| **node != NONE) {
             let weight = table.weight(node);
             if !kept.is_empty() && bytes + weight > PIECE {
-                pieces.push(Entry::piece(entry.load.copy_out(&kept), mem::take(&mut nodes), bytes));
+                pieces.push(piece(&kept, bytes));
                 kept.clear();
                 bytes = 0;
             }
             kept.push(at);
-            nodes.push(node);
             bytes += weight;
         }
-        pieces.push(Entry::piece(entry.load.copy_out(&kept), nodes, bytes));
+        pieces.push(piece(&kept, bytes));
         // Everything of the caller's that could panic is done.
         done.push(self.remove(id).load);
         let mut last = before;

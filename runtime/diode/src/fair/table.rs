@@ -21,6 +21,9 @@ pub(super) const NONE: u32 = u32::MAX;
 /// The account of all sources that have none of their own.
 const REMAINDER: u32 = 0;
 
+/// Places in [`Table::recent`].
+const RECENT: usize = 1024;
+
 /// One envelope of the ring. 20 bytes.
 #[derive(Clone, Copy)]
 struct Node {
@@ -54,6 +57,8 @@ pub(super) struct Table {
     accounts: Vec<Account>,
     vacant: Vec<u32>,
     by_source: HashMap<u64, u32, RandomState>,
+    /// Where the account of a source was last found, by the lowest bits of the source. Saves most look-ups in `by_source`.
+    recent: Box<[u32; RECENT]>,
     limit: usize,
     ranking: Ranking,
     /// Accounts whose bytes are not those they are ranked by, once each.
@@ -69,6 +74,7 @@ impl Table {
             accounts: vec![remainder],
             vacant: Vec::new(),
             by_source: HashMap::default(),
+            recent: Box::new([REMAINDER; RECENT]),
             limit,
             ranking: Ranking::default(),
             changed: Vec::new(),
@@ -171,6 +177,8 @@ impl Table {
     }
 
     /// Adds a node at the young end of its account's chain.
+    // Inlined, the node goes from registers into the slab. By way of the stack it is written in parts and read as a whole, which stalls.
+    #[inline(always)]
     fn append(&mut self, node: Node) -> u32 {
         let id = if self.free == NONE {
             self.nodes.push(node);
@@ -203,7 +211,19 @@ impl Table {
     }
 
     /// The account an envelope of `source` enters, opened if there is room for it.
+    #[inline]
     fn account_of(&mut self, source: u64) -> u32 {
+        let recent = self.recent[source as usize % RECENT];
+        let account = &self.accounts[recent as usize];
+        if account.source == source && account.oldest != NONE && recent != REMAINDER {
+            return recent;
+        }
+        let account = self.find_or_open(source);
+        self.recent[source as usize % RECENT] = account;
+        account
+    }
+
+    fn find_or_open(&mut self, source: u64) -> u32 {
         if let Some(account) = self.by_source.get(&source) {
             return *account;
         }
@@ -222,7 +242,7 @@ impl Table {
 
 impl Account {
     fn rank(&self, id: u32) -> Rank {
-        Rank { bytes: self.bytes, is_remainder: id == REMAINDER, source: self.source, account: id }
+        Rank::new(id, self.bytes, self.source, id == REMAINDER)
     }
 }
 
