@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow, bail, ensure};
 use proto::codec::MAX_MESSAGE;
 use tonic::transport::Channel;
-use transport::{Address, ChannelOptions, Identity, TlsFiles, reason};
+use transport::{Address, ChannelOptions, ClientTls, ClientTlsFiles, Credentials, Identity, TlsFiles, reason};
 
 use crate::cli::Failure;
 
@@ -29,7 +29,7 @@ pub(crate) struct Connect {
     /// Speak TLS: the authorities (PEM) that the server's certificate must come from; or set HYDRANT_CA
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// With --ca: the certificate (PEM) to show; or set HYDRANT_CERT
+    /// With --ca: the certificate (PEM) to show, where a token is not enough; or set HYDRANT_CERT
     #[arg(long, value_name = "FILE")]
     cert: Option<PathBuf>,
     /// With --ca: the private key (PEM) of --cert; or set HYDRANT_KEY
@@ -52,21 +52,24 @@ impl Connect {
         let found = given.map(|(what, file)| {
             (what, file.clone().or_else(|| variable(&format!("HYDRANT_{}", what.to_ascii_uppercase()))))
         });
-        let files = match found {
+        let credentials: Credentials = match found {
             [(_, None), (_, None), (_, None)] => {
-                ensure!(self.server_name.is_none(), "--server-name is for TLS: give --ca, --cert and --key too");
+                ensure!(self.server_name.is_none(), "--server-name is for TLS: give --ca too");
                 return Ok(ChannelOptions::default());
             }
-            [(_, Some(ca)), (_, Some(cert)), (_, Some(key))] => TlsFiles { cert, key, ca },
+            [(_, Some(ca)), (_, None), (_, None)] => {
+                ClientTls::load(ClientTlsFiles { ca: Some(ca), ..ClientTlsFiles::default() })?.into()
+            }
+            [(_, Some(ca)), (_, Some(cert)), (_, Some(key))] => Identity::load(&TlsFiles { cert, key, ca })?.into(),
             some => {
                 let missing = some.into_iter().filter(|(_, file)| file.is_none());
                 let missing: Vec<_> =
                     missing.map(|(what, _)| format!("--{what} (or HYDRANT_{})", what.to_ascii_uppercase())).collect();
-                bail!("TLS needs all of --ca, --cert and --key; there is no {}", missing.join(" and no "));
+                bail!("to show a certificate takes --ca, --cert and --key; there is no {}", missing.join(" and no "));
             }
         };
         let name = self.server_name.as_deref().unwrap_or(name);
-        ChannelOptions::tls_to(Identity::load(&files)?, name)
+        ChannelOptions::tls_to(credentials, name)
             .with_context(|| format!("--server-name {name:?} is neither a DNS name nor an address"))
     }
 }
@@ -143,12 +146,12 @@ mod tests {
     }
 
     #[test]
-    fn tls_is_all_or_nothing() {
+    fn a_certificate_has_a_key_and_an_authority() {
         assert!(options(&Connect::default(), &[]).expect("plain text").tls.is_none());
         let some = Connect { cert: Some("a.pem".into()), ..Connect::default() };
         assert_eq!(
             options(&some, &[("HYDRANT_CA", "ca.pem")]).expect_err("no key"),
-            "TLS needs all of --ca, --cert and --key; there is no --key (or HYDRANT_KEY)"
+            "to show a certificate takes --ca, --cert and --key; there is no --key (or HYDRANT_KEY)"
         );
         let name = Connect { server_name: Some("x".to_owned()), ..Connect::default() };
         assert!(options(&name, &[]).expect_err("no files").contains("give --ca"));
@@ -167,6 +170,9 @@ mod tests {
         let connect = Connect { cert: Some(cert.into()), ..Connect::default() };
         let tls = options(&connect, &variables).expect("all are there").tls.expect("TLS");
         assert_eq!(tls.server_name.to_str(), "metron");
+        assert!(matches!(tls.credentials, Credentials::Certificate(_)));
+        let tls = options(&Connect::default(), &[("HYDRANT_CA", &ca)]).expect("an authority").tls.expect("TLS");
+        assert!(matches!(tls.credentials, Credentials::Anonymous(_)));
         let connect = Connect { server_name: Some("other".to_owned()), ..connect };
         let tls = options(&connect, &variables).expect("all are there").tls.expect("TLS");
         assert_eq!(tls.server_name.to_str(), "other");

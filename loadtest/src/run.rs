@@ -92,7 +92,7 @@ pub enum RunError {
         /// The server.
         address: Address,
         /// What went wrong; its sources say more.
-        source: tonic::transport::Error,
+        source: transport::ConnectError,
     },
     /// A server refused a subscription.
     #[error("subscribing at {address}: {source}")]

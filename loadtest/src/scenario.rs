@@ -237,6 +237,9 @@ pub async fn acks(args: &DopplerArgs) -> Result<Report, ScenarioError> {
     Ok(report)
 }
 
+/// Agents that connect before the others are counted.
+const FIRST: u32 = 16;
+
 /// Many agents of one doppler: what an idle connection takes, and whether those that come and go cost the others a line.
 ///
 /// # Errors
@@ -246,15 +249,17 @@ pub async fn agents(args: &AgentsArgs) -> Result<Report, ScenarioError> {
     let doppler = bed.doppler(false).await?;
     let Some(pid) = doppler.watched.first().map(|watched| watched.pid) else { return Ok(Report::new("agents")) };
     let sample = || Sample::of(pid).map_err(ScenarioError::Measure);
+    // What the first ones bring to life, code and threads' heaps, is not the price of each.
+    let first = Crowd::connect(&doppler.target.ingress, 0..FIRST).await?;
     let before = sample()?;
-    let crowd = Crowd::connect(&doppler.target.ingress, args.agents.get()).await?;
+    let crowd = Crowd::connect(&doppler.target.ingress, FIRST..FIRST.saturating_add(args.agents.get())).await?;
     let after = sample()?;
     // While they are there, some send and others come and go.
     let plan = args.load.plan(5_000, args.within + 2, 10);
     let stop = CancellationToken::new();
     let coming = crowd::come_and_go(&doppler.target.ingress, args.reconnects, Duration::from_secs(args.within), &stop);
     let (run, reconnects) = tokio::join!(run("agents", &plan, &doppler.target, &doppler.watched), coming);
-    drop(crowd);
+    drop((first, crowd));
     doppler.stop().await?;
     bed.close().await;
     let mut report = Report::new("agents");

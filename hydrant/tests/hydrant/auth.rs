@@ -75,15 +75,20 @@ async fn a_token_from_its_making_to_its_end() {
     let stranger = made(&[]).await.0;
     let certs = transport::TestCerts::new();
     let files = certs.server_files("web");
+    let grpc = certs.files("reverselogproxy");
     let file = |name: &str| certs.dir().join(name);
     std::fs::write(file("tokens.toml"), format!("{own_entry}{admin_entry}")).unwrap();
     std::fs::write(file("own"), format!("{own}\n")).unwrap();
     let config = format!(
         "{ANY_PORTS}\nlog.filter = \"trace\"\ntraffic_controller.authorizer = \"tokens\"\n\
-         traffic_controller.tokens = {:?}\ntraffic_controller.http.tls = {{ cert = {:?}, key = {:?} }}\n",
+         traffic_controller.tokens = {:?}\ntraffic_controller.http.tls = {{ cert = {:?}, key = {:?} }}\n\
+         traffic_controller.grpc.tls = {{ cert = {:?}, key = {:?}, ca = {:?} }}\n",
         file("tokens.toml"),
         files.cert,
-        files.key
+        files.key,
+        grpc.cert,
+        grpc.key,
+        grpc.ca
     );
     std::fs::write(file("hydrant.toml"), config).unwrap();
     let config = file("hydrant.toml").display().to_string();
@@ -131,7 +136,9 @@ async fn a_token_from_its_making_to_its_end() {
         assert_eq!(read("/api/v1/read/other", &admin).await, 200);
         assert_eq!(read("/api/v1/meta", &stranger).await, 404);
 
-        let tail = ["tail", "my-app", "--no-follow", "-o", "raw", "--server", &server];
+        // A token is enough: no certificate is shown.
+        let authority = ca.display().to_string();
+        let tail = ["tail", "my-app", "--no-follow", "-o", "raw", "--server", &server, "--ca", &authority];
         let refused = hydrant(&tail).output().await.unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
         assert_eq!(said, "hydrant: the traffic controller refused: authorization not provided\n");
@@ -141,11 +148,11 @@ async fn a_token_from_its_making_to_its_end() {
         assert_eq!(String::from_utf8(shown.stdout).unwrap(), "mine\nlive\n");
         let shown = hydrant(&tail).env("HYDRANT_TOKEN", &own).output().await.unwrap();
         assert_eq!(String::from_utf8(shown.stdout).unwrap(), "mine\nlive\n");
-        let firehose = ["firehose", "--server", &server];
+        let firehose = ["firehose", "--server", &server, "--ca", &authority];
         let refused = hydrant(&firehose).env("HYDRANT_TOKEN", &own).output().await.unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
         assert!(said.contains("the authorization does not cover what was asked for"), "{said}");
-        let follow = ["tail", "my-app", "-o", "raw", "--server", &server];
+        let follow = ["tail", "my-app", "-o", "raw", "--server", &server, "--ca", &authority];
         let mut follower = hydrant(&follow).env("HYDRANT_TOKEN", &own).spawn().unwrap();
         let mut shown = BufReader::new(follower.stdout.take().unwrap()).lines();
         assert_eq!(shown.next_line().await.unwrap().as_deref(), Some("mine"));

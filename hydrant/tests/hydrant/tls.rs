@@ -80,9 +80,14 @@ async fn lines_pass_through_every_role_and_only_those_who_may_read_them() {
     assert_eq!(code, 1);
     assert!(errors.contains("/loggregator.v2.Egress/BatchedReceiver needs a certificate with the role"), "{errors}");
 
-    // Plain text, and another name than the server's.
-    let (shown, _, code) = run(&certs, "", &tail, "").await;
+    // Plain text, no certificate, and another name than the server's.
+    let (shown, errors, code) = run(&certs, "", &tail, "").await;
     assert_eq!((shown.as_str(), code), ("", 1));
+    assert!(errors.contains("it may speak TLS only") || errors.contains("the server speaks TLS"), "{errors}");
+    let ca = certs.join("ca.pem").display().to_string();
+    let (shown, errors, code) = run(&certs, "", &[&tail[..], &["--ca", &ca]].concat(), "").await;
+    assert_eq!((shown.as_str(), code), ("", 1));
+    assert!(errors.contains("the server wants to see a certificate, and none is configured"), "{errors}");
     let misled = ["tail", "my-app", "--no-follow", "--server", &server, "--server-name", "doppler"];
     let (_, errors, code) = run(&certs, "operator", &misled, "").await;
     assert_eq!(code, 1);

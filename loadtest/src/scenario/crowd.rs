@@ -1,5 +1,6 @@
 //! Agents by the hundred, as far as a doppler can tell: connections with an acknowledged stream each.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -30,9 +31,9 @@ struct Agent {
 }
 
 impl Crowd {
-    /// Connects so many, each greeted by the doppler.
-    pub(super) async fn connect(peer: &Peer, agents: u32) -> Result<Self, ScenarioError> {
-        let connecting = futures_util::stream::iter(0..agents).map(|i| connect(peer, u64::from(i)));
+    /// Connects those of these numbers, each greeted by the doppler.
+    pub(super) async fn connect(peer: &Peer, agents: Range<u32>) -> Result<Self, ScenarioError> {
+        let connecting = futures_util::stream::iter(agents).map(|i| connect(peer, u64::from(i)));
         let mut connecting = connecting.buffer_unordered(AT_ONCE);
         let mut connected = Vec::new();
         while let Some(agent) = connecting.next().await {

@@ -1,27 +1,30 @@
 //! A gRPC channel to one peer: TCP and TLS options, keepalive, deadlines.
 //!
-//! What enters: a peer's address and, for TLS, our identity and the peer's name. What leaves: a tonic [`Channel`] that
+//! What enters: a peer's address and, for TLS, our credentials and the peer's name. What leaves: a tonic [`Channel`] that
 //! connects when first used and again after a loss. It never retries a call and never waits between connects: the
 //! caller does, with [`Backoff`](crate::Backoff).
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use socket2::SockRef;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use crate::dopplers::Address;
-use crate::tls::{Identity, watched, why_server_failed};
+use crate::tls::{Credentials, Identity, watched};
 
 mod peer_io;
 
@@ -47,11 +50,11 @@ pub struct ChannelOptions {
     pub connection_window_bytes: u32,
 }
 
-/// Our identity towards a peer, and the name that its certificate must carry.
+/// What we show to a peer, and the name that its certificate must carry.
 #[derive(Clone, Debug)]
 pub struct PeerTls {
     /// What we show, and the authorities we trust.
-    pub identity: Identity,
+    pub credentials: Credentials,
     /// A DNS name or an IP address out of the peer's subject alternative names, such as `doppler`.
     pub server_name: ServerName<'static>,
 }
@@ -79,13 +82,13 @@ impl ChannelOptions {
     /// `server_name` is neither a DNS name nor an address: it is written in our code, not configured.
     pub fn tls(identity: Identity, server_name: &'static str) -> Self {
         let server_name = ServerName::try_from(server_name).expect("a DNS name written in the code");
-        Self { tls: Some(PeerTls { identity, server_name }), ..Self::default() }
+        Self { tls: Some(PeerTls { credentials: identity.into(), server_name }), ..Self::default() }
     }
 
     /// The same with a name that somebody typed; `None` when it is neither a DNS name nor an address.
-    pub fn tls_to(identity: Identity, server_name: &str) -> Option<Self> {
+    pub fn tls_to(credentials: impl Into<Credentials>, server_name: &str) -> Option<Self> {
         let server_name = ServerName::try_from(server_name.to_owned()).ok()?;
-        Some(Self { tls: Some(PeerTls { identity, server_name }), ..Self::default() })
+        Some(Self { tls: Some(PeerTls { credentials: credentials.into(), server_name }), ..Self::default() })
     }
 }
 
@@ -93,21 +96,44 @@ impl ChannelOptions {
 ///
 /// A call on it fails `UNAVAILABLE` when the peer cannot be reached; the next call tries again.
 pub fn channel(address: &Address, options: &ChannelOptions) -> Channel {
-    let (endpoint, connector) = parts(address, options);
+    let (endpoint, connector) = parts(address, options, None);
     endpoint.connect_with_connector_lazy(connector)
 }
 
-/// A channel to `address` that is connected. Later losses are repaired as with [`channel()`].
+/// Why [`connect`] gave no channel.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The peer could not be reached, or TLS found it or us at fault.
+    #[error("{0}")]
+    Connect(#[source] tonic::transport::Error),
+    /// It was reached and then would not speak.
+    #[error("{0}")]
+    Ended(#[source] io::Error),
+}
+
+/// A channel to `address` that is connected, and on which the peer has spoken: one that does not take our certificate says so only after
+/// the handshake. Later losses are repaired as with [`channel()`].
 ///
 /// # Errors
 ///
-/// The peer could not be reached within the connect timeout, or TLS found the peer or us at fault.
-pub async fn connect(address: &Address, options: &ChannelOptions) -> Result<Channel, tonic::transport::Error> {
-    let (endpoint, connector) = parts(address, options);
-    endpoint.connect_with_connector(connector).await
+/// The peer could not be reached within the connect timeout or said nothing for as long, or TLS found the peer or us at fault.
+pub async fn connect(address: &Address, options: &ChannelOptions) -> Result<Channel, ConnectError> {
+    let (heard, first) = oneshot::channel();
+    let (endpoint, connector) = parts(address, options, Some(heard));
+    let channel = endpoint.connect_with_connector(connector).await.map_err(ConnectError::Connect)?;
+    let ended = |kind, what| ConnectError::Ended(io::Error::new(kind, format!("{address}: {what}")));
+    match timeout(options.connect_timeout, first).await {
+        Ok(Ok(Ok(()))) => Ok(channel),
+        Ok(Ok(Err(error))) => Err(ConnectError::Ended(error)),
+        Ok(Err(_)) => Err(ended(io::ErrorKind::UnexpectedEof, "the connection ended before the server said anything")),
+        Err(_) => Err(ended(io::ErrorKind::TimedOut, "the server took the connection and said nothing")),
+    }
 }
 
-fn parts(address: &Address, options: &ChannelOptions) -> (Endpoint, Connector) {
+/// Told once, by the first connection: what the peer said first, or why it said nothing.
+type Heard = oneshot::Sender<io::Result<()>>;
+
+fn parts(address: &Address, options: &ChannelOptions, heard: Option<Heard>) -> (Endpoint, Connector) {
     let uri = |scheme: &str| -> Uri {
         format!("{scheme}://{address}").parse().expect("an Address holds nothing that a URI does not allow")
     };
@@ -119,7 +145,8 @@ fn parts(address: &Address, options: &ChannelOptions) -> (Endpoint, Connector) {
         .keep_alive_while_idle(true)
         .initial_stream_window_size(options.stream_window_bytes)
         .initial_connection_window_size(options.connection_window_bytes);
-    (endpoint, Connector { address: address.clone(), options: options.clone() })
+    let heard = Arc::new(Mutex::new(heard));
+    (endpoint, Connector { address: address.clone(), options: options.clone(), heard })
 }
 
 /// Opens the connections of one channel.
@@ -127,6 +154,7 @@ fn parts(address: &Address, options: &ChannelOptions) -> (Endpoint, Connector) {
 struct Connector {
     address: Address,
     options: ChannelOptions,
+    heard: Arc<Mutex<Option<Heard>>>,
 }
 
 impl Service<Uri> for Connector {
@@ -153,15 +181,16 @@ impl Connector {
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await.map_err(|_| late("name look-up"))??;
         let socket = connect_any(&found.collect::<Vec<_>>(), deadline).await?;
         self.set_options(&socket)?;
-        let Some(PeerTls { identity, server_name }) = self.options.tls else {
-            return Ok(PeerIo::plain(socket, self.address));
+        let heard = self.heard.lock().take();
+        let Some(PeerTls { credentials, server_name }) = self.options.tls else {
+            return Ok(PeerIo::plain(socket, self.address, heard));
         };
-        let handshake = TlsConnector::from(identity.client_config()).connect(server_name, socket);
+        let handshake = TlsConnector::from(credentials.client_config()).connect(server_name, socket);
         let (outcome, shown) = timeout_at(deadline, watched(handshake)).await.map_err(|_| late("TLS handshake"))?;
         match outcome {
-            Ok(stream) => Ok(PeerIo::tls(stream, identity, self.address)),
+            Ok(stream) => Ok(PeerIo::tls(stream, credentials, self.address, heard)),
             Err(error) => {
-                let why = why_server_failed(&error, shown.as_ref(), &identity);
+                let why = credentials.why_failed(&error, shown.as_ref());
                 Err(io::Error::new(error.kind(), format!("{}: {why}", self.address)))
             }
         }

@@ -3,15 +3,21 @@
 //! What enters is an accepted socket after its handshake; what leaves is an `AsyncRead + AsyncWrite` that knows both of
 //! its addresses and the client's certificate, and holds its place in the [`Budget`](crate::Budget) until it is dropped.
 //! Adds no buffer and no copy.
+//!
+//! A socket that is closed while bytes of its peer are unread makes the kernel send a reset, and the peer's kernel forgets what it has not
+//! read yet: the last acknowledgements, the reason for the end. So after the last byte of ours, what still comes is read and forgotten
+//! until the peer has closed too, for [`LINGER`] at most.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -19,11 +25,16 @@ use crate::budget::Slot;
 use crate::cert::PeerCert;
 use crate::listen::ListenStats;
 
+/// How long a peer has for closing its side after ours: some round trips to another zone.
+const LINGER: Duration = Duration::from_millis(500);
+
 /// An accepted connection, ready for a server to speak on.
 #[derive(Debug)]
 pub struct Conn {
     io: Io,
     info: ConnInfo,
+    /// Since our side was closed: until when the peer's is waited for.
+    linger: Option<Pin<Box<Sleep>>>,
     _open: Open,
 }
 
@@ -55,7 +66,7 @@ pub(crate) struct Open {
 
 impl Conn {
     pub(crate) fn plain(socket: TcpStream, info: ConnInfo, open: Open) -> Self {
-        Self { io: Io::Plain(socket), info, _open: open }
+        Self { io: Io::Plain(socket), info, linger: None, _open: open }
     }
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, mut info: ConnInfo, mut open: Open) -> Self {
@@ -65,7 +76,7 @@ impl Conn {
             open.slot.peer_is_known();
             info.peer = PeerCert::parse(certificate).ok().map(Arc::new);
         }
-        Self { io: Io::Tls(Box::new(stream)), info, _open: open }
+        Self { io: Io::Tls(Box::new(stream)), info, linger: None, _open: open }
     }
 
     /// Who is at the other end.
@@ -121,10 +132,30 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
-            Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        let this = &mut *self;
+        let linger = match &mut this.linger {
+            Some(linger) => linger,
+            none => {
+                ready!(match &mut this.io {
+                    Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+                    Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+                })?;
+                none.insert(Box::pin(sleep(LINGER)))
+            }
+        };
+        let socket = match &mut this.io {
+            Io::Plain(socket) => socket,
+            Io::Tls(stream) => stream.get_mut().0,
+        };
+        let mut scratch = [0; 4096];
+        while linger.as_mut().poll(cx).is_pending() {
+            let mut unread = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                break;
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

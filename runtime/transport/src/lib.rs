@@ -32,7 +32,7 @@ pub use access::{Access, AccessConfig, AccessError, Guarded, ServiceRoles};
 pub use backoff::Backoff;
 pub use budget::Budget;
 pub use cert::{NotACertificate, PeerCert, Role};
-pub use channel::{ChannelOptions, PeerTls, channel, connect};
+pub use channel::{ChannelOptions, ConnectError, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
 pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, MAX_DOPPLERS, Stay};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
@@ -45,6 +45,6 @@ pub use reason::reason;
 pub use test_certs::TestCerts;
 pub use throttle::Throttle;
 pub use tls::{
-    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Identity, ServerFiles, ServerIdentity, TlsError, TlsFiles,
-    install_crypto_provider,
+    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Credentials, Identity, ServerFiles, ServerIdentity,
+    TlsError, TlsFiles, install_crypto_provider,
 };

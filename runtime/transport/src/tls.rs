@@ -11,15 +11,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
+use rustls::client::Resumption;
 use rustls::client::WebPkiServerVerifier;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::cert::PeerCert;
 
 mod client;
+mod credentials;
 mod explain;
 mod files;
 mod https;
@@ -27,7 +29,8 @@ mod verify;
 mod watch;
 
 pub use client::{CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
-pub(crate) use explain::{Hello, refused_later, why_client_failed, why_server_failed};
+pub use credentials::Credentials;
+pub(crate) use explain::{Hello, why_client_failed};
 pub use files::{TlsError, TlsFiles};
 pub use https::{ServerFiles, ServerIdentity};
 pub(crate) use verify::watched;
@@ -189,6 +192,7 @@ impl Loaded {
             .with_client_cert_verifier(Arc::new(RememberingClients(clients)))
             .with_cert_resolver(resolver.clone());
         mutual.alpn_protocols = vec![b"h2".to_vec()];
+        without_resumption(&mut mutual);
 
         let mut optional = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -196,6 +200,7 @@ impl Loaded {
             .with_client_cert_verifier(Arc::new(RememberingClients(lenient)))
             .with_cert_resolver(resolver.clone());
         optional.alpn_protocols = vec![b"h2".to_vec()];
+        without_resumption(&mut optional);
 
         let mut https = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
@@ -212,10 +217,18 @@ impl Loaded {
             .with_custom_certificate_verifier(Arc::new(Remembering(servers)))
             .with_client_cert_resolver(resolver);
         client.alpn_protocols = vec![b"h2".to_vec()];
+        client.resumption = Resumption::disabled();
 
         let (mutual, optional, https) = (Arc::new(mutual), Arc::new(optional), Arc::new(https));
         Ok(Self { contents, cert, mutual, optional, https, client: Arc::new(client) })
     }
+}
+
+/// gRPC connections are few and long. A resumed one would be checked against dates and authorities of the past, and a session that could
+/// be resumed keeps its client's certificates in memory.
+fn without_resumption(config: &mut ServerConfig) {
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
 }
 
 /// aws-lc-rs with the cipher suites of the contract (§9.2): every TLS 1.3 suite, and in TLS 1.2 ECDHE with AES-GCM

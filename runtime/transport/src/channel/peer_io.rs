@@ -14,7 +14,9 @@ use tracing::warn;
 
 use crate::dopplers::Address;
 use crate::throttle::Throttle;
-use crate::tls::{Identity, refused_later};
+use crate::tls::Credentials;
+
+use super::Heard;
 
 /// A TLS record that holds an alert begins with this byte; no frame of HTTP/2 that a server may send first does.
 const ALERT: u8 = 0x15;
@@ -27,33 +29,52 @@ pub(super) struct PeerIo {
     io: Io,
     /// Whether the peer has said anything on it.
     heard: bool,
+    /// Who wants to know what came first.
+    told: Option<Heard>,
     address: Address,
 }
 
 enum Io {
     Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>, Identity),
+    Tls(Box<TlsStream<TcpStream>>, Credentials),
 }
 
 impl PeerIo {
-    pub(super) fn plain(socket: TcpStream, address: Address) -> Self {
-        Self { io: Io::Plain(socket), heard: false, address }
+    pub(super) fn plain(socket: TcpStream, address: Address, told: Option<Heard>) -> Self {
+        Self { io: Io::Plain(socket), heard: false, told, address }
     }
 
-    pub(super) fn tls(stream: TlsStream<TcpStream>, identity: Identity, address: Address) -> Self {
-        Self { io: Io::Tls(Box::new(stream), identity), heard: false, address }
+    pub(super) fn tls(
+        stream: TlsStream<TcpStream>,
+        credentials: Credentials,
+        address: Address,
+        told: Option<Heard>,
+    ) -> Self {
+        Self { io: Io::Tls(Box::new(stream), credentials), heard: false, told, address }
     }
 
-    /// Judges the first thing that comes from the peer: bytes, the end, or an error.
+    /// The first thing that comes from the peer, bytes, the end, or an error, is judged and told.
     fn first(&mut self, read: io::Result<&[u8]>) -> io::Result<()> {
         self.heard = true;
+        let judged = self.judge(read);
+        if let Some(told) = self.told.take() {
+            // Who has stopped waiting does not want to know.
+            let _ = told.send(match &judged {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            });
+        }
+        judged
+    }
+
+    fn judge(&self, read: io::Result<&[u8]>) -> io::Result<()> {
         let (kind, why) = match (read, &self.io) {
             (Ok([ALERT, ..]), Io::Plain(_)) => (
                 io::ErrorKind::InvalidData,
                 "the server speaks TLS, and this side plain text; give this side certificates".to_owned(),
             ),
             (Ok([_, ..]), _) => return Ok(()),
-            (Err(error), Io::Tls(_, identity)) if !is_close(&error) => match refused_later(&error, identity) {
+            (Err(error), Io::Tls(_, credentials)) if !is_close(&error) => match credentials.refused_later(&error) {
                 Some(why) => (error.kind(), why),
                 None => return Err(error),
             },
@@ -63,13 +84,16 @@ impl PeerIo {
                 "the server closed the connection before it said anything; it may speak TLS only, or be stopping"
                     .to_owned(),
             ),
-            (Ok([]) | Err(_), Io::Tls(_, identity)) => (
-                io::ErrorKind::UnexpectedEof,
-                format!(
-                    "the server closed the connection right after the TLS handshake; it may not accept our certificate {}",
-                    identity.files().cert.display()
-                ),
-            ),
+            (Ok([]) | Err(_), Io::Tls(_, credentials)) => {
+                let ours = match credentials {
+                    Credentials::Certificate(identity) => {
+                        format!("not accept our certificate {}", identity.files().cert.display())
+                    }
+                    Credentials::Anonymous(_) => "want to see a certificate".to_owned(),
+                };
+                let why = format!("the server closed the connection right after the TLS handshake; it may {ours}");
+                (io::ErrorKind::UnexpectedEof, why)
+            }
         };
         // A call that meets the connection's end may hear only that it was closed: so it is told here too.
         if let Some(suppressed) = UNHEARD.pass() {

@@ -63,33 +63,38 @@ pub(crate) fn why_client_failed(
 }
 
 /// On a connection of ours: why we do not speak to the server, or it not to us.
-pub(crate) fn why_server_failed(error: &io::Error, shown: Option<&PeerCert>, ours: &Identity) -> String {
+pub(super) fn why_server_failed(error: &io::Error, shown: Option<&PeerCert>, ours: &Identity) -> String {
     match rustls_error(error) {
         Some(Error::InvalidMessage(_)) => {
             "the server does not speak TLS: its answer is no TLS; give the server certificates, or leave TLS out here"
                 .to_owned()
         }
         Some(error) => words(error, "the server", "servers", shown, ours),
-        None => match error.kind() {
-            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
-                "the server closed the connection during the TLS handshake; it does not speak TLS, or is stopping"
-                    .to_owned()
-            }
-            _ => format!("the TLS handshake failed: {error}"),
-        },
+        None => without_tls_error(error),
+    }
+}
+
+/// Why a handshake failed that TLS itself found no fault with.
+pub(super) fn without_tls_error(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+            "the server closed the connection during the TLS handshake; it does not speak TLS, or is stopping"
+                .to_owned()
+        }
+        _ => format!("the TLS handshake failed: {error}"),
     }
 }
 
 /// After our side of the handshake: a server that speaks TLS 1.3 judges our certificate only then. `None` for an error
 /// that says nothing about it.
-pub(crate) fn refused_later(error: &io::Error, ours: &Identity) -> Option<String> {
+pub(super) fn refused_later(error: &io::Error, ours: &Identity) -> Option<String> {
     match rustls_error(error)? {
         Error::AlertReceived(alert) => Some(refused(*alert, ours)),
         _ => None,
     }
 }
 
-fn rustls_error(error: &io::Error) -> Option<&Error> {
+pub(super) fn rustls_error(error: &io::Error) -> Option<&Error> {
     error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
