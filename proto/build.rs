@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Services that move envelopes as bytes are described below.
     for file in &mut descriptors.file {
         match file.package() {
-            "loggregator.v2" => file.service.clear(),
+            "loggregator.v2" | "plumbing" => file.service.clear(),
             "hydrant.v1" => file.service.retain(|service| !["Ingress", "Egress"].contains(&service.name())),
             _ => {}
         }
@@ -37,7 +37,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Side::Server => builder.build_client(false),
             Side::Client => builder.build_server(false),
         };
-        builder.compile(&[ingress(side), egress(side), acknowledged(side), subscribe(side)]);
+        builder.compile(&[
+            ingress(side),
+            egress(side),
+            acknowledged(side),
+            subscribe(side),
+            pusher(),
+            v1_subscriptions(side),
+        ]);
     }
     Ok(())
 }
@@ -115,6 +122,29 @@ fn subscribe(side: Side) -> Service {
                 .server_streaming()
                 .build(),
         )
+        .build()
+}
+
+fn pusher() -> Service {
+    Service::builder()
+        .name("DopplerIngestor")
+        .package("plumbing")
+        .method(method("pusher", "Pusher", WIRE, "crate::plumbing::PushResponse").client_streaming().build())
+        .build()
+}
+
+fn v1_subscriptions(side: Side) -> Service {
+    // `Response` and `BatchResponse` are one payload, or several, as field 1: what a batch of payloads encodes to.
+    let payloads = match side {
+        Side::Server => OUTGOING,
+        Side::Client => WIRE,
+    };
+    let request = "crate::plumbing::SubscriptionRequest";
+    Service::builder()
+        .name("Doppler")
+        .package("plumbing")
+        .method(method("subscribe", "Subscribe", request, payloads).server_streaming().build())
+        .method(method("batch_subscribe", "BatchSubscribe", request, payloads).server_streaming().build())
         .build()
 }
 

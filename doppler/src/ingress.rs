@@ -1,4 +1,5 @@
-//! What producers send: `loggregator.v2.Ingress` for everybody, the acknowledged `hydrant.v1.Ingress` for hydrant's own agents.
+//! What producers send: `loggregator.v2.Ingress` for everybody, `plumbing.DopplerIngestor` for those that speak v1, the acknowledged
+//! `hydrant.v1.Ingress` for hydrant's own agents.
 //!
 //! What enters: messages as bytes. What leaves: checked batches, published. A bad envelope is counted and costs only itself. It never
 //! waits for a consumer: rings drop, streams do not stall.
@@ -8,8 +9,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
+use prost::Message as _;
 use proto::codec::{MAX_MESSAGE, Wire, own};
 use proto::hydrant::v1::{Dropped, IngressAck, IngressFrame, Sender};
+use proto::plumbing::doppler_ingestor_server::DopplerIngestor;
+use proto::plumbing::{EnvelopeData, PushResponse};
 use proto::raw::{Batch, Limits, Refused};
 use proto::reason::Reason;
 use proto::v2::ingress_server::Ingress;
@@ -37,7 +41,10 @@ const ACK_WITHIN: Duration = Duration::from_millis(5);
 /// Frames acknowledged together.
 const ACK_FRAMES: u32 = 32;
 
-/// Both ingress services.
+/// v1 payloads published together: those that have arrived together.
+const TOGETHER: usize = 100;
+
+/// All ingress services.
 #[derive(Clone, Debug)]
 pub(crate) struct IngressService {
     router: Router,
@@ -180,6 +187,35 @@ impl Ingress for IngressService {
     async fn send(&self, _: Request<Wire>) -> Result<Response<SendResponse>, Status> {
         // What the original's router answers too (contract: loggregator v2 §2).
         Err(Status::unimplemented("this endpoint is not yet implemented"))
+    }
+}
+
+#[tonic::async_trait]
+impl DopplerIngestor for IngressService {
+    async fn pusher(&self, request: Request<Streaming<Wire>>) -> Result<Response<PushResponse>, Status> {
+        let mut intake = self.open(request.into_inner(), false)?;
+        let mut payloads = Vec::with_capacity(TOGETHER);
+        let mut ended = false;
+        while !ended && let Some(Wire(first)) = intake.next().await? {
+            let mut broken = Ok(());
+            let mut next = Some(first);
+            while let Some(message) = next.take() {
+                // What is no such message has no payload either, and is refused as an empty one.
+                payloads.push(EnvelopeData::decode(message).map(|data| data.payload).unwrap_or_default());
+                if payloads.len() < TOGETHER {
+                    match intake.next().now_or_never() {
+                        Some(Ok(Some(Wire(more)))) => next = Some(more),
+                        Some(Ok(None)) => ended = true,
+                        Some(Err(status)) => broken = Err(status),
+                        None => {}
+                    }
+                }
+            }
+            intake.publisher.publish_v1(&payloads);
+            payloads.clear();
+            broken?;
+        }
+        Ok(Response::new(PushResponse {}))
     }
 }
 

@@ -33,6 +33,7 @@ impl Metrics {
             Reason::DecodeError,
             Reason::Oversize,
             Reason::TooMany,
+            Reason::ConvertError,
             Reason::QueueFull,
             Reason::PeerLost,
             Reason::ShutdownDeadline,

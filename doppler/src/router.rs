@@ -1,27 +1,38 @@
-//! One batch in: to the cache, and to every subscription that matches. No lock that another batch holds, no copy: a subscription gets a reference to the batch
-//! and the positions it keeps.
+//! One batch in: to the cache, and to every subscription that matches. No lock that another batch holds, no copy: a subscription gets a
+//! reference to the batch and the positions it keeps.
+//!
+//! Between v2 and v1 a batch is converted at most once, however many take it, and only those envelopes of it that one of the other version
+//! may want.
 
 use std::collections::HashMap;
+use std::ops::AddAssign;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use diode::fair;
 use log_cache::Store;
 use parking_lot::Mutex;
-use proto::raw::{Batch, Selection};
+use prost::Message as _;
+use proto::events;
+use proto::raw::{Batch, Kind, Limits, Refused, Selection};
 use proto::reason::Reason;
+use proto::v1::{self, Converted, Decoded, Payload};
+use proto::v2::EnvelopeBatch;
 use telemetry::{QueueNumbers, Telemetry};
 use tokio::time::{Instant, sleep};
 
 use crate::config::EgressConfig;
 use crate::history::{History, Timeline};
 use crate::metrics::Metrics;
-use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, Table, Totals};
+use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, Table, Totals, Wanted};
 
 /// The router. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Router {
     table: Arc<Table>,
+    /// Those of the v1 transport: of v1 payloads, by app and type.
+    v1: Arc<Table>,
     cache: Option<Store>,
     metrics: Metrics,
     bounds: fair::Bounds,
@@ -38,10 +49,11 @@ impl Router {
     pub fn new(egress: &EgressConfig, cache: Option<Store>, telemetry: &Telemetry) -> Self {
         let metrics = Metrics::register(telemetry);
         let table = Arc::new(Table::new(metrics.stage.clone(), cache.clone()));
+        let v1 = Arc::new(Table::new(metrics.stage.clone(), None));
         let bounds = fair::Bounds { envelopes: egress.ring_envelopes, bytes: egress.ring_bytes };
-        let (seen, report) = (Arc::clone(&table), metrics.clone());
+        let (seen, report) = ([Arc::clone(&table), Arc::clone(&v1)], metrics.clone());
         telemetry.before_render(move || {
-            let totals = seen.totals();
+            let totals: Totals = seen.iter().map(|table| table.totals()).sum();
             let counters = totals.counters;
             report.queue.report(QueueNumbers {
                 offered: counters.offered,
@@ -56,7 +68,7 @@ impl Router {
             report.subscriptions.set(totals.open as f64);
         });
         let epoch = cache.as_ref().map_or_else(transport::Backoff::random_seed, Store::epoch).max(1);
-        Self { table, cache, metrics, bounds, timeline: Arc::default(), epoch }
+        Self { table, v1, cache, metrics, bounds, timeline: Arc::default(), epoch }
     }
 
     /// Adds a subscription. Its envelopes come out of what is returned; it ends when that is dropped.
@@ -64,20 +76,30 @@ impl Router {
         self.table.subscribe(request, self.bounds)
     }
 
+    /// Adds a subscription of the v1 transport: its payloads come out as [`v1::batch`] makes them. Sources are apps; logs are
+    /// [`Rule::Log`](proto::selector::Rule::Log), and everything else gauges.
+    pub fn subscribe_v1(&self, request: Request) -> Subscribed {
+        self.v1.subscribe(request, self.bounds)
+    }
+
     /// A publisher for one ingress stream.
     pub fn publisher(&self) -> Publisher {
         Publisher {
             router: self.clone(),
-            scratch: Vec::new(),
-            picks: Vec::new(),
-            by_id: HashMap::default(),
-            spare: Vec::new(),
+            v2: Sorter::default(),
+            v1: Sorter::default(),
+            made: Made::default(),
+            matched: Vec::new(),
         }
+    }
+
+    fn tables(&self) -> [&Table; 2] {
+        [&self.table, &self.v1]
     }
 
     /// Closes every subscription: its consumer gets what is in its ring, and then the end.
     pub(crate) fn close(&self) {
-        self.table.close();
+        self.tables().into_iter().for_each(Table::close);
     }
 
     /// True once it has been closed: whoever subscribes now gets nothing.
@@ -87,12 +109,12 @@ impl Router {
 
     /// Ends every subscription as it is: the stop's deadline has passed.
     pub(crate) fn cut(&self) {
-        self.table.cut();
+        self.tables().into_iter().for_each(Table::cut);
     }
 
     /// What all rings have counted.
     pub(crate) fn totals(&self) -> Totals {
-        self.table.totals()
+        self.tables().iter().map(|table| table.totals()).sum()
     }
 
     /// Adds a subscription whose consumer confirms that it has got everything, and finds what it has missed: of what was published in
@@ -120,14 +142,14 @@ impl Router {
     /// Waits until every consumer has got everything and those that confirm have confirmed. For a stop: rings that go on filling are
     /// never empty.
     pub(crate) async fn drained(&self) {
-        while !self.table.is_drained() {
+        while !self.tables().iter().all(|table| table.is_drained()) {
             sleep(LOOK).await;
         }
     }
 
     /// Waits until what is in the rings now has left them, or those who were to get it have gone.
     pub(crate) async fn flushed(&self) {
-        let mut marks = self.table.mark();
+        let mut marks = self.tables().map(Table::mark).concat();
         loop {
             marks.retain(|mark| !mark.has_left());
             if marks.is_empty() {
@@ -146,6 +168,218 @@ impl Router {
 #[derive(Debug)]
 pub struct Publisher {
     router: Router,
+    v2: Sorter,
+    v1: Sorter,
+    made: Made,
+    /// Which envelopes of the batch in hand somebody got: one bit a position.
+    matched: Vec<u64>,
+}
+
+/// v1 payloads made of v2 envelopes, and for each the position of its envelope.
+#[derive(Debug, Default)]
+struct Made {
+    payloads: Vec<Payload>,
+    origins: Vec<u32>,
+}
+
+impl Publisher {
+    /// Publishes one checked batch. Afterwards it is in the cache and in every matching ring: it may be acknowledged.
+    pub fn publish(&mut self, batch: &Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let Self { router, v2, v1, made, matched } = self;
+        let _gate = router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
+        let mut put = router.put_v2(v2, batch);
+        matched.clear();
+        matched.extend_from_slice(&v2.matched);
+        if !router.v1.is_empty() {
+            router.convert(batch, made);
+            put += router.put_v1(v1, made, matched);
+        }
+        router.count(batch.len(), matched, put);
+    }
+
+    /// Publishes v1 payloads, each checked here. They go to v1 subscribers as they came, and become v2 envelopes only where the cache or
+    /// a v2 subscriber takes them.
+    pub fn publish_v1(&mut self, payloads: &[Bytes]) {
+        let Self { router, v2, v1, matched, .. } = self;
+        let (good, mut refused) = check_v1(payloads);
+        let _gate = router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
+        matched.clear();
+        matched.resize(good.len().div_ceil(64), 0);
+        let mut put = Put::default();
+        if !router.v1.is_empty() && !good.is_empty() {
+            let keys: Vec<_> = good.iter().map(|(_, decoded)| (decoded.event_type(), decoded.app_id())).collect();
+            let all =
+                good.iter().zip(&keys).map(|((payload, _), (event_type, app))| (&payload[..], *event_type, &**app));
+            put += v1.put(&router.v1, &v1::batch(all));
+            union(matched, &v1.matched);
+        }
+        let count = good.len();
+        let (batch, origins) = router.v2_of(good, &mut refused);
+        if !batch.is_empty() {
+            put += router.put_v2(v2, &batch);
+            ones(&v2.matched).for_each(|at| set_one(matched, origins[at]));
+        }
+        let stage = &router.metrics.stage;
+        stage.received(payloads.len() as u64);
+        for (reason, envelopes) in refused.by_reason() {
+            stage.dropped(reason.as_str(), envelopes);
+        }
+        router.count(count, matched, put);
+    }
+}
+
+impl Router {
+    /// Puts a batch into the cache and into the rings of v2 subscribers.
+    fn put_v2(&self, sorter: &mut Sorter, batch: &Batch) -> Put {
+        if let Some(cache) = &self.cache {
+            if let Some(mut timeline) = self.timeline.try_lock() {
+                timeline.note(Instant::now(), || cache.sequence());
+            }
+            cache.put(&Selection::from(batch.clone()));
+        }
+        sorter.put(&self.table, batch)
+    }
+
+    /// Makes the v1 payloads of those envelopes that a v1 subscriber may want. What has no v1 form is counted once, however many want
+    /// it.
+    fn convert(&self, batch: &Batch, made: &mut Made) {
+        let wanted = self.v1.wanted();
+        let system = wanted.kinds(v1::SYSTEM.as_bytes());
+        let (mut without_form, mut malformed) = (0, 0);
+        let mut run = None;
+        for (at, entry) in batch.entries().iter().enumerate() {
+            let own = match run {
+                Some((source, own)) if source == entry.source => own,
+                _ => wanted.kinds(batch.source_id(entry)),
+            };
+            run = Some((entry.source, own));
+            if !may_want_v1(entry.kind, own, system, batch.source_id(entry), &wanted) {
+                continue;
+            }
+            match v1::to_v1(batch.envelope_bytes(entry), &mut made.payloads) {
+                Converted::Payloads(payloads) => made.origins.extend(std::iter::repeat_n(at as u32, payloads)),
+                Converted::NoForm => without_form += 1,
+                Converted::Malformed => malformed += 1,
+            }
+        }
+        for (reason, envelopes) in [(Reason::ConvertError, without_form), (Reason::DecodeError, malformed)] {
+            if envelopes > 0 {
+                self.metrics.stage.dropped(reason.as_str(), envelopes);
+            }
+        }
+    }
+
+    /// Puts the payloads that were made into the rings of v1 subscribers, and marks what they were made of as matched.
+    fn put_v1(&self, sorter: &mut Sorter, made: &mut Made, matched: &mut [u64]) -> Put {
+        if made.payloads.is_empty() {
+            return Put::default();
+        }
+        let payloads = made.payloads.iter().map(|payload| (&payload.bytes[..], payload.event_type, &*payload.app_id));
+        let put = sorter.put(&self.v1, &v1::batch(payloads));
+        ones(&sorter.matched).for_each(|at| set_one(matched, made.origins[at]));
+        made.payloads.clear();
+        made.origins.clear();
+        put
+    }
+
+    /// The v2 envelopes of those payloads that the cache or a v2 subscriber may take, and for each the position of its payload.
+    fn v2_of(&self, payloads: Vec<(&Bytes, Decoded)>, refused: &mut Refused) -> (Batch, Vec<u32>) {
+        let wanted = self.table.wanted();
+        let is_cached = self.cache.is_some();
+        let (mut bytes, mut origins, mut ends) = (BytesMut::new(), Vec::new(), Vec::new());
+        for (at, (_, decoded)) in payloads.into_iter().enumerate() {
+            if !is_cached && wanted.kinds(decoded.source_id().as_bytes()) & decoded.kind().bit() == 0 {
+                continue;
+            }
+            let envelope = EnvelopeBatch { batch: vec![decoded.into_v2()] };
+            envelope.encode_raw(&mut bytes);
+            origins.push(at as u32);
+            ends.push(bytes.len());
+        }
+        let bytes = bytes.freeze();
+        let (batch, unfit) = Batch::check(bytes.clone(), &Limits::default());
+        if unfit.total() > 0 {
+            // Rare: those that do not keep to the limits are found by looking at each alone.
+            let starts = std::iter::once(0).chain(ends.iter().copied());
+            let fits = |(start, end)| Batch::check(bytes.slice(start..end), &Limits::default()).1.total() == 0;
+            let mut fit = starts.zip(ends.iter().copied()).map(fits);
+            origins.retain(|_| fit.next().unwrap_or(false));
+            *refused += unfit;
+        }
+        (batch, origins)
+    }
+
+    /// Counts what became of `envelopes`.
+    fn count(&self, envelopes: usize, matched: &[u64], Put { copies, evicted, rejected }: Put) {
+        let count: u64 = matched.iter().map(|word| u64::from(word.count_ones())).sum();
+        self.metrics.matched.increment(count);
+        self.metrics.unmatched.increment(envelopes as u64 - count);
+        self.metrics.copies.increment(copies);
+        if evicted > 0 {
+            self.metrics.stage.dropped(Reason::QueueFull.as_str(), evicted);
+        }
+        if rejected > 0 {
+            self.table.count_rejected(rejected);
+        }
+    }
+}
+
+/// The v1 payloads that may go on, and how many may not.
+fn check_v1(payloads: &[Bytes]) -> (Vec<(&Bytes, Decoded)>, Refused) {
+    let limits = Limits::default();
+    let (mut good, mut refused) = (Vec::with_capacity(payloads.len()), Refused::default());
+    for payload in payloads {
+        match v1::decode(payload) {
+            _ if payload.len() > limits.envelope_bytes => refused.oversize += 1,
+            Ok(decoded) if decoded.app_id().len() > limits.source_id_bytes => refused.oversize += 1,
+            Ok(decoded) => good.push((payload, decoded)),
+            Err(_) => refused.decode_error += 1,
+        }
+    }
+    (good, refused)
+}
+
+/// Whether a v1 subscriber may want what an envelope becomes. `own` and `system` are the kinds wanted of its own source and of
+/// [`v1::SYSTEM`]: which of the two it goes to shows in some cases only once it has been converted.
+fn may_want_v1(kind: Kind, own: u8, system: u8, source: &[u8], wanted: &Wanted<'_>) -> bool {
+    let (log, metric) = (Kind::Log.bit(), Kind::Gauge.bit());
+    match kind {
+        // An error has become a log in v2, and is a metric of the system in v1.
+        Kind::Log => own & log != 0 || system & metric != 0,
+        Kind::Gauge => (own | system) & metric != 0,
+        Kind::Counter => system & metric != 0,
+        // The app of a request is in v1 the UUID in its usual form, whatever the form in v2.
+        Kind::Timer => {
+            let usual = || std::str::from_utf8(source).ok().and_then(events::Uuid::parse).map(|uuid| uuid.to_string());
+            (own | system) & metric != 0 || usual().is_some_and(|id| wanted.kinds(id.as_bytes()) & metric != 0)
+        }
+        // Without a form in v1. Those who take everything are told.
+        Kind::Event | Kind::None => wanted.any() != 0,
+    }
+}
+
+/// What one table's rings did with a batch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Put {
+    copies: u64,
+    evicted: u64,
+    rejected: u64,
+}
+
+impl AddAssign for Put {
+    fn add_assign(&mut self, more: Self) {
+        self.copies += more.copies;
+        self.evicted += more.evicted;
+        self.rejected += more.rejected;
+    }
+}
+
+/// Sorts a batch by who gets what, and puts it into their rings.
+#[derive(Debug, Default)]
+struct Sorter {
     /// Positions in the batch in hand.
     scratch: Vec<u32>,
     picks: Vec<Pick>,
@@ -153,6 +387,8 @@ pub struct Publisher {
     by_id: HashMap<u64, usize, ById>,
     /// Empty sets, ready to be used again.
     spare: Vec<Vec<u64>>,
+    /// Which positions of the batch that was put last somebody got.
+    matched: Vec<u64>,
 }
 
 /// What one subscription gets of the batch in hand: one bit a position.
@@ -162,23 +398,11 @@ struct Pick {
     bits: Vec<u64>,
 }
 
-impl Publisher {
-    /// Publishes one checked batch. Afterwards it is in the cache and in every matching ring: it may be acknowledged.
-    pub fn publish(&mut self, batch: &Batch) {
-        if batch.is_empty() {
-            return;
-        }
-        let metrics = &self.router.metrics;
-        let _gate = self.router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(cache) = &self.router.cache {
-            if let Some(mut timeline) = self.router.timeline.try_lock() {
-                timeline.note(Instant::now(), || cache.sequence());
-            }
-            cache.put(&Selection::from(batch.clone()));
-        }
+impl Sorter {
+    fn put(&mut self, table: &Table, batch: &Batch) -> Put {
+        let Self { scratch, picks, by_id, spare, matched } = self;
         let words = batch.len().div_ceil(64);
-        let (picks, by_id, spare) = (&mut self.picks, &mut self.by_id, &mut self.spare);
-        self.router.table.matches(batch, &mut self.scratch, |subscription, positions| {
+        table.matches(batch, scratch, |subscription, positions| {
             let at = *by_id.entry(subscription.id()).or_insert_with(|| {
                 let mut bits = spare.pop().unwrap_or_default();
                 bits.resize(words, 0);
@@ -188,43 +412,49 @@ impl Publisher {
             set(&mut picks[at].bits, positions);
         });
 
-        let mut matched = spare.pop().unwrap_or_default();
+        matched.clear();
         matched.resize(words, 0);
-        let (mut copies, mut evicted, mut rejected) = (0, 0, 0);
+        let mut put = Put::default();
         for Pick { subscription, mut bits } in picks.drain(..) {
             let count: usize = bits.iter().map(|word| word.count_ones() as usize).sum();
             if count > 0 {
-                matched.iter_mut().zip(&bits).for_each(|(all, word)| *all |= word);
-                copies += count as u64;
-                let (out, away) = subscription.push(select(batch, &bits, count));
-                evicted += out;
-                rejected += away;
+                union(matched, &bits);
+                let (evicted, rejected) = subscription.push(select(batch, &bits, count));
+                put += Put { copies: count as u64, evicted, rejected };
             }
             bits.clear();
             spare.push(bits);
         }
         by_id.clear();
-
-        let count: u64 = matched.iter().map(|word| u64::from(word.count_ones())).sum();
-        matched.clear();
-        spare.push(matched);
-        metrics.matched.increment(count);
-        metrics.unmatched.increment(batch.len() as u64 - count);
-        metrics.copies.increment(copies);
-        if evicted > 0 {
-            metrics.stage.dropped(Reason::QueueFull.as_str(), evicted);
-        }
-        if rejected > 0 {
-            self.router.table.count_rejected(rejected);
-        }
+        put
     }
+}
+
+fn union(all: &mut [u64], more: &[u64]) {
+    all.iter_mut().zip(more).for_each(|(all, word)| *all |= word);
+}
+
+fn set_one(bits: &mut [u64], position: u32) {
+    bits[position as usize / 64] |= 1 << (position % 64);
+}
+
+/// The positions that are set, in order.
+fn ones(bits: &[u64]) -> impl Iterator<Item = usize> {
+    bits.iter().enumerate().flat_map(|(word, bits)| {
+        let mut bits = *bits;
+        std::iter::from_fn(move || {
+            let at = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
+            bits &= bits - 1;
+            Some(word * 64 + at)
+        })
+    })
 }
 
 fn set(bits: &mut [u64], positions: Positions<'_>) {
     match positions {
         Positions::Some(some) => {
             for position in some {
-                bits[*position as usize / 64] |= 1 << (position % 64);
+                set_one(bits, *position);
             }
         }
         Positions::Range(from, to) => {
@@ -242,13 +472,7 @@ fn select(batch: &Batch, bits: &[u64], count: usize) -> Selection {
         return Selection::from(batch.clone());
     }
     let mut keep = Vec::with_capacity(count);
-    for (word, bits) in bits.iter().enumerate() {
-        let mut bits = *bits;
-        while bits != 0 {
-            keep.push(word as u32 * 64 + bits.trailing_zeros());
-            bits &= bits - 1;
-        }
-    }
+    keep.extend(ones(bits).map(|at| at as u32));
     Selection::new(batch.clone(), keep)
 }
 

@@ -10,6 +10,8 @@ use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
 use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
+use proto::plumbing::doppler_ingestor_server::DopplerIngestorServer;
+use proto::plumbing::doppler_server::DopplerServer;
 use proto::v2::egress_server::EgressServer;
 use proto::v2::ingress_server::IngressServer;
 use telemetry::{Admin, Readiness, Telemetry};
@@ -201,8 +203,10 @@ impl Server {
         let egress = EgressService::new(self.router.clone(), &self.config.egress);
         let subscribe = SubscribeService::new(self.router.clone(), &self.config.egress);
         let mut routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
+            .add_service(DopplerIngestorServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE))
-            .add_service(EgressServer::new(egress))
+            .add_service(EgressServer::new(egress.clone()))
+            .add_service(DopplerServer::new(egress))
             .add_service(SubscribeServer::new(subscribe));
         let mut alone = None;
         if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {

@@ -7,6 +7,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
+use std::iter::Sum;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -91,7 +92,7 @@ impl Subscription {
 }
 
 /// What was in one ring at some moment.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Mark {
     subscription: Arc<Subscription>,
     accepted: u64,
@@ -177,6 +178,20 @@ pub(crate) struct Totals {
     pub(crate) lost: u64,
     /// Open subscriptions.
     pub(crate) open: usize,
+}
+
+impl Sum for Totals {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, more| {
+            add(&mut sum.counters, more.counters);
+            sum.counters.rejected += more.counters.rejected;
+            sum.counters.offered += more.counters.offered;
+            sum.in_hand += more.in_hand;
+            sum.lost += more.lost;
+            sum.open += more.open;
+            sum
+        })
+    }
 }
 
 impl Totals {
@@ -325,6 +340,16 @@ impl Table {
         }
     }
 
+    /// True when nobody is subscribed. O(1).
+    pub(crate) fn is_empty(&self) -> bool {
+        self.any.load().is_empty() && self.by_source.is_empty()
+    }
+
+    /// What kinds of any source, and of which sources, somebody wants, for a look before envelopes are made that nobody may want.
+    pub(crate) fn wanted(&self) -> Wanted<'_> {
+        Wanted { any: self.any.load().wants(), by_source: (!self.by_source.is_empty()).then_some(&self.by_source) }
+    }
+
     /// Closes every subscription's ring: its consumer gets what is in it, and then the end.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
@@ -433,6 +458,29 @@ fn add(sum: &mut fair::Counters, more: fair::Counters) {
     sum.evicted += more.evicted;
     sum.envelopes += more.envelopes;
     sum.bytes += more.bytes;
+}
+
+/// Which envelopes somebody may want, by kind and source.
+pub(crate) struct Wanted<'a> {
+    /// Bits of kinds.
+    any: u8,
+    by_source: Option<&'a Sources>,
+}
+
+impl Wanted<'_> {
+    /// Bits of the kinds of which somebody wants some of `source`.
+    pub(crate) fn kinds(&self, source: &[u8]) -> u8 {
+        self.by_source.map_or(self.any, |by_source| {
+            let mut bits = self.any;
+            by_source.with(proto::raw::source_hash(source), source, |routes| bits |= routes.wants());
+            bits
+        })
+    }
+
+    /// Bits of the kinds of which somebody wants all sources.
+    pub(crate) fn any(&self) -> u8 {
+        self.any
+    }
 }
 
 /// The selectors by the source they name; each source and each selector once.

@@ -27,3 +27,5 @@ mod selectors;
 mod stop;
 #[path = "doppler/tls.rs"]
 mod tls;
+#[path = "doppler/v1.rs"]
+mod v1;

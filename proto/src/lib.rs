@@ -66,4 +66,9 @@ pub mod events {
 #[expect(missing_docs, clippy::allow_attributes_without_reason, reason = "generated from the .proto files")]
 pub mod plumbing {
     tonic::include_proto!("plumbing");
+
+    include!(concat!(env!("OUT_DIR"), "/server/plumbing.DopplerIngestor.rs"));
+    include!(concat!(env!("OUT_DIR"), "/server/plumbing.Doppler.rs"));
+    include!(concat!(env!("OUT_DIR"), "/client/plumbing.DopplerIngestor.rs"));
+    include!(concat!(env!("OUT_DIR"), "/client/plumbing.Doppler.rs"));
 }

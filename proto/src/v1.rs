@@ -15,11 +15,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-pub use from_v1::{V1Error, from_v1};
+pub use from_v1::{Decoded, V1Error, decode, from_v1};
 pub use required::Missing;
 pub use to_v1::to_v1;
 
 pub use crate::events::envelope::EventType;
+use crate::raw::{Batch, Kind};
 use crate::reason::Reason;
 
 /// The routing app id of payloads that belong to no app.
@@ -57,6 +58,18 @@ impl Converted {
             Self::Malformed => Some(Reason::DecodeError),
         }
     }
+}
+
+/// Payloads, each with its event type and app, as a batch to route and to send: the app is the source, and the kind is
+/// [`Kind::Log`] for logs and [`Kind::Gauge`] for everything else, as v1 filters tell them apart. What encodes it writes a
+/// `plumbing.BatchResponse`.
+pub fn batch<'a>(payloads: impl Iterator<Item = (&'a [u8], EventType, &'a str)> + Clone) -> Batch {
+    Batch::keyed(payloads.map(|(bytes, event_type, app_id)| (bytes, kind(event_type), app_id.as_bytes())))
+}
+
+/// The kind of a payload in a [`batch`].
+pub fn kind(event_type: EventType) -> Kind {
+    if event_type == EventType::LogMessage { Kind::Log } else { Kind::Gauge }
 }
 
 /// Tags that are fields of their own in v1.

@@ -65,6 +65,11 @@ impl Direct {
         Self { subscription: Arc::clone(subscription), kinds, named: named.cloned().collect() }
     }
 
+    /// Bits of the kinds of which it wants some.
+    fn wants(&self) -> u8 {
+        self.named.iter().fold(self.kinds, |bits, rule| bits | rule.kind().bit())
+    }
+
     fn admits(&self, batch: &Batch, entry: &Entry) -> bool {
         let bit = entry.kind.bit();
         self.kinds & bit != 0
@@ -126,6 +131,12 @@ pub(crate) enum Positions<'a> {
 impl Routes {
     pub(super) fn is_empty(&self) -> bool {
         self.direct.is_empty() && self.groups.is_empty()
+    }
+
+    /// Bits of the kinds of which somebody wants some.
+    pub(super) fn wants(&self) -> u8 {
+        let direct = self.direct.iter().fold(0, |bits, direct| bits | direct.wants());
+        self.groups.iter().fold(direct, |bits, group| bits | group.rule.kind().bit())
     }
 
     /// Calls `pick` with the subscriptions that get some of `span`.

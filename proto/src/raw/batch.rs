@@ -75,17 +75,18 @@ impl Entry {
         self.len as usize
     }
 
-    /// The same envelope where it begins at `start`, framed in the shortest form.
+    /// The same envelope where it begins at `start`, framed in the shortest form. A key that stands outside of it does not go along.
     fn moved_to(&self, start: usize) -> Self {
         let start = start as u32;
-        let moved = |at: u32| at - self.start + start;
-        Self {
-            start,
-            source_at: moved(self.source_at),
-            instance_at: moved(self.instance_at),
-            head: (1 + varint_len(u64::from(self.len))) as u8,
-            ..*self
-        }
+        let inside = self.start..=self.start + self.len;
+        let moved = |at: u32, len: u16| match inside.contains(&at) && inside.contains(&(at + u32::from(len))) {
+            true => (at - self.start + start, len),
+            false => (start, 0),
+        };
+        let (source_at, source_len) = moved(self.source_at, self.source_len);
+        let (instance_at, instance_len) = moved(self.instance_at, self.instance_len);
+        let head = (1 + varint_len(u64::from(self.len))) as u8;
+        Self { start, source_at, source_len, instance_at, instance_len, head, ..*self }
     }
 
     pub(super) fn range(&self) -> std::ops::Range<usize> {
@@ -147,6 +148,43 @@ impl Batch {
         let entries = entries.into();
         let wire_len = entries.iter().map(|entry| bytes_len(entry.size())).sum();
         Self { bytes: bytes.into(), entries, wire_len }
+    }
+
+    /// Messages that are no v2 envelopes, each with the kind and the source that it is to be routed by. What encodes this batch writes
+    /// them as repeated field 1.
+    pub(crate) fn keyed<'a>(messages: impl Iterator<Item = (&'a [u8], Kind, &'a [u8])> + Clone) -> Self {
+        let sizes = messages.clone().map(|(message, _, source)| bytes_len(message.len()) + source.len());
+        let mut bytes = Vec::with_capacity(sizes.sum());
+        let mut entries = Vec::with_capacity(messages.size_hint().0);
+        for (message, kind, source) in messages.clone() {
+            put_bytes(&mut bytes, 1, message);
+            entries.push(Entry {
+                start: (bytes.len() - message.len()) as u32,
+                len: message.len() as u32,
+                source_at: 0,
+                instance_at: 0,
+                source_len: source.len() as u16,
+                instance_len: 0,
+                head: (1 + varint_len(message.len() as u64)) as u8,
+                kind,
+                timestamp: 0,
+                source: source_hash(source),
+            });
+        }
+        // The sources stand behind all messages, where no encoding looks; neighbours with the same one share it.
+        let mut last: Option<(u32, &[u8])> = None;
+        for (entry, (.., source)) in entries.iter_mut().zip(messages) {
+            let at = match last {
+                Some((at, same)) if same == source => at,
+                _ => bytes.len() as u32,
+            };
+            if at as usize == bytes.len() {
+                bytes.extend_from_slice(source);
+            }
+            entry.source_at = at;
+            last = Some((at, source));
+        }
+        Self::new(bytes, entries)
     }
 
     /// Some envelopes of this batch, copied into one of their own. Its index is moved along, not made anew.

@@ -1,10 +1,13 @@
 //! v1 → v2 (contract: traffic controller v1 §7.2): one payload, as it came on the wire, becomes one envelope with text tags.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use prost::Message as _;
 
 use super::required::{self, Missing};
-use super::{EventType, metric, tag};
+use super::{EventType, SYSTEM, metric, tag};
+use crate::raw::Kind;
 use crate::v2::envelope::Message;
 use crate::{events, v2};
 
@@ -22,20 +25,105 @@ pub enum V1Error {
     UnknownEvent(i32),
 }
 
-/// Makes the v2 envelope of a v1 payload.
-///
-/// The event type decides the kind; a body of another type is not looked at, and a missing body counts as an empty one. The
-/// envelope has not passed the first hop's limits. One decode and one scan for what is required; strings are moved.
+/// Makes the v2 envelope of a v1 payload: [`decode`] and [`Decoded::into_v2`].
 ///
 /// # Errors
 /// See [`V1Error`]; each is one payload that did not go on (`decode_error`).
 pub fn from_v1(payload: &[u8]) -> Result<v2::Envelope, V1Error> {
+    decode(payload).map(Decoded::into_v2)
+}
+
+/// A v1 payload that v1 readers take.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    v1: events::Envelope,
+    event_type: EventType,
+}
+
+/// Decodes a v1 payload and checks it: one decode and one scan for what is required.
+///
+/// # Errors
+/// See [`V1Error`].
+pub fn decode(payload: &[u8]) -> Result<Decoded, V1Error> {
     let v1 = events::Envelope::decode(payload)?;
     required::check(payload)?;
-    let Ok(event_type) = EventType::try_from(v1.event_type) else {
-        return Err(V1Error::UnknownEvent(v1.event_type));
-    };
+    match EventType::try_from(v1.event_type) {
+        Ok(event_type) => Ok(Decoded { v1, event_type }),
+        Err(_) => Err(V1Error::UnknownEvent(v1.event_type)),
+    }
+}
 
+impl Decoded {
+    /// Its event type.
+    pub fn event_type(&self) -> EventType {
+        self.event_type
+    }
+
+    /// The app that v1 subscriptions select it by: see [`Payload::app_id`](super::Payload::app_id).
+    pub fn app_id(&self) -> Cow<'_, str> {
+        match self.event_type {
+            EventType::LogMessage => {
+                self.v1.log_message.as_ref().and_then(|log| log.app_id.as_deref()).unwrap_or("").into()
+            }
+            EventType::ContainerMetric => {
+                self.v1.container_metric.as_ref().map_or("", |metric| &metric.application_id).into()
+            }
+            EventType::HttpStartStop => match self.application_id() {
+                Some(app) => app.to_string().into(),
+                None => SYSTEM.into(),
+            },
+            EventType::ValueMetric | EventType::CounterEvent | EventType::Error => SYSTEM.into(),
+        }
+    }
+
+    /// The kind of the v2 envelope that it becomes.
+    pub fn kind(&self) -> Kind {
+        match self.event_type {
+            EventType::LogMessage | EventType::Error => Kind::Log,
+            EventType::CounterEvent => Kind::Counter,
+            EventType::ValueMetric | EventType::ContainerMetric => Kind::Gauge,
+            EventType::HttpStartStop => Kind::Timer,
+        }
+    }
+
+    /// The `source_id` of the v2 envelope that it becomes.
+    pub fn source_id(&self) -> Cow<'_, str> {
+        let app: Cow<'_, str> = match self.event_type {
+            EventType::LogMessage | EventType::ContainerMetric => self.app_id(),
+            EventType::HttpStartStop => match self.application_id().filter(|app| !app.is_zero()) {
+                Some(app) => app.to_string().into(),
+                None => "".into(),
+            },
+            _ => "".into(),
+        };
+        if !app.is_empty() {
+            return app;
+        }
+        match self.v1.tags.get(tag::SOURCE_ID) {
+            Some(tag) => tag.into(),
+            None => format!(
+                "{}/{}",
+                self.v1.deployment.as_deref().unwrap_or_default(),
+                self.v1.job.as_deref().unwrap_or_default()
+            )
+            .into(),
+        }
+    }
+
+    fn application_id(&self) -> Option<events::Uuid> {
+        self.v1.http_start_stop.as_ref().and_then(|request| request.application_id)
+    }
+
+    /// The v2 envelope that it becomes.
+    ///
+    /// The event type decides the kind; a body of another type is not looked at, and a missing body counts as an empty one. The
+    /// envelope has not passed the first hop's limits. Strings are moved.
+    pub fn into_v2(self) -> v2::Envelope {
+        into_v2(self)
+    }
+}
+
+fn into_v2(Decoded { v1, event_type }: Decoded) -> v2::Envelope {
     let deployment = v1.deployment.unwrap_or_default();
     let job = v1.job.unwrap_or_default();
     let mut tags = v1.tags;
@@ -58,7 +146,7 @@ pub fn from_v1(payload: &[u8]) -> Result<v2::Envelope, V1Error> {
         EventType::HttpStartStop => request(v1.http_start_stop.unwrap_or_default(), &mut envelope),
     };
     envelope.message = Some(message);
-    Ok(envelope)
+    envelope
 }
 
 type Tags = std::collections::HashMap<String, String>;

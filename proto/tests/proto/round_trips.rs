@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use hydrant_proto::events::log_message::MessageType;
 use hydrant_proto::events::{self, Uuid};
 use hydrant_proto::json::envelope_json;
-use hydrant_proto::v1::{EventType, from_v1, to_v1};
+use hydrant_proto::raw::{Batch, Limits, Selection};
+use hydrant_proto::v1::{self, EventType, decode, from_v1, to_v1};
 use hydrant_proto::v2;
 use hydrant_proto::v2::envelope::Message;
 use proptest::collection::{hash_map, vec};
@@ -92,8 +93,27 @@ fn convert_all(bytes: &[u8]) {
     let mut payloads = Vec::new();
     let converted = to_v1(bytes, &mut payloads);
     assert_eq!(converted.reason().is_some(), payloads.is_empty());
-    for payload in payloads {
+    for payload in &payloads {
         from_v1(&payload.bytes).unwrap();
+    }
+    // What routing is told of a payload is what conversion makes of it.
+    for payload in &payloads {
+        let decoded = decode(&payload.bytes).unwrap();
+        assert_eq!((decoded.event_type(), decoded.app_id()), (payload.event_type, payload.app_id.clone()));
+    }
+    let all = v1::batch(payloads.iter().map(|payload| (&*payload.bytes, payload.event_type, &*payload.app_id)));
+    assert_eq!(all.len(), payloads.len());
+    for (entry, payload) in all.entries().iter().zip(&payloads) {
+        assert_eq!((all.envelope(entry), all.source_id(entry)), (&*payload.bytes, payload.app_id.as_bytes()));
+        assert_eq!(entry.kind, v1::kind(payload.event_type));
+    }
+    let copy = Selection::from(all.clone()).compact();
+    assert!(copy.envelopes().eq(payloads.iter().map(|payload| &*payload.bytes)));
+    assert_eq!(copy.encode(), Selection::from(all).encode());
+    if let Ok(decoded) = decode(bytes) {
+        let (kind, source_id) = (decoded.kind(), decoded.source_id().into_owned());
+        let (batch, _) = Batch::check_one(decoded.into_v2().encode_to_vec().into(), &Limits::NONE);
+        assert_eq!((batch.entries()[0].kind, batch.source_id(&batch.entries()[0])), (kind, source_id.as_bytes()));
     }
     if let Ok(envelope) = from_v1(bytes) {
         envelope_json(&envelope.encode_to_vec()).unwrap();
