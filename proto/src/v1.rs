@@ -7,6 +7,7 @@
 //! made here carries all the fields that v1 readers require, and its text is UTF-8.
 
 mod from_v1;
+pub mod fuzz;
 mod required;
 mod to_v1;
 mod uuid;
