@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     unconfirmed: Gauge,
     connects: Counter,
     replay_gaps: Counter,
+    upstream_lost: Counter,
     notices_sent: Counter,
     notices_failed: Counter,
 }
@@ -85,6 +86,11 @@ impl Metrics {
             replay_gaps: telemetry.counter(
                 "hydrant_replay_gaps_envelopes_total",
                 "Envelopes of a doppler's past that had left its cache before they could be read.",
+                &[],
+            ),
+            upstream_lost: telemetry.counter(
+                "hydrant_upstream_lost_envelopes_total",
+                "Envelopes that a doppler's ring dropped before they could come here, as the doppler said.",
                 &[],
             ),
             notices_sent: notices("sent"),
@@ -158,6 +164,11 @@ impl DrainMetrics {
     /// Envelopes of a doppler's past that are gone.
     pub(crate) fn replay_gap(&self, envelopes: u64) {
         self.all.replay_gaps.increment(envelopes);
+    }
+
+    /// Envelopes that a doppler's ring dropped before they could come here.
+    pub(crate) fn upstream_lost(&self, envelopes: u64) {
+        self.all.upstream_lost.increment(envelopes);
     }
 
     pub(crate) fn filtered(&self, envelopes: u64) {

@@ -244,7 +244,8 @@ impl Subscription {
                     *received = true;
                     self.take(batch);
                 }
-                Some(Event::Gap(envelopes)) => self.metrics.replay_gap(envelopes),
+                Some(Event::Gap(gap)) if gap.reason.is_empty() => self.metrics.replay_gap(gap.envelopes),
+                Some(Event::Gap(gap)) => self.metrics.upstream_lost(gap.envelopes),
                 Some(Event::End) => {}
                 None => break,
             }

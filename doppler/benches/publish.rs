@@ -41,7 +41,7 @@ fn batch(first: usize, sources: usize) -> Batch {
 
 fn logs(shard_id: &str, source_id: Option<String>) -> Request {
     let selectors = vec![Selector { source_id: source_id.map(Into::into), rule: Rule::Log }];
-    Request { shard_id: shard_id.to_owned(), deterministic_name: String::new(), selectors }
+    Request { shard_id: shard_id.to_owned(), deterministic_name: String::new(), selectors, markers: false }
 }
 
 fn router() -> Router {

@@ -99,6 +99,9 @@ pub struct EgressConfig {
     /// Bytes in one message to a consumer, at most, unless a single envelope is larger. Default 1 MiB: many consumers take no message
     /// over 4 MiB.
     pub batch_bytes: NonZeroUsize,
+    /// How often losses are told, as counters `lost_envelopes` of the source `hydrant`. Default `"10s"`.
+    #[serde(with = "duration_text")]
+    pub tell_losses: Duration,
 }
 
 impl Default for EgressConfig {
@@ -109,6 +112,7 @@ impl Default for EgressConfig {
             ring_bytes: some(16 * 1024 * 1024),
             batch_envelopes: some(1_000),
             batch_bytes: some(1024 * 1024),
+            tell_losses: Duration::from_secs(10),
         }
     }
 }
@@ -122,6 +126,8 @@ impl Config {
             grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
             cache_grpc: CacheGrpcConfig { listen: any },
             admin: AdminConfig::any_port(),
+            // Who counts envelopes to the last must not meet more than it sent.
+            egress: EgressConfig { tell_losses: Duration::from_secs(3600), ..EgressConfig::default() },
             ..Self::default()
         }
     }

@@ -1,7 +1,7 @@
 //! `loggregator.v2.Egress` and `plumbing.Doppler` for consumers: a subscription's ring becomes a stream of batches.
 //!
 //! What enters: a request. What leaves: the envelopes of its ring, as they came, at once when the consumer is ready; batches grow
-//! while it is not. It never converts tags (the reverse log proxy does) and never waits for more.
+//! while it is not. A consumer that asks is told in its stream where its ring dropped envelopes. It never converts tags (the reverse log proxy does) and never waits for more.
 
 use std::num::NonZeroUsize;
 use std::pin::Pin;
@@ -9,6 +9,7 @@ use std::pin::Pin;
 use diode::fair;
 use futures_util::{Stream, StreamExt, stream};
 use proto::codec::Wire;
+use proto::loss;
 use proto::plumbing::SubscriptionRequest;
 use proto::plumbing::doppler_server::Doppler;
 use proto::plumbing::filter::Message;
@@ -50,7 +51,8 @@ impl Egress for EgressService {
         &self,
         request: tonic::Request<EgressBatchRequest>,
     ) -> Result<Response<Self::BatchedReceiverStream>, Status> {
-        let request = parse(request.into_inner())?;
+        let markers = loss::is_asked(request.metadata());
+        let request = parse(request.into_inner(), markers)?;
         self.running()?;
         Ok(Response::new(messages(self.router.subscribe(request), self.limit)))
     }
@@ -95,7 +97,10 @@ type Messages = Pin<Box<dyn Stream<Item = Result<Outgoing, Status>> + Send>>;
 
 fn messages(subscribed: Subscribed, limit: fair::Bounds) -> Messages {
     let messages = stream::unfold(subscribed, move |mut subscribed| async move {
-        let next = subscribed.next(limit).await?;
+        let next = match loss::markers(&subscribed.gaps(), "doppler") {
+            Some(markers) => Outgoing::from(markers),
+            None => subscribed.next(limit).await?,
+        };
         Some((Ok(next), subscribed))
     });
     messages.boxed()
@@ -116,11 +121,12 @@ fn parse_v1(SubscriptionRequest { shard_id, filter }: SubscriptionRequest) -> Re
         shard_id: if shard_id.is_empty() { shard_id } else { format!("{scope} {shard_id}") },
         deterministic_name: String::new(),
         selectors: rules.iter().map(selector).collect(),
+        markers: false,
     }
 }
 
 /// A request with at least one selector that can match.
-pub(crate) fn parse(request: EgressBatchRequest) -> Result<Request, Status> {
+pub(crate) fn parse(request: EgressBatchRequest, markers: bool) -> Result<Request, Status> {
     if request.selectors.is_empty() {
         // The original's router leaves such a stream open and silent; its reverse log proxy says this.
         return Err(Status::invalid_argument("Selectors cannot be empty"));
@@ -129,5 +135,6 @@ pub(crate) fn parse(request: EgressBatchRequest) -> Result<Request, Status> {
     if selectors.is_empty() {
         return Err(Status::invalid_argument("Selectors must have a Message"));
     }
-    Ok(Request { shard_id: request.shard_id, deterministic_name: request.deterministic_name, selectors })
+    let EgressBatchRequest { shard_id, deterministic_name, .. } = request;
+    Ok(Request { shard_id, deterministic_name, selectors, markers })
 }

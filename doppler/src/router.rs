@@ -4,10 +4,10 @@
 //! Between v2 and v1 a batch is converted at most once, however many take it, and only those envelopes of it that one of the other version
 //! may want.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::AddAssign;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::{Bytes, BytesMut};
 use diode::fair;
@@ -15,6 +15,7 @@ use log_cache::Store;
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::events;
+use proto::loss::{Loss, Losses};
 use proto::raw::{Batch, Kind, Limits, Refused, Selection};
 use proto::reason::Reason;
 use proto::v1::{self, Converted, Decoded, Payload};
@@ -25,7 +26,7 @@ use tokio::time::{Instant, sleep};
 use crate::config::EgressConfig;
 use crate::history::{History, Timeline};
 use crate::metrics::Metrics;
-use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, Table, Totals, Wanted};
+use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, TOLD_SOURCES, Table, Totals, Wanted};
 
 /// The router. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -40,6 +41,9 @@ pub struct Router {
     timeline: Arc<Mutex<Timeline>>,
     epoch: u64,
 }
+
+/// Losses told one by one at a time.
+const TOLD: usize = 1_000;
 
 /// How often rings are looked at that are to be empty.
 const LOOK: Duration = Duration::from_millis(2);
@@ -231,6 +235,32 @@ impl Publisher {
     }
 }
 
+impl Publisher {
+    /// Publishes what was lost since the last time, as counters of the source `hydrant`: by subscription and source, as many as
+    /// [`TOLD`], and the rest by reason.
+    pub fn tell_losses(&mut self) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+        let mut batch = Vec::new();
+        let mut rest: BTreeMap<Reason, Loss> = BTreeMap::new();
+        for table in self.router.tables() {
+            table.take_losses(|subscription, loss| {
+                if batch.len() < TOLD {
+                    batch.push(loss.ledger("doppler", &subscription, now));
+                } else {
+                    rest.entry(loss.reason).or_insert_with(|| Loss::unknown(loss.reason)).envelopes += loss.envelopes;
+                }
+            });
+        }
+        batch.extend(rest.values().map(|loss| loss.ledger("doppler", "", now)));
+        if batch.is_empty() {
+            return;
+        }
+        let (batch, _) = Batch::index(EnvelopeBatch { batch }.encode_to_vec().into());
+        self.router.metrics.stage.received(batch.len() as u64);
+        self.publish(&batch);
+    }
+}
+
 impl Router {
     /// Puts a batch into the cache and into the rings of v2 subscribers.
     fn put_v2(&self, sorter: &mut Sorter, batch: &Batch) -> Put {
@@ -378,7 +408,7 @@ impl AddAssign for Put {
 }
 
 /// Sorts a batch by who gets what, and puts it into their rings.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Sorter {
     /// Positions in the batch in hand.
     scratch: Vec<u32>,
@@ -389,6 +419,20 @@ struct Sorter {
     spare: Vec<Vec<u64>>,
     /// Which positions of the batch that was put last somebody got.
     matched: Vec<u64>,
+    lost: Losses,
+}
+
+impl Default for Sorter {
+    fn default() -> Self {
+        Self {
+            scratch: Vec::new(),
+            picks: Vec::new(),
+            by_id: HashMap::default(),
+            spare: Vec::new(),
+            matched: Vec::new(),
+            lost: Losses::new(TOLD_SOURCES),
+        }
+    }
 }
 
 /// What one subscription gets of the batch in hand: one bit a position.
@@ -400,7 +444,7 @@ struct Pick {
 
 impl Sorter {
     fn put(&mut self, table: &Table, batch: &Batch) -> Put {
-        let Self { scratch, picks, by_id, spare, matched } = self;
+        let Self { scratch, picks, by_id, spare, matched, lost } = self;
         let words = batch.len().div_ceil(64);
         table.matches(batch, scratch, |subscription, positions| {
             let at = *by_id.entry(subscription.id()).or_insert_with(|| {
@@ -419,7 +463,7 @@ impl Sorter {
             let count: usize = bits.iter().map(|word| word.count_ones() as usize).sum();
             if count > 0 {
                 union(matched, &bits);
-                let (evicted, rejected) = subscription.push(select(batch, &bits, count));
+                let (evicted, rejected) = subscription.push(select(batch, &bits, count), lost);
                 put += Put { copies: count as u64, evicted, rejected };
             }
             bits.clear();

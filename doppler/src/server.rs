@@ -33,6 +33,9 @@ use crate::subscriptions::Totals;
 /// an agent calls a doppler suspect.
 const HELD: Duration = Duration::from_millis(800);
 
+/// The least time between two tellings of losses.
+const LEAST: Duration = Duration::from_secs(1);
+
 /// Why a doppler could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -222,6 +225,14 @@ impl Server {
         }
         let (admin, tasks, until) = (self.admin, tracker.clone(), told.clone());
         tracker.spawn(async move { admin.serve(&tasks, until).await });
+
+        let mut publisher = self.router.publisher();
+        let (every, stopping) = (self.config.egress.tell_losses.max(LEAST), stop.clone());
+        tracker.spawn(async move {
+            while stopping.run_until_cancelled(sleep(every)).await.is_some() {
+                publisher.tell_losses();
+            }
+        });
 
         let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
         let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);

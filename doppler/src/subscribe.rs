@@ -1,9 +1,10 @@
 //! `hydrant.v1.Egress` for hydrant's own consumers: a subscription that may start in the past, and whose end is confirmed.
 //!
 //! What enters: a request. What leaves: first what the consumer has missed, out of the cache, then the envelopes of its ring as they
-//! come. When the doppler stops it says that all has been sent, and waits a moment for the consumer to say that it has it: by then what
+//! come, and where the ring dropped some, how many of whose. When the doppler stops it says that all has been sent, and waits a moment for the consumer to say that it has it: by then what
 //! agents send elsewhere cannot overtake it.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use diode::fair;
 use futures_util::{Stream, StreamExt, stream};
 use proto::hydrant::v1::egress_server::Egress;
 use proto::hydrant::v1::{Gap, SubscribeFrame, SubscribeRequest};
+use proto::loss::Loss;
 use proto::raw::{Outgoing, OutgoingSubscribeFrame};
 use proto::v2::EgressBatchRequest;
 use tokio::time::timeout;
@@ -57,7 +59,7 @@ impl Egress for SubscribeService {
         let SubscribeRequest { shard_id, deterministic_name, selectors, start } =
             first.ok_or_else(|| Status::invalid_argument("the stream ended before its request"))?;
         let request = EgressBatchRequest { shard_id, deterministic_name, selectors, ..EgressBatchRequest::default() };
-        let request = parse(request)?;
+        let request = parse(request, true)?;
         if self.router.is_closed() {
             return Err(Status::unavailable("this doppler is stopping; subscribe to another"));
         }
@@ -70,6 +72,7 @@ impl Egress for SubscribeService {
             router: self.router.clone(),
             limit: self.limit,
             stage: Stage::Opened,
+            gaps: VecDeque::new(),
         };
         Ok(Response::new(stream::unfold(consumer, Consumer::step).boxed()))
     }
@@ -93,6 +96,8 @@ struct Consumer {
     router: Router,
     limit: fair::Bounds,
     stage: Stage,
+    /// To be told before the next envelopes.
+    gaps: VecDeque<Loss>,
 }
 
 impl Consumer {
@@ -104,7 +109,7 @@ impl Consumer {
             }
             Stage::History => self.past().await,
             Stage::Live => match self.next().await {
-                Some(batch) => Frame { frame: SubscribeFrame::default(), batch },
+                Some(frame) => frame,
                 None if self.router.is_closed() => {
                     self.stage = Stage::Ended;
                     said(SubscribeFrame { end: true, ..SubscribeFrame::default() })
@@ -132,7 +137,7 @@ impl Consumer {
                 Frame { frame: SubscribeFrame::default(), batch: Outgoing::from(envelopes) }
             }
             Some(Past::Gap(gap)) => {
-                let gap = Gap { source_id: gap.source_id, envelopes: gap.envelopes };
+                let gap = Gap { source_id: gap.source_id, envelopes: gap.envelopes, ..Gap::default() };
                 said(SubscribeFrame { gap: Some(gap), ..SubscribeFrame::default() })
             }
             None => {
@@ -142,12 +147,20 @@ impl Consumer {
         }
     }
 
-    /// The next envelopes; `None` when there are no more, or when the consumer has left.
-    async fn next(&mut self) -> Option<Outgoing> {
+    /// The next envelopes, or what is missing before them; `None` when there are no more, or when the consumer has left.
+    async fn next(&mut self) -> Option<Frame> {
+        if self.gaps.is_empty() {
+            self.gaps.extend(self.subscribed.gaps());
+        }
+        if let Some(loss) = self.gaps.pop_front() {
+            return Some(said(SubscribeFrame { gap: Some(loss.gap()), ..SubscribeFrame::default() }));
+        }
         loop {
             tokio::select! {
                 biased;
-                next = self.subscribed.next(self.limit) => return next,
+                next = self.subscribed.next(self.limit) => {
+                    return next.map(|batch| Frame { frame: SubscribeFrame::default(), batch });
+                }
                 request = self.requests.message() => match request {
                     Ok(Some(_)) => {}
                     Ok(None) | Err(_) => return None,

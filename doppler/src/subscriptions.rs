@@ -8,6 +8,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::poll_fn;
 use std::iter::Sum;
+use std::mem;
 use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use diode::fair;
 use log_cache::Store;
 use lru::LruCache;
 use parking_lot::Mutex;
+use proto::loss::{Loss, Losses};
 use proto::raw::{Batch, Entry, Outgoing, Selection};
 use proto::reason::Reason;
 use proto::selector::Selector;
@@ -37,6 +39,11 @@ mod sources;
 /// Groups of which it is remembered where they left off.
 const GROUPS_LEFT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
+/// Sources of which one subscription's losses are told apart.
+pub(crate) const TOLD_SOURCES: usize = 64;
+/// Losses of ended subscriptions that are kept until they are told.
+const UNTOLD: usize = 1024;
+
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -46,6 +53,8 @@ pub struct Request {
     pub deterministic_name: String,
     /// What to send. An envelope that several selectors admit is sent once.
     pub selectors: Vec<Selector>,
+    /// Its consumer wants to be told what its ring dropped: [`Subscribed::gaps`].
+    pub markers: bool,
 }
 
 /// A subscription: where its envelopes are put, and where they come out.
@@ -57,8 +66,17 @@ pub(crate) struct Subscription {
     /// ends a subscription counts exactly what its consumer has not been given, also while that consumer stands still.
     outlet: Mutex<Option<Outlet>>,
     request: Request,
+    /// What its ring dropped and nobody has been told yet. Held for a moment, after a drop and when somebody asks.
+    lost: Mutex<Lost>,
     /// Its consumer confirms that it has got everything: it counts as drained only once it has ended.
     confirms: bool,
+}
+
+/// Drops of one ring, once for whoever looks after the pipeline and once for its consumer.
+#[derive(Debug)]
+struct Lost {
+    ledger: Losses,
+    gaps: Losses,
 }
 
 #[derive(Debug)]
@@ -82,12 +100,25 @@ impl Subscription {
     }
 
     /// Puts `part` into the ring; returns how many envelopes had to leave it and how many it turned away, its consumer being gone.
-    pub(crate) fn push(&self, part: Selection) -> (u64, u64) {
-        let (mut evicted, count) = (0, part.len() as u64);
-        match self.ring.push(part, |_, _| evicted += 1) {
-            Ok(()) => (evicted, 0),
-            Err(_closed) => (0, count),
+    /// `scratch` is room to work in, and empty before and after.
+    pub(crate) fn push(&self, part: Selection, scratch: &mut Losses) -> (u64, u64) {
+        let count = part.len() as u64;
+        let pushed = self.ring.push(part, |part, at| scratch.add(part.batch(), part.entry(at)));
+        let evicted = scratch.total();
+        if evicted > 0 {
+            let mut lost = self.lost.lock();
+            lost.ledger.add_all(scratch);
+            if self.request.markers {
+                lost.gaps.add_all(scratch);
+            }
+            scratch.clear();
         }
+        (evicted, if pushed.is_err() { count } else { 0 })
+    }
+
+    /// What it is called where losses are told.
+    fn label(&self) -> String {
+        if self.request.shard_id.is_empty() { format!("#{}", self.id) } else { self.request.shard_id.clone() }
     }
 }
 
@@ -158,6 +189,9 @@ struct Changes {
     counters: fair::Counters,
     /// Envelopes that a consumer was to get and did not, because it had ended.
     lost: u64,
+    /// What ended subscriptions lost and nobody has been told yet, and what of it has no place.
+    untold: Vec<(String, Loss)>,
+    untold_rest: u64,
 }
 
 /// What is shared out together: the same selector and the same shard.
@@ -211,6 +245,8 @@ impl Table {
             left: LruCache::new(GROUPS_LEFT),
             counters: fair::Counters::default(),
             lost: 0,
+            untold: Vec::new(),
+            untold_rest: 0,
         };
         Self {
             stage,
@@ -242,7 +278,8 @@ impl Table {
         let outlet = Mutex::new(Some(Outlet { ring: reader, taken: Vec::new(), ready: VecDeque::new() }));
         let mut changes = self.change.lock();
         let id = changes.id();
-        let subscription = Arc::new(Subscription { id, ring, outlet, request, confirms });
+        let lost = Mutex::new(Lost { ledger: Losses::new(TOLD_SOURCES), gaps: Losses::new(TOLD_SOURCES) });
+        let subscription = Arc::new(Subscription { id, ring, outlet, request, lost, confirms });
         if self.is_closed() {
             subscription.ring.close();
         }
@@ -389,6 +426,7 @@ impl Table {
         (counters.envelopes, counters.bytes) = (0, 0);
         add(&mut changes.counters, counters);
         changes.lost += lost;
+        changes.keep_untold(subscription, lost, self.lost_reason());
         drop(changes);
         self.count_lost(lost);
         debug!(id = subscription.id, lost, "Subscription ended");
@@ -402,8 +440,27 @@ impl Table {
 
     /// Counts envelopes whose consumer is gone, and why it is.
     fn count_lost(&self, envelopes: u64) {
-        let reason = if self.is_closed() { Reason::ShutdownDeadline } else { Reason::PeerLost };
-        self.stage.dropped(reason.as_str(), envelopes);
+        self.stage.dropped(self.lost_reason().as_str(), envelopes);
+    }
+
+    fn lost_reason(&self) -> Reason {
+        if self.is_closed() { Reason::ShutdownDeadline } else { Reason::PeerLost }
+    }
+
+    /// Hands out what was lost since the last time, by subscription and source. What has found no place comes last, without either.
+    pub(crate) fn take_losses(&self, mut told: impl FnMut(String, Loss)) {
+        let mut changes = self.change.lock();
+        let open: Vec<Arc<Subscription>> = changes.open.values().cloned().collect();
+        let (untold, rest) = (mem::take(&mut changes.untold), mem::take(&mut changes.untold_rest));
+        drop(changes);
+        untold.into_iter().for_each(|(label, loss)| told(label, loss));
+        for subscription in open {
+            let losses = subscription.lost.lock().ledger.take(Reason::QueueFull);
+            losses.into_iter().for_each(|loss| told(subscription.label(), loss));
+        }
+        if rest > 0 {
+            told(String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) });
+        }
     }
 
     /// Whether every consumer has got everything that it was to get, and those that confirm have.
@@ -439,6 +496,21 @@ impl Table {
 }
 
 impl Changes {
+    /// Keeps what a subscription that ends has lost until it is told.
+    fn keep_untold(&mut self, subscription: &Subscription, left: u64, reason: Reason) {
+        let mut losses = subscription.lost.lock().ledger.take(Reason::QueueFull);
+        if left > 0 {
+            losses.push(Loss { envelopes: left, ..Loss::unknown(reason) });
+        }
+        for loss in losses {
+            if self.untold.len() < UNTOLD {
+                self.untold.push((subscription.label(), loss));
+            } else {
+                self.untold_rest += loss.envelopes;
+            }
+        }
+    }
+
     fn id(&mut self) -> u64 {
         self.next += 1;
         self.next
@@ -511,6 +583,11 @@ impl Subscribed {
         poll_fn(|cx| self.poll_next(limit, cx)).await
     }
 
+    /// What its ring dropped since the last time, if its request wanted to know. It was to come before what is next.
+    pub fn gaps(&mut self) -> Vec<Loss> {
+        self.subscription.lost.lock().gaps.take(Reason::QueueFull)
+    }
+
     fn poll_next(&self, limit: fair::Bounds, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
         let mut outlet = self.subscription.outlet.lock();
         let Some(Outlet { ring, taken, ready }) = &mut *outlet else { return Poll::Ready(None) };
@@ -547,7 +624,7 @@ mod tests {
         let rules = [Rule::Log, Rule::Counter(Some("requests".into())), Rule::Log];
         let selector = |source: &Option<&str>, rule: Rule| Selector { source_id: source.map(Into::into), rule };
         let selectors = sources.iter().flat_map(|source| rules.clone().map(|rule| selector(source, rule))).collect();
-        Request { shard_id: shard_id.to_owned(), deterministic_name: String::new(), selectors }
+        Request { shard_id: shard_id.to_owned(), deterministic_name: String::new(), selectors, markers: false }
     }
 
     #[test]

@@ -10,6 +10,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use telemetry::LogConfig;
 
+use crate::classic::SelfMetricsConfig;
+
 /// What precedes the path of a key in the name of its variable.
 const PREFIX: &str = "HYDRANT_";
 
@@ -21,6 +23,8 @@ pub struct Config {
     pub log: LogConfig,
     /// How the process stops.
     pub stop: StopConfig,
+    /// Doppler's and traffic controller's own numbers as envelopes, under an original Loggregator's names.
+    pub self_metrics: SelfMetricsConfig,
     /// The agent.
     pub agent: agent::Config,
     /// The doppler with its cache.

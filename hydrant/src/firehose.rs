@@ -6,6 +6,7 @@ use prost::Message;
 use proto::v2;
 use proto::v2::egress_client::EgressClient;
 use proto::v2::selector::Message as Select;
+use tonic::metadata::MetadataValue;
 use transport::{Address, reason};
 
 use crate::cli::{Failure, runtime};
@@ -60,6 +61,8 @@ async fn firehose(args: Args) -> Result<(), Failure> {
     };
     let refused =
         |status: tonic::Status| Failure::Failed(anyhow!("the traffic controller ended it: {}", reason(&status)));
+    let mut request = tonic::Request::new(request);
+    request.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
     let mut batches = client.batched_receiver(request).await.map_err(refused)?.into_inner();
     let form = if args.json { Form::Json } else { args.output };
     let (mut output, zone) = (Output::new(), TimeZone::system());

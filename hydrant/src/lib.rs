@@ -3,6 +3,7 @@
 //! *Invariant*: only this crate reads files, the environment and signals, and prints.
 
 mod certs;
+mod classic;
 pub mod cli;
 mod client;
 pub mod config;
@@ -16,5 +17,6 @@ mod tail;
 mod token;
 pub mod up;
 
+pub use classic::SelfMetricsConfig;
 pub use config::Config;
 pub use up::{Up, up};

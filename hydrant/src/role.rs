@@ -6,8 +6,10 @@ use anyhow::{Context, anyhow};
 use serde_json::json;
 use telemetry::{Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::classic::{self, Sink};
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
 use crate::signal::{Signals, notify_ready};
@@ -44,6 +46,17 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
             say(&mut io::stdout(), &addrs.to_string());
         }
     };
+    let tasks = TaskTracker::new();
+    let classic = match role {
+        Role::Doppler => Some((classic::DOPPLER, config.self_metrics.doppler_interval)),
+        Role::TrafficController => Some((classic::REVERSE_LOG_PROXY, config.self_metrics.reverse_log_proxy_interval)),
+        Role::Agent | Role::Adapters => None,
+    };
+    if let Some((numbers, every)) = classic
+        && let Some(sink) = Sink::of(&config.self_metrics).map_err(wrong)?
+    {
+        tasks.spawn(classic::run(numbers, telemetry.clone(), sink, every, stop.clone()));
+    }
     macro_rules! serve {
         ($config:expr, |$addrs:ident| $json:expr) => {{
             let server = $config.bind(&telemetry).await.map_err(|error| wrong(error.into()))?;

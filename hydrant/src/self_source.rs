@@ -96,7 +96,7 @@ fn log_envelopes(lines: &mut Vec<LogLine>, dropped: &AtomicU64) -> Vec<v2::Envel
     envelopes
 }
 
-fn nanos(time: SystemTime) -> i64 {
+pub(crate) fn nanos(time: SystemTime) -> i64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
 }
 
@@ -134,7 +134,7 @@ fn metric_envelopes(role: &'static str, page: &str, now: SystemTime) -> Vec<v2::
 }
 
 /// `key="value",…}` as pairs. Our own values come from closed lists and hold neither commas nor quotes.
-fn labels_of(labels: &str) -> impl Iterator<Item = (&str, &str)> {
+pub(crate) fn labels_of(labels: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = labels.trim_end_matches('}').split(',');
     pairs.filter_map(|pair| pair.split_once('=')).map(|(key, value)| (key, value.trim_matches('"')))
 }

@@ -13,6 +13,7 @@ use tokio_util::task::TaskTracker;
 use traffic_controller::RoleInfo;
 use transport::DopplerSet;
 
+use crate::classic::{self, SelfMetricsConfig, Sink};
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
 use crate::role;
@@ -66,6 +67,14 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     let (own, tasks) = (CancellationToken::new(), TaskTracker::new());
     if let Some(lines) = lines {
         tasks.spawn(self_source::run(lines, telemetry.to_vec(), agent.local(), own.clone()));
+        let SelfMetricsConfig { doppler_interval, reverse_log_proxy_interval, .. } = config.self_metrics;
+        for (numbers, (_, telemetry), every) in [
+            (classic::DOPPLER, &telemetry[0], doppler_interval),
+            (classic::REVERSE_LOG_PROXY, &telemetry[2], reverse_log_proxy_interval),
+        ] {
+            let sink = Sink::Local(Box::new(agent.local()));
+            tasks.spawn(classic::run(numbers, telemetry.clone(), sink, every, own.clone()));
+        }
     }
     let readiness = vec![agent.readiness(), doppler.readiness(), traffic_controller.readiness(), adapters.readiness()];
     Ok(Up {

@@ -12,6 +12,8 @@ mod auth;
 mod bad_input;
 #[path = "hydrant/browser.rs"]
 mod browser;
+#[path = "hydrant/classic.rs"]
+mod classic;
 #[path = "hydrant/commands.rs"]
 mod commands;
 #[path = "hydrant/docs.rs"]
@@ -20,6 +22,8 @@ mod docs;
 mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
+#[path = "hydrant/peers.rs"]
+mod peers;
 #[path = "hydrant/prometheus.rs"]
 mod prometheus;
 #[path = "hydrant/shutdown.rs"]

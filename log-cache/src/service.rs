@@ -143,7 +143,11 @@ impl From<Frame> for hydrant::FollowFrame {
         Self {
             batch: frame.batch,
             cursor: Some(hydrant::Cursor { doppler: String::new(), epoch, sequence }),
-            gap: frame.gap.map(|gap| hydrant::Gap { source_id: gap.source_id, envelopes: gap.envelopes }),
+            gap: frame.gap.map(|gap| hydrant::Gap {
+                source_id: gap.source_id,
+                envelopes: gap.envelopes,
+                ..hydrant::Gap::default()
+            }),
             live: frame.live,
             missing: Vec::new(),
         }

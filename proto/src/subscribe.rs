@@ -14,7 +14,7 @@ use tonic::{Code, Status, Streaming};
 
 use crate::codec::{MAX_MESSAGE, Wire};
 use crate::hydrant::v1::egress_client::EgressClient as SubscribeClient;
-use crate::hydrant::v1::{SubscribeFrame, SubscribeRequest};
+use crate::hydrant::v1::{Gap, SubscribeFrame, SubscribeRequest};
 use crate::start::Acquaintance;
 use crate::v2;
 use crate::v2::egress_client::EgressClient;
@@ -35,8 +35,8 @@ enum Kind {
 pub enum Event {
     /// An encoded `EnvelopeBatch`.
     Batch(Bytes),
-    /// Envelopes of the doppler's past that left its cache before they could be sent.
-    Gap(u64),
+    /// What is missing here: without a reason, envelopes of the doppler's past that left its cache before they could be sent.
+    Gap(Gap),
     /// The doppler is stopping and has sent everything: the stream ends.
     End,
 }
@@ -94,7 +94,7 @@ impl Stream {
                     return Ok(Some(Event::End));
                 }
                 if let Some(gap) = frame.gap {
-                    return Ok(Some(Event::Gap(gap.envelopes)));
+                    return Ok(Some(Event::Gap(gap)));
                 }
                 if !frame.batch.is_empty() {
                     return Ok(Some(Event::Batch(frame.batch)));

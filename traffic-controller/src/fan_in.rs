@@ -14,6 +14,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use diode::fair::{Bounds, Reader};
 use parking_lot::Mutex;
+use proto::hydrant::v1::Gap;
+use proto::loss::Loss;
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use proto::start::Acquaintance;
@@ -63,8 +65,9 @@ impl FanIn {
     }
 
     /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
-    pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest) -> Subscription {
-        let (ring, reader) = self.rings.ring(self.bounds);
+    /// `markers` says whether the consumer wants to be told what is missing.
+    pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool) -> Subscription {
+        let (ring, reader) = self.rings.ring(self.bounds, markers);
         let cancel = self.stop.child_token();
         let feed = Feed {
             request,
@@ -78,7 +81,7 @@ impl FanIn {
         self.tracker.spawn(feed.run());
         Subscription {
             reader,
-            _ring: ring,
+            ring,
             metrics: self.metrics.clone(),
             left_over: Reason::PeerLost,
             _cancel: cancel.drop_guard(),
@@ -90,7 +93,7 @@ impl FanIn {
 pub(crate) struct Subscription {
     reader: Reader<Selection>,
     /// Keeps the ring counted until its reader is gone.
-    _ring: Arc<Ring>,
+    ring: Arc<Ring>,
     metrics: Metrics,
     left_over: Reason,
     _cancel: DropGuard,
@@ -104,6 +107,11 @@ impl Subscription {
     /// Envelopes leave the ring only by the poll that returns them.
     pub(crate) async fn take(&mut self, limit: Bounds, into: &mut Vec<Selection>) -> usize {
         self.reader.recv_many(limit, into).await
+    }
+
+    /// What is missing before what is taken next, if the consumer wants to be told.
+    pub(crate) fn gaps(&self) -> Vec<Loss> {
+        self.ring.gaps()
     }
 
     /// Ends the subscription; what was still in the ring counts as dropped for `reason` instead of as lost with the peer.
@@ -124,10 +132,10 @@ impl Drop for Subscription {
 impl Subscription {
     /// A subscription to whatever is pushed into the ring, for the tests of those who read.
     pub(crate) fn fed(bounds: Bounds, metrics: &Metrics) -> (Arc<Ring>, Self) {
-        let (ring, reader) = metrics.handles().firehose.ring(bounds);
+        let (ring, reader) = metrics.handles().firehose.ring(bounds, true);
         let _cancel = CancellationToken::new().drop_guard();
-        let _ring = Arc::clone(&ring);
-        (ring, Self { reader, _ring, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel })
+        let own = Arc::clone(&ring);
+        (ring, Self { reader, ring: own, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel })
     }
 }
 
@@ -269,7 +277,7 @@ impl Source {
                     *received = true;
                     self.inlet.push(bytes)?;
                 }
-                Some(Event::Gap(envelopes)) => self.inlet.metrics.handles().replay_gaps.increment(envelopes),
+                Some(Event::Gap(gap)) => self.inlet.missing(&gap),
                 Some(Event::End) => {}
                 None => break,
             }
@@ -303,13 +311,23 @@ impl Inlet {
         let (batch, refused) = Batch::index(bytes);
         let offered = batch.len();
         self.metrics.received(offered, &refused);
-        let mut evicted = 0;
-        if self.ring.writer().push(Selection::from(batch), |_, _| evicted += 1).is_err() {
+        let Ok(evicted) = self.ring.push(Selection::from(batch)) else {
             self.metrics.dropped(Reason::PeerLost, offered as u64);
             return Err(Stopped::ConsumerGone);
-        }
+        };
         self.metrics.dropped(Reason::QueueFull, evicted);
         Ok(())
+    }
+
+    /// What a doppler says is missing: of its past, or dropped by its ring for this consumer.
+    fn missing(&self, gap: &Gap) {
+        let handles = self.metrics.handles();
+        if gap.reason.is_empty() {
+            handles.replay_gaps.increment(gap.envelopes);
+        } else {
+            handles.upstream_lost.increment(gap.envelopes);
+            self.ring.note(gap);
+        }
     }
 }
 
@@ -326,7 +344,7 @@ mod tests {
         let telemetry = Telemetry::default();
         let metrics = Metrics::register(&telemetry);
         let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
-        let (ring, mut reader) = metrics.handles().rlp.ring(bounds);
+        let (ring, mut reader) = metrics.handles().rlp.ring(bounds, false);
         let inlet = Inlet { ring, metrics };
         // One empty envelope, then one that says it is longer than what is left.
         assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 9, 1])).is_ok());

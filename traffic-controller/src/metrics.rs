@@ -45,6 +45,8 @@ pub(crate) struct Handles {
     pub(crate) disconnects: Counter,
     /// Envelopes of a doppler's past that were gone before they could be read.
     pub(crate) replay_gaps: Counter,
+    /// Envelopes that dopplers' rings dropped before they could come here.
+    pub(crate) upstream_lost: Counter,
     /// Consumers on gRPC now.
     pub(crate) rlp_subscriptions: Gauge,
     /// Consumers on gRPC that were turned away because of the bound.
@@ -135,6 +137,10 @@ impl Metrics {
             replay_gaps: counter(
                 "hydrant_replay_gaps_envelopes_total",
                 "Envelopes of a doppler's past that had left its cache before they could be read.",
+            ),
+            upstream_lost: counter(
+                "hydrant_upstream_lost_envelopes_total",
+                "Envelopes that a doppler's ring dropped before they could come here, as the doppler said.",
             ),
             rlp_subscriptions: gauge("hydrant_rlp_subscriptions", "Consumers on the gRPC reverse log proxy now."),
             rlp_rejected: counter(

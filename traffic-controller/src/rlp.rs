@@ -1,9 +1,11 @@
 //! The reverse log proxy: `loggregator.v2.Egress` for consumers (contract: loggregator v2 §5.1, §6, §7).
 //!
 //! What enters: a consumer's request, checked here, and its ring of envelopes. What leaves: one message per envelope (`Receiver`) or
-//! batches (`BatchedReceiver`), with tags in the form that the request asks for, as soon as the consumer is ready for them. It never
+//! batches (`BatchedReceiver`), with tags in the form that the request asks for, as soon as the consumer is ready for them, and for those
+//! that ask a marker where envelopes are missing. It never
 //! decodes an envelope and never makes a doppler wait.
 
+use std::collections::VecDeque;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::Pin;
 
@@ -11,6 +13,7 @@ use diode::fair::Bounds;
 use futures_util::Stream;
 use futures_util::stream::unfold;
 use proto::codec::Wire;
+use proto::loss;
 use proto::raw::tags::Form;
 use proto::raw::{Outgoing, Selection};
 use proto::v2;
@@ -52,6 +55,7 @@ impl Rlp {
         v2::EgressBatchRequest: From<T>,
     {
         let (metadata, extensions, request) = request.into_parts();
+        let markers = loss::is_asked(&metadata);
         let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
         let Some(place) = self.streams.admit() else {
             let text = format!("unable to create stream, max egress streams reached: {}", self.max_streams);
@@ -69,7 +73,7 @@ impl Rlp {
         debug!(?remote, shard_id = request.shard_id, selectors = request.selectors.len(), "Consumer subscribed");
         let form = if request.use_preferred_tags { Form::Preferred } else { Form::Deprecated };
         let consumer = Consumer {
-            subscription: self.fan_in.subscribe(request),
+            subscription: self.fan_in.subscribe(request, markers),
             form,
             batch: self.batch,
             waiting: Vec::new(),
@@ -87,10 +91,11 @@ impl Egress for Rlp {
 
     async fn receiver(&self, request: Request<v2::EgressRequest>) -> Result<Response<Self::ReceiverStream>, Status> {
         let (grant, consumer) = self.open(request.map(Single))?;
-        let envelopes = unfold(Envelopes { consumer, part: None, next: 0 }, |mut envelopes| async move {
-            let envelope = envelopes.next().await?;
-            Some((Ok(envelope), envelopes))
-        });
+        let envelopes =
+            unfold(Envelopes { consumer, part: None, next: 0, told: VecDeque::new() }, |mut envelopes| async move {
+                let envelope = envelopes.next().await?;
+                Some((Ok(envelope), envelopes))
+            });
         Ok(Response::new(grant.guard(envelopes)))
     }
 
@@ -163,6 +168,7 @@ impl Consumer {
     async fn next_batch(&mut self) -> Option<Outgoing> {
         let parts = match self.waiting.pop() {
             Some(part) => vec![part],
+            None if let Some(markers) = self.markers() => return Some(Outgoing::from(markers)),
             None => {
                 let mut taken = Vec::new();
                 if self.subscription.take(self.batch, &mut taken).await == 0 {
@@ -184,6 +190,13 @@ impl Consumer {
     }
 }
 
+impl Consumer {
+    /// What is missing before the next envelopes, for a consumer that asked.
+    fn markers(&self) -> Option<Selection> {
+        loss::markers(&self.subscription.gaps(), "traffic_controller").map(|markers| self.form.convert(&markers))
+    }
+}
+
 impl Drop for Consumer {
     fn drop(&mut self) {
         let waiting: usize = self.waiting.iter().map(Selection::len).sum();
@@ -196,6 +209,8 @@ struct Envelopes {
     consumer: Consumer,
     part: Option<Selection>,
     next: usize,
+    /// Markers to be sent before the next envelope.
+    told: VecDeque<Wire>,
 }
 
 impl Envelopes {
@@ -206,6 +221,14 @@ impl Envelopes {
                 self.next += 1;
                 self.consumer.metrics.delivered(1);
                 return Some(Wire(envelope));
+            }
+            if self.told.is_empty()
+                && let Some(markers) = self.consumer.markers()
+            {
+                self.told.extend(markers.entries().map(|entry| Wire(markers.batch().envelope_bytes(entry))));
+            }
+            if let Some(marker) = self.told.pop_front() {
+                return Some(marker);
             }
             let mut taken = Vec::new();
             if self.consumer.subscription.take(ONE, &mut taken).await == 0 {

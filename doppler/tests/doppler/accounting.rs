@@ -1,10 +1,13 @@
 //! Overload: who loses, how much, and that it is counted to the envelope.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
+use proto::loss;
 use proto::v2::Envelope;
+use proto::v2::envelope::Message;
 
-use crate::client::{Doppler, Producer, logs};
+use crate::client::{Doppler, Producer, counters, logs};
 
 const RING: usize = 2_048;
 const QUIET: usize = 100;
@@ -77,6 +80,60 @@ async fn a_loud_source_loses_its_own_and_every_envelope_is_accounted_for() {
     assert_quiet_sources_are_whole(&got);
     assert!(got["loud"].is_sorted_by(|a, b| a < b), "what is left of the loud source is in order, once each");
     assert_eq!((ROUNDS * LOUD) as u64, got["loud"].len() as u64 + numbers.dropped("queue_full"), "only it has lost");
+}
+
+/// The tags of the markers among envelopes.
+fn markers(envelopes: &[Envelope]) -> Vec<&HashMap<String, String>> {
+    let is_marker = |envelope: &&Envelope| match &envelope.message {
+        Some(Message::Event(event)) => event.title == loss::MARKER,
+        _ => false,
+    };
+    envelopes.iter().filter(is_marker).map(|marker| &marker.tags).collect()
+}
+
+#[tokio::test]
+async fn who_loses_is_told_whose_how_many_and_why() {
+    let doppler = Doppler::with(|config| {
+        config.egress.ring_envelopes = RING.try_into().unwrap();
+        config.egress.tell_losses = Duration::from_secs(1);
+    })
+    .await;
+    let mut ledger = doppler.subscribe(vec![counters(loss::SOURCE, loss::LEDGER)]).await;
+    let asking = doppler.subscribe_asking(vec![logs("")]).await;
+    let silent = doppler.subscribe_narrow(vec![logs("")]).await;
+    let mut sent = 0;
+    for number in 0..ROUNDS {
+        let batches = round(number);
+        sent += batches.concat().len();
+        doppler.send(batches).await;
+    }
+    let dropped = doppler.numbers().await.dropped("queue_full");
+    assert!(dropped > 0, "there was an overload");
+
+    // Whoever looks after the pipeline reads it under the source `hydrant`.
+    let mut told = 0;
+    while told < dropped {
+        let envelope = ledger.next().await.unwrap();
+        let tag = |key: &str| envelope.tags[key].as_str();
+        assert_eq!((tag("lost_source"), tag("stage"), tag("reason")), ("loud", "doppler", "queue_full"));
+        assert!(["#2", "#3"].contains(&tag("subscription")), "{}", tag("subscription"));
+        let Some(Message::Counter(counter)) = &envelope.message else { panic!("a counter") };
+        told += counter.delta;
+    }
+    assert_eq!(told, dropped);
+
+    let ([asking, silent], _) = doppler.drain([asking, silent]).await;
+    assert!(markers(&silent).is_empty(), "who has not asked sees nothing");
+    let markers = markers(&asking);
+    let told: usize = markers.iter().map(|tags| tags["envelopes"].parse::<usize>().unwrap()).sum();
+    assert_eq!(asking.len() - markers.len() + told, sent, "what came and what is told is all that was sent");
+    for tags in markers {
+        assert_eq!((&*tags["stage"], &*tags["reason"]), ("doppler", "queue_full"));
+        let [first, last] = ["first_timestamp", "last_timestamp"].map(|key| tags[key].parse::<i64>().unwrap());
+        assert!((0..ROUNDS * LOUD).contains(&first) && (first..ROUNDS * LOUD).contains(&last));
+    }
+    let sources = asking.iter().filter(|envelope| matches!(envelope.message, Some(Message::Event(_))));
+    assert!(sources.map(|marker| &marker.source_id).all(|source| source == "loud"), "only it has lost");
 }
 
 #[tokio::test]

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 use transport::ChannelOptions;
@@ -80,6 +81,19 @@ impl Doppler {
             ..ChannelOptions::default()
         };
         subscribe(channel(self.addr(), &options), request("", "", selectors)).await.unwrap()
+    }
+
+    /// The same, for a consumer that asks to be told what it loses.
+    pub(crate) async fn subscribe_asking(&self, selectors: Vec<v2::Selector>) -> Subscriber {
+        let options = ChannelOptions {
+            stream_window_bytes: 65_535,
+            connection_window_bytes: 65_535,
+            ..ChannelOptions::default()
+        };
+        let mut request = Request::new(request("", "", selectors));
+        request.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
+        let answer = EgressClient::new(channel(self.addr(), &options)).batched_receiver(request).await;
+        Subscriber { stream: answer.unwrap().into_inner(), ready: VecDeque::new() }
     }
 
     /// Sends batches on one `BatchSender` stream, finishes it and waits for the answer.

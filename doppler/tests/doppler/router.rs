@@ -25,7 +25,7 @@ pub(crate) fn router() -> (Router, Telemetry) {
 
 pub(crate) fn wanted(shard_id: &str, name: &str, selectors: &[v2::Selector]) -> Request {
     let selectors = selectors.iter().filter_map(Selector::from_wire).collect();
-    Request { shard_id: shard_id.to_owned(), deterministic_name: name.to_owned(), selectors }
+    Request { shard_id: shard_id.to_owned(), deterministic_name: name.to_owned(), selectors, markers: false }
 }
 
 pub(crate) fn batch(batch: Vec<Envelope>) -> Batch {

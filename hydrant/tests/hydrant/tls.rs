@@ -32,7 +32,7 @@ async fn run(certs: &Path, role: &str, args: &[&str], input: &str) -> (String, S
 }
 
 /// `hydrant certs init`, and a pipeline with the lines that it prints.
-async fn pipeline_over(certs: &Path) -> Up {
+pub(crate) async fn pipeline_over(certs: &Path) -> Up {
     let dir = certs.display().to_string();
     let (said, errors, code) = run(certs, "", &["certs", "init", "--dir", &dir], "").await;
     assert_eq!((errors.as_str(), code), ("", 0));

@@ -75,18 +75,22 @@ impl Entry {
         self.len as usize
     }
 
-    /// The same envelope where it begins at `start`, framed in the shortest form. A key that stands outside of it does not go along.
+    /// The same envelope where it begins at `start`, framed in the shortest form.
     fn moved_to(&self, start: usize) -> Self {
         let start = start as u32;
-        let inside = self.start..=self.start + self.len;
-        let moved = |at: u32, len: u16| match inside.contains(&at) && inside.contains(&(at + u32::from(len))) {
-            true => (at - self.start + start, len),
-            false => (start, 0),
-        };
-        let (source_at, source_len) = moved(self.source_at, self.source_len);
-        let (instance_at, instance_len) = moved(self.instance_at, self.instance_len);
-        let head = (1 + varint_len(u64::from(self.len))) as u8;
-        Self { start, source_at, source_len, instance_at, instance_len, head, ..*self }
+        let moved = |at: u32| at.wrapping_sub(self.start).wrapping_add(start);
+        Self {
+            start,
+            source_at: moved(self.source_at),
+            instance_at: moved(self.instance_at),
+            head: (1 + varint_len(u64::from(self.len))) as u8,
+            ..*self
+        }
+    }
+
+    /// Its source stands in its envelope, as always but for [`Batch::keyed`].
+    fn holds_its_source(&self) -> bool {
+        self.source_at >= self.start && self.source_at + u32::from(self.source_len) <= self.start + self.len
     }
 
     pub(super) fn range(&self) -> std::ops::Range<usize> {
@@ -162,7 +166,8 @@ impl Batch {
                 start: (bytes.len() - message.len()) as u32,
                 len: message.len() as u32,
                 source_at: 0,
-                instance_at: 0,
+                // Without an instance, wherever the envelope goes.
+                instance_at: (bytes.len() - message.len()) as u32,
                 source_len: source.len() as u16,
                 instance_len: 0,
                 head: (1 + varint_len(message.len() as u64)) as u8,
@@ -190,11 +195,19 @@ impl Batch {
     /// Some envelopes of this batch, copied into one of their own. Its index is moved along, not made anew.
     pub(super) fn copy_of<'a>(&self, entries: impl ExactSizeIterator<Item = &'a Entry> + Clone) -> Self {
         let mut bytes = Vec::with_capacity(entries.clone().map(|entry| bytes_len(entry.size())).sum());
-        let copied = entries.map(|entry| {
+        let copied = entries.clone().map(|entry| {
             put_bytes(&mut bytes, 1, self.envelope(entry));
             entry.moved_to(bytes.len() - entry.size())
         });
-        let copied: Arc<[Entry]> = copied.collect();
+        let mut copied: Arc<[Entry]> = copied.collect();
+        if entries.clone().any(|entry| !entry.holds_its_source()) {
+            let copied = Arc::get_mut(&mut copied).expect("nobody else has it yet");
+            for (entry, original) in copied.iter_mut().zip(entries) {
+                let source = self.source_id(original);
+                (entry.source_at, entry.source_len) = (bytes.len() as u32, source.len() as u16);
+                bytes.extend_from_slice(source);
+            }
+        }
         Self::new(bytes, copied)
     }
 

@@ -455,7 +455,7 @@ fn the_fuzz_corpus_holds() {
 fn an_outgoing_subscribe_frame_is_what_a_receiver_decodes() {
     use crate::hydrant::v1::{Gap, SubscribeFrame};
     let bytes = Bytes::from(v2::EnvelopeBatch { batch: vec![log(3), log(400)] }.encode_to_vec());
-    let gap = Some(Gap { source_id: "app".to_owned(), envelopes: 7 });
+    let gap = Some(Gap { source_id: "app".to_owned(), envelopes: 7, ..Gap::default() });
     let said = SubscribeFrame { epoch: u64::MAX - 5, gap, live: true, end: true, ..SubscribeFrame::default() };
     for batch in [bytes, Bytes::new()] {
         let outgoing = Outgoing::from(Selection::from(Batch::index(batch.clone()).0));

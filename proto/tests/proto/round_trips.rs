@@ -109,6 +109,8 @@ fn convert_all(bytes: &[u8]) {
     }
     let copy = Selection::from(all.clone()).compact();
     assert!(copy.envelopes().eq(payloads.iter().map(|payload| &*payload.bytes)));
+    let sources = copy.entries().map(|entry| copy.batch().source_id(entry));
+    assert!(sources.eq(payloads.iter().map(|payload| payload.app_id.as_bytes())));
     assert_eq!(copy.encode(), Selection::from(all).encode());
     if let Ok(decoded) = decode(bytes) {
         let (kind, source_id) = (decoded.kind(), decoded.source_id().into_owned());

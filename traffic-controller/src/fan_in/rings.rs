@@ -6,9 +6,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use diode::Closed;
 use diode::fair::{self, Bounds, Counters, Reader, Writer};
 use parking_lot::Mutex;
+use proto::hydrant::v1::Gap;
+use proto::loss::{Loss, Losses};
 use proto::raw::Selection;
+use proto::reason::Reason;
 use telemetry::{QueueMetrics, QueueNumbers, Telemetry};
 
 /// The rings of one kind. Cloning shares them.
@@ -29,9 +33,14 @@ struct All {
 /// The writing end of one consumer's ring. It is counted until nobody uses it any more.
 pub(crate) struct Ring {
     writer: Writer<Selection>,
+    /// What is missing in it, if its consumer wants to be told.
+    gaps: Option<Mutex<Losses>>,
     id: u64,
     all: Arc<Mutex<All>>,
 }
+
+/// Sources of which one consumer's losses are told apart.
+const TOLD_SOURCES: usize = 64;
 
 impl Rings {
     /// Rings whose numbers show under `queue`.
@@ -47,14 +56,15 @@ impl Rings {
         self.all.lock().numbers().envelopes as u64
     }
 
-    /// A ring for one consumer.
-    pub(crate) fn ring(&self, bounds: Bounds) -> (Arc<Ring>, Reader<Selection>) {
+    /// A ring for one consumer, which wants to be told what is `missing` in it or not.
+    pub(crate) fn ring(&self, bounds: Bounds, missing: bool) -> (Arc<Ring>, Reader<Selection>) {
         let (writer, reader) = fair::channel(bounds);
         let mut all = self.all.lock();
         let id = all.next;
         all.next += 1;
         all.live.insert(id, writer.clone());
-        (Arc::new(Ring { writer, id, all: Arc::clone(&self.all) }), reader)
+        let gaps = missing.then(|| Mutex::new(Losses::new(TOLD_SOURCES)));
+        (Arc::new(Ring { writer, gaps, id, all: Arc::clone(&self.all) }), reader)
     }
 }
 
@@ -62,6 +72,34 @@ impl Ring {
     /// The writing end.
     pub(crate) fn writer(&self) -> &Writer<Selection> {
         &self.writer
+    }
+
+    /// Puts a part in; returns how many envelopes had to leave.
+    ///
+    /// # Errors
+    /// The consumer has gone.
+    pub(crate) fn push(&self, part: Selection) -> Result<u64, Closed<Selection>> {
+        let mut evicted = 0;
+        let mut gaps = self.gaps.as_ref().map(|gaps| gaps.lock());
+        self.writer.push(part, |part, at| {
+            evicted += 1;
+            if let Some(gaps) = &mut gaps {
+                gaps.add(part.batch(), part.entry(at));
+            }
+        })?;
+        Ok(evicted)
+    }
+
+    /// Notes what a doppler has dropped before it came here.
+    pub(crate) fn note(&self, gap: &Gap) {
+        if let Some(gaps) = &self.gaps {
+            gaps.lock().add_gap(gap);
+        }
+    }
+
+    /// What is missing since the last time.
+    pub(crate) fn gaps(&self) -> Vec<Loss> {
+        self.gaps.as_ref().map(|gaps| gaps.lock().take(Reason::QueueFull)).unwrap_or_default()
     }
 }
 
@@ -116,8 +154,8 @@ mod tests {
         let telemetry = Telemetry::default();
         let rings = Rings::register(&telemetry, "test");
         let four = NonZeroUsize::new(4).unwrap();
-        let (ring, mut reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX });
-        let (other, other_reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX });
+        let (ring, mut reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, false);
+        let (other, other_reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, false);
         ring.writer().push(three(), |_, _| ()).unwrap();
         ring.writer().push(three(), |_, _| ()).unwrap();
         other.writer().push(three(), |_, _| ()).unwrap();

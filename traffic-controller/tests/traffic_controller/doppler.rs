@@ -1,7 +1,8 @@
 //! A doppler for tests: it does what the test says on each stream that is opened, and nothing by itself.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use prost::Message as _;
 use proto::codec::Wire;
@@ -32,9 +33,11 @@ pub(crate) struct Stream {
 }
 
 impl Doppler {
-    /// Starts one on any free port.
+    /// Starts one on any free port of an address of its own: once it has died, nobody else takes its place by chance.
     pub(crate) fn start() -> Self {
-        Self::start_on("127.0.0.1:0".parse().unwrap())
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        let own = Ipv4Addr::new(127, 0, 7, NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::start_on((own, 0).into())
     }
 
     /// Starts one on `addr`.

@@ -10,6 +10,7 @@ use proto::v2::egress_client::EgressClient;
 use proto::v2::selector::Message;
 use proto::v2::value::Data;
 use telemetry::Telemetry;
+use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use traffic_controller::{Config, Handle};
@@ -229,7 +230,9 @@ async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_
     config.ring.envelopes = 100.try_into().unwrap();
     let controller = config.bind(&telemetry).await.unwrap().spawn();
     let mut client = client(controller.addrs().grpc);
-    let mut stalled = client.batched_receiver(all_logs()).await.unwrap().into_inner();
+    let mut asking = tonic::Request::new(all_logs());
+    asking.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
+    let mut stalled = client.batched_receiver(asking).await.unwrap().into_inner();
     let to_stalled = doppler.stream().await;
     let mut reading = client.batched_receiver(all_logs()).await.unwrap().into_inner();
     let to_reading = doppler.stream().await;
@@ -241,7 +244,21 @@ async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_
         assert_eq!(payloads(&mut reading, 1).await, [i.to_string()]);
     }
     to_stalled.send(&[v2::Envelope::log("last", "last")]).await;
-    while batch(&mut stalled).await.iter().all(|envelope| envelope.payload() != b"last") {}
+    let mut told = 0;
+    loop {
+        let envelopes = batch(&mut stalled).await;
+        let markers = envelopes.iter().filter_map(|envelope| match &envelope.message {
+            Some(v2::envelope::Message::Event(event)) if event.title == proto::loss::MARKER => Some(&envelope.tags),
+            _ => None,
+        });
+        for tags in markers {
+            assert_eq!((&*tags["stage"], &*tags["reason"]), ("traffic_controller", "queue_full"));
+            told += tags["envelopes"].parse::<u64>().unwrap();
+        }
+        if envelopes.iter().any(|envelope| envelope.payload() == b"last") {
+            break;
+        }
+    }
     let text = telemetry.render();
     let value = |series: &str| -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
@@ -249,6 +266,7 @@ async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_
     };
     let dropped = value("hydrant_dropped_envelopes_total{stage=\"traffic_controller\",reason=\"queue_full\"}");
     assert!(dropped > 0);
+    assert_eq!(told, dropped, "who loses is told, to the envelope");
     assert_eq!(value("hydrant_queue_evicted_total{queue=\"rlp\"}"), dropped);
     let delivered = value("hydrant_delivered_envelopes_total{stage=\"traffic_controller\"}");
     assert_eq!(value("hydrant_received_envelopes_total{stage=\"traffic_controller\"}"), delivered + dropped);

@@ -137,7 +137,7 @@ async fn without_dopplers_it_is_live_at_once_and_those_that_come_are_heard() {
 async fn gaps_pass_at_once() {
     let mut setup = Setup::expecting(1);
     let a = setup.join("a:1").await;
-    let gap = Some(v1::Gap { source_id: "a".to_owned(), envelopes: 7 });
+    let gap = Some(v1::Gap { source_id: "a".to_owned(), envelopes: 7, ..v1::Gap::default() });
     a.frame(v1::FollowFrame { gap, ..v1::FollowFrame::default() }).await;
     a.live().await;
     assert_eq!(setup.next().await, "gap 7");
