@@ -2,23 +2,27 @@
 //! for that go on working.
 //!
 //! What enters: what a role's `/metrics` would say. What leaves, at every interval: one envelope per number, zeros included, to an agent.
-//! Counters carry what has been added since the last envelope that an agent took; what none took is in the next one.
+//! Counters carry what has been added since the last envelope that an agent took; what none took is in the next one. What a traffic
+//! controller's consumers lost goes the same way, under names of our own.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent::Local;
 use anyhow::Context;
 use prost::Message as _;
+use proto::loss::Loss;
 use proto::raw::{Batch, Outgoing, Selection};
+use proto::reason::Reason;
 use proto::v2;
 use proto::v2::ingress_client::IngressClient;
 use proto::v2::value::Data;
 use serde::{Deserialize, Serialize};
 use telemetry::Telemetry;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::warn;
+use traffic_controller::LossLedger;
 use transport::{Address, ChannelOptions, Identity, Throttle, TlsFiles, reason};
 
 use crate::self_source::{labels_of, nanos};
@@ -151,6 +155,7 @@ impl Number {
 }
 
 /// Where the envelopes go.
+#[derive(Clone)]
 pub(crate) enum Sink {
     /// The agent in this process.
     Local(Box<Local>),
@@ -210,6 +215,36 @@ pub(crate) async fn run(classic: Classic, telemetry: Telemetry, sink: Sink, ever
     }
 }
 
+/// Between two tellings of losses.
+const TELL_LOSSES: Duration = Duration::from_secs(10);
+/// Losses told one by one at a time; the rest is summed up. As many wait while no agent takes them.
+const TOLD: usize = 1_000;
+
+/// Tells what a traffic controller's rings dropped, as counters of the source `hydrant`, until `stop`.
+pub(crate) async fn tell_losses(ledger: LossLedger, sink: Sink, stop: CancellationToken) {
+    let mut waiting: Vec<(String, Loss)> = Vec::new();
+    while stop.run_until_cancelled(sleep(TELL_LOSSES)).await.is_some() {
+        waiting.extend(ledger.take());
+        if waiting.is_empty() {
+            continue;
+        }
+        sum_up(&mut waiting);
+        let now = nanos(SystemTime::now());
+        let told = waiting.iter().map(|(consumer, loss)| loss.ledger("traffic_controller", consumer, now));
+        if stop.run_until_cancelled(sink.send(told.collect())).await == Some(true) {
+            waiting.clear();
+        }
+    }
+}
+
+/// Keeps the details of [`TOLD`] losses; the others become one, of nobody in particular.
+fn sum_up(losses: &mut Vec<(String, Loss)>) {
+    if losses.len() > TOLD {
+        let envelopes = losses.drain(TOLD..).map(|(_, loss)| loss.envelopes).sum();
+        losses.push((String::new(), Loss { envelopes, ..Loss::unknown(Reason::QueueFull) }));
+    }
+}
+
 fn envelopes(classic: &Classic, values: &[f64], told: &[f64]) -> Vec<v2::Envelope> {
     let now = nanos(SystemTime::now().max(UNIX_EPOCH));
     let numbers = classic.numbers.iter().zip(values.iter().zip(told));
@@ -245,6 +280,23 @@ hydrant_received_envelopes_total{stage=\"cache\"} 7
     fn numbers_are_sums_of_the_series_that_they_name() {
         let values: Vec<f64> = DOPPLER.numbers.iter().map(|number| number.value(PAGE)).collect();
         assert_eq!(values, [100.0, 0.0, 1.0, 7.0, 3.0]);
+    }
+
+    #[test]
+    fn losses_beyond_a_thousand_are_summed_up_to_the_envelope() {
+        let loss = |i: usize| (format!("#{i}"), Loss { envelopes: i as u64, ..Loss::unknown(Reason::QueueFull) });
+        let total: u64 = (0..TOLD as u64 + 3).sum();
+        let mut losses: Vec<_> = (0..TOLD + 3).map(loss).collect();
+        // Once more changes nothing: what has been summed up is summed up with what comes.
+        for _ in 0..2 {
+            sum_up(&mut losses);
+            assert_eq!(losses.len(), TOLD + 1);
+            assert_eq!(losses.iter().map(|(_, loss)| loss.envelopes).sum::<u64>(), total);
+            assert_eq!(losses.last().unwrap().0, "");
+        }
+        losses.truncate(5);
+        sum_up(&mut losses);
+        assert_eq!(losses.len(), 5);
     }
 
     #[test]

@@ -52,14 +52,18 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
         Role::TrafficController => Some((classic::REVERSE_LOG_PROXY, config.self_metrics.reverse_log_proxy_interval)),
         Role::Agent | Role::Adapters => None,
     };
-    if let Some((numbers, every)) = classic
-        && let Some(sink) = Sink::of(&config.self_metrics).map_err(wrong)?
-    {
-        tasks.spawn(classic::run(numbers, telemetry.clone(), sink, every, stop.clone()));
+    let sink = classic.as_ref().map_or(Ok(None), |_| Sink::of(&config.self_metrics)).map_err(wrong)?;
+    if let (Some((numbers, every)), Some(sink)) = (classic, &sink) {
+        tasks.spawn(classic::run(numbers, telemetry.clone(), sink.clone(), every, stop.clone()));
     }
     macro_rules! serve {
-        ($config:expr, |$addrs:ident| $json:expr) => {{
+        ($config:expr, |$addrs:ident| $json:expr) => {
+            serve!($config, |$addrs| $json, |_server| ())
+        };
+        ($config:expr, |$addrs:ident| $json:expr, |$server:ident| $bound:expr) => {{
             let server = $config.bind(&telemetry).await.map_err(|error| wrong(error.into()))?;
+            let $server = &server;
+            $bound;
             let ($addrs, readiness) = (server.addrs(), server.readiness());
             tell($json);
             let served = server.serve(stop);
@@ -77,7 +81,11 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
     match role {
         Role::Agent => serve!(config.agent, |addrs| agent(addrs)),
         Role::Doppler => serve!(config.doppler, |addrs| doppler(addrs)),
-        Role::TrafficController => serve!(config.traffic_controller, |addrs| traffic_controller(addrs)),
+        Role::TrafficController => serve!(config.traffic_controller, |addrs| traffic_controller(addrs), |server| {
+            if let Some(sink) = sink {
+                tasks.spawn(classic::tell_losses(server.losses(), sink, told.clone()));
+            }
+        }),
         Role::Adapters => serve!(config.adapters, |addrs| adapters(addrs)),
     }
 }

@@ -68,12 +68,13 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     if let Some(lines) = lines {
         tasks.spawn(self_source::run(lines, telemetry.to_vec(), agent.local(), own.clone()));
         let SelfMetricsConfig { doppler_interval, reverse_log_proxy_interval, .. } = config.self_metrics;
+        let sink = Sink::Local(Box::new(agent.local()));
+        tasks.spawn(classic::tell_losses(traffic_controller.losses(), sink.clone(), own.clone()));
         for (numbers, (_, telemetry), every) in [
             (classic::DOPPLER, &telemetry[0], doppler_interval),
             (classic::REVERSE_LOG_PROXY, &telemetry[2], reverse_log_proxy_interval),
         ] {
-            let sink = Sink::Local(Box::new(agent.local()));
-            tasks.spawn(classic::run(numbers, telemetry.clone(), sink, every, own.clone()));
+            tasks.spawn(classic::run(numbers, telemetry.clone(), sink.clone(), every, own.clone()));
         }
     }
     let readiness = vec![agent.readiness(), doppler.readiness(), traffic_controller.readiness(), adapters.readiness()];

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use diode::fair::{Bounds, Reader};
 use parking_lot::Mutex;
 use proto::hydrant::v1::Gap;
-use proto::loss::Loss;
+use proto::loss::{Loss, Losses};
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use proto::start::Acquaintance;
@@ -67,12 +67,12 @@ impl FanIn {
     /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
     /// `markers` says whether the consumer wants to be told what is missing.
     pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool) -> Subscription {
-        let (ring, reader) = self.rings.ring(self.bounds, markers);
+        let (ring, reader) = self.rings.ring(self.bounds, &request.shard_id, markers);
         let cancel = self.stop.child_token();
         let feed = Feed {
             request,
             upstream: self.upstream.clone(),
-            inlet: Inlet { ring: Arc::clone(&ring), metrics: self.metrics.clone() },
+            inlet: Inlet::new(Arc::clone(&ring), self.metrics.clone()),
             tracker: self.tracker.clone(),
             sources: TaskTracker::new(),
             cancel: cancel.clone(),
@@ -132,7 +132,7 @@ impl Drop for Subscription {
 impl Subscription {
     /// A subscription to whatever is pushed into the ring, for the tests of those who read.
     pub(crate) fn fed(bounds: Bounds, metrics: &Metrics) -> (Arc<Ring>, Self) {
-        let (ring, reader) = metrics.handles().firehose.ring(bounds, true);
+        let (ring, reader) = metrics.handles().firehose.ring(bounds, "", true);
         let _cancel = CancellationToken::new().drop_guard();
         let own = Arc::clone(&ring);
         (ring, Self { reader, ring: own, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel })
@@ -304,14 +304,20 @@ impl From<Status> for Stopped {
 struct Inlet {
     ring: Arc<Ring>,
     metrics: Metrics,
+    /// Room to note what a push costs.
+    lost: Losses,
 }
 
 impl Inlet {
-    fn push(&self, bytes: Bytes) -> Result<(), Stopped> {
+    fn new(ring: Arc<Ring>, metrics: Metrics) -> Self {
+        Self { ring, metrics, lost: rings::scratch() }
+    }
+
+    fn push(&mut self, bytes: Bytes) -> Result<(), Stopped> {
         let (batch, refused) = Batch::index(bytes);
         let offered = batch.len();
         self.metrics.received(offered, &refused);
-        let Ok(evicted) = self.ring.push(Selection::from(batch)) else {
+        let Ok(evicted) = self.ring.push(Selection::from(batch), &mut self.lost) else {
             self.metrics.dropped(Reason::PeerLost, offered as u64);
             return Err(Stopped::ConsumerGone);
         };
@@ -344,8 +350,8 @@ mod tests {
         let telemetry = Telemetry::default();
         let metrics = Metrics::register(&telemetry);
         let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
-        let (ring, mut reader) = metrics.handles().rlp.ring(bounds, false);
-        let inlet = Inlet { ring, metrics };
+        let (ring, mut reader) = metrics.handles().rlp.ring(bounds, "", false);
+        let mut inlet = Inlet::new(ring, metrics);
         // One empty envelope, then one that says it is longer than what is left.
         assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 9, 1])).is_ok());
         assert_eq!(reader.try_recv().unwrap().len(), 1);
@@ -362,7 +368,7 @@ mod tests {
         let metrics = Metrics::register(&telemetry);
         let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
         let (ring, subscription) = Subscription::fed(bounds, &metrics);
-        let inlet = Inlet { ring, metrics };
+        let mut inlet = Inlet::new(ring, metrics);
         assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 0])).is_ok());
         drop(subscription);
         assert!(matches!(inlet.push(Bytes::from_static(&[0x0a, 0])), Err(Stopped::ConsumerGone)));

@@ -31,4 +31,4 @@ mod websocket;
 pub use auth::{AuthorizerConfig, MAX_TOKEN_BYTES, TokensError, new_token, token_sha256};
 pub use config::{ADMIN_PORT, Config, GrpcConfig, HttpConfig, RestConfig, RingConfig};
 pub use page::RoleInfo;
-pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
+pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};

@@ -13,6 +13,7 @@ use axum::Router;
 use axum::routing::get;
 use parking_lot::Mutex;
 use proto::hydrant::v1::follow_server::FollowServer;
+use proto::loss::Loss;
 use proto::v2::egress_server::EgressServer;
 use telemetry::{Admin, Latch, Readiness, Telemetry};
 use tokio::time::sleep;
@@ -229,7 +230,33 @@ pub struct Server {
     roles: Vec<RoleInfo>,
 }
 
+/// What consumers' rings dropped, to be told to whoever looks after the pipeline. Cloning shares it.
+#[derive(Clone)]
+pub struct LossLedger(Metrics);
+
+impl LossLedger {
+    /// What was dropped since the last time, by consumer and source: a consumer is its `shard_id`, else `#` and a number. What there are no
+    /// details of has neither.
+    pub fn take(&self) -> Vec<(String, Loss)> {
+        let mut told = Vec::new();
+        let handles = self.0.handles();
+        [&handles.rlp, &handles.firehose].into_iter().for_each(|rings| rings.take_losses(&mut told));
+        told
+    }
+}
+
+impl std::fmt::Debug for LossLedger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LossLedger").finish_non_exhaustive()
+    }
+}
+
 impl Server {
+    /// What its consumers' rings will drop.
+    pub fn losses(&self) -> LossLedger {
+        LossLedger(self.metrics.clone())
+    }
+
     /// The addresses really bound.
     pub fn addrs(&self) -> Addrs {
         self.addrs

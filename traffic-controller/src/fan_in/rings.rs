@@ -1,7 +1,7 @@
 //! The rings of all consumers of one kind, counted together.
 //!
 //! What enters: a ring per consumer, for as long as it is in use. What leaves: the numbers of all of them, when somebody asks for
-//! `/metrics`. Costs nothing per envelope or batch: the rings count for themselves.
+//! `/metrics`, and what each of them dropped of whose. Costs nothing per envelope or batch that is kept: the rings count for themselves.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,23 +24,42 @@ pub(crate) struct Rings {
 /// Guarded together, so that a ring is counted once: among the live or among the gone.
 #[derive(Default)]
 struct All {
-    /// Another writer of each ring, to look at its counters. It keeps the ring open: whoever fills a ring closes it.
-    live: HashMap<u64, Writer<Selection>>,
+    /// Another writer of each ring, to look at its counters, and what it dropped. It keeps the ring open: whoever fills a ring closes it.
+    live: HashMap<u64, (Writer<Selection>, Arc<Drops>)>,
     next: u64,
     gone: QueueNumbers,
+    /// What rings dropped that are no more, and of what of it there are no details.
+    untold: Vec<(String, Loss)>,
+    untold_rest: u64,
+}
+
+/// What one ring dropped and nobody has been told yet. Held for a moment, after a drop and when somebody asks.
+struct Drops {
+    /// What the consumer is called where losses are told.
+    label: String,
+    /// For whoever looks after the pipeline.
+    ledger: Mutex<Losses>,
+    /// For the consumer, if it wants to be told; with what dopplers dropped.
+    gaps: Option<Mutex<Losses>>,
 }
 
 /// The writing end of one consumer's ring. It is counted until nobody uses it any more.
 pub(crate) struct Ring {
     writer: Writer<Selection>,
-    /// What is missing in it, if its consumer wants to be told.
-    gaps: Option<Mutex<Losses>>,
+    drops: Arc<Drops>,
     id: u64,
     all: Arc<Mutex<All>>,
 }
 
 /// Sources of which one consumer's losses are told apart.
 const TOLD_SOURCES: usize = 64;
+/// Losses of consumers that have gone, kept until they are told.
+const UNTOLD: usize = 1024;
+
+/// Room to note the losses of one push.
+pub(crate) fn scratch() -> Losses {
+    Losses::new(TOLD_SOURCES)
+}
 
 impl Rings {
     /// Rings whose numbers show under `queue`.
@@ -56,15 +75,30 @@ impl Rings {
         self.all.lock().numbers().envelopes as u64
     }
 
-    /// A ring for one consumer, which wants to be told what is `missing` in it or not.
-    pub(crate) fn ring(&self, bounds: Bounds, missing: bool) -> (Arc<Ring>, Reader<Selection>) {
+    /// What all rings dropped since the last time, by consumer and source; what there are no details of comes last, without either.
+    pub(crate) fn take_losses(&self, told: &mut Vec<(String, Loss)>) {
+        let mut all = self.all.lock();
+        told.append(&mut all.untold);
+        for (_, drops) in all.live.values() {
+            told.extend(drops.take().map(|loss| (drops.label.clone(), loss)));
+        }
+        let rest = std::mem::take(&mut all.untold_rest);
+        if rest > 0 {
+            told.push((String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) }));
+        }
+    }
+
+    /// A ring for one consumer: of the shard `label`, or of none. It wants to be told what is `missing`, or not.
+    pub(crate) fn ring(&self, bounds: Bounds, label: &str, missing: bool) -> (Arc<Ring>, Reader<Selection>) {
         let (writer, reader) = fair::channel(bounds);
         let mut all = self.all.lock();
         let id = all.next;
         all.next += 1;
-        all.live.insert(id, writer.clone());
-        let gaps = missing.then(|| Mutex::new(Losses::new(TOLD_SOURCES)));
-        (Arc::new(Ring { writer, gaps, id, all: Arc::clone(&self.all) }), reader)
+        let label = if label.is_empty() { format!("#{id}") } else { label.to_owned() };
+        let gaps = missing.then(|| Mutex::new(scratch()));
+        let drops = Arc::new(Drops { label, ledger: Mutex::new(scratch()), gaps });
+        all.live.insert(id, (writer.clone(), Arc::clone(&drops)));
+        (Arc::new(Ring { writer, drops, id, all: Arc::clone(&self.all) }), reader)
     }
 }
 
@@ -74,32 +108,33 @@ impl Ring {
         &self.writer
     }
 
-    /// Puts a part in; returns how many envelopes had to leave.
+    /// Puts a part in; returns how many envelopes had to leave. `scratch` is room to work in, and empty before and after.
     ///
     /// # Errors
     /// The consumer has gone.
-    pub(crate) fn push(&self, part: Selection) -> Result<u64, Closed<Selection>> {
-        let mut evicted = 0;
-        let mut gaps = self.gaps.as_ref().map(|gaps| gaps.lock());
-        self.writer.push(part, |part, at| {
-            evicted += 1;
-            if let Some(gaps) = &mut gaps {
-                gaps.add(part.batch(), part.entry(at));
+    pub(crate) fn push(&self, part: Selection, scratch: &mut Losses) -> Result<u64, Closed<Selection>> {
+        self.writer.push(part, |part, at| scratch.add(part.batch(), part.entry(at)))?;
+        let evicted = scratch.total();
+        if evicted > 0 {
+            self.drops.ledger.lock().add_all(scratch);
+            if let Some(gaps) = &self.drops.gaps {
+                gaps.lock().add_all(scratch);
             }
-        })?;
+            scratch.clear();
+        }
         Ok(evicted)
     }
 
-    /// Notes what a doppler has dropped before it came here.
+    /// Notes what a doppler has dropped before it came here: that doppler has told whoever looks after the pipeline.
     pub(crate) fn note(&self, gap: &Gap) {
-        if let Some(gaps) = &self.gaps {
+        if let Some(gaps) = &self.drops.gaps {
             gaps.lock().add_gap(gap);
         }
     }
 
     /// What is missing since the last time.
     pub(crate) fn gaps(&self) -> Vec<Loss> {
-        self.gaps.as_ref().map(|gaps| gaps.lock().take(Reason::QueueFull)).unwrap_or_default()
+        self.drops.gaps.as_ref().map(|gaps| gaps.lock().take(Reason::QueueFull)).unwrap_or_default()
     }
 }
 
@@ -108,13 +143,26 @@ impl Drop for Ring {
         let mut all = self.all.lock();
         all.live.remove(&self.id);
         all.gone += numbers(&self.writer.counters());
+        for loss in self.drops.take() {
+            if all.untold.len() < UNTOLD {
+                all.untold.push((self.drops.label.clone(), loss));
+            } else {
+                all.untold_rest += loss.envelopes;
+            }
+        }
+    }
+}
+
+impl Drops {
+    fn take(&self) -> impl Iterator<Item = Loss> + use<> {
+        self.ledger.lock().take(Reason::QueueFull).into_iter()
     }
 }
 
 impl All {
     fn numbers(&self) -> QueueNumbers {
         let mut sum = self.gone;
-        for ring in self.live.values() {
+        for (ring, _) in self.live.values() {
             sum += numbers(&ring.counters());
         }
         sum
@@ -154,8 +202,8 @@ mod tests {
         let telemetry = Telemetry::default();
         let rings = Rings::register(&telemetry, "test");
         let four = NonZeroUsize::new(4).unwrap();
-        let (ring, mut reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, false);
-        let (other, other_reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, false);
+        let (ring, mut reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, "", false);
+        let (other, other_reader) = rings.ring(Bounds { envelopes: four, bytes: NonZeroUsize::MAX }, "", false);
         ring.writer().push(three(), |_, _| ()).unwrap();
         ring.writer().push(three(), |_, _| ()).unwrap();
         other.writer().push(three(), |_, _| ()).unwrap();

@@ -228,7 +228,8 @@ async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_
     let telemetry = Telemetry::default();
     let mut config = Config::for_test().dopplers([doppler.addr]);
     config.ring.envelopes = 100.try_into().unwrap();
-    let controller = config.bind(&telemetry).await.unwrap().spawn();
+    let controller = config.bind(&telemetry).await.unwrap();
+    let (ledger, controller) = (controller.losses(), controller.spawn());
     let mut client = client(controller.addrs().grpc);
     let mut asking = tonic::Request::new(all_logs());
     asking.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
@@ -267,6 +268,10 @@ async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_
     let dropped = value("hydrant_dropped_envelopes_total{stage=\"traffic_controller\",reason=\"queue_full\"}");
     assert!(dropped > 0);
     assert_eq!(told, dropped, "who loses is told, to the envelope");
+    let losses = ledger.take();
+    assert!(losses.iter().all(|(consumer, loss)| consumer == "#0" && loss.source_id == "loud"), "{losses:?}");
+    assert_eq!(losses.iter().map(|(_, loss)| loss.envelopes).sum::<u64>(), dropped);
+    assert!(ledger.take().is_empty());
     assert_eq!(value("hydrant_queue_evicted_total{queue=\"rlp\"}"), dropped);
     let delivered = value("hydrant_delivered_envelopes_total{stage=\"traffic_controller\"}");
     assert_eq!(value("hydrant_received_envelopes_total{stage=\"traffic_controller\"}"), delivered + dropped);
