@@ -14,7 +14,7 @@ use proto::plumbing::SubscriptionRequest;
 use proto::plumbing::doppler_server::Doppler;
 use proto::plumbing::filter::Message;
 use proto::raw::Outgoing;
-use proto::selector::{Rule, Selector};
+use proto::selector::{Rule, Selector, too_many};
 use proto::v2::egress_server::Egress;
 use proto::v2::{EgressBatchRequest, EgressRequest};
 use tonic::{Response, Status};
@@ -130,6 +130,9 @@ pub(crate) fn parse(request: EgressBatchRequest, markers: bool) -> Result<Reques
     if request.selectors.is_empty() {
         // The original's router leaves such a stream open and silent; its reverse log proxy says this.
         return Err(Status::invalid_argument("Selectors cannot be empty"));
+    }
+    if let Some(text) = too_many(request.selectors.len()) {
+        return Err(Status::invalid_argument(text));
     }
     let selectors: Vec<Selector> = request.selectors.iter().filter_map(Selector::from_wire).collect();
     if selectors.is_empty() {

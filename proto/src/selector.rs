@@ -6,6 +6,14 @@ use crate::raw::{Batch, Entry, Kind, counter_name, gauge_names};
 use crate::v2;
 use crate::v2::selector::Message;
 
+/// Selectors of one request: each is a change of a doppler's routes, and all are made at once.
+pub const MAX_SELECTORS: usize = 10_000;
+
+/// What a request of more selectors than [`MAX_SELECTORS`] is told.
+pub fn too_many(selectors: usize) -> Option<String> {
+    (selectors > MAX_SELECTORS).then(|| format!("{selectors} selectors; a request has {MAX_SELECTORS} at most"))
+}
+
 /// A selector in its normal form: two requests that mean the same are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Selector {

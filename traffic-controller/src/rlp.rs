@@ -16,6 +16,7 @@ use proto::codec::Wire;
 use proto::loss;
 use proto::raw::tags::Form;
 use proto::raw::{Outgoing, Selection};
+use proto::selector::too_many;
 use proto::v2;
 use proto::v2::egress_server::Egress;
 use tonic::{Request, Response, Status};
@@ -145,6 +146,9 @@ fn checked(mut request: v2::EgressBatchRequest) -> Result<v2::EgressBatchRequest
     if request.selectors.is_empty() {
         return Err(Status::invalid_argument("Selectors cannot be empty"));
     }
+    if let Some(text) = too_many(request.selectors.len()) {
+        return Err(Status::invalid_argument(text));
+    }
     if request.selectors.iter().any(|selector| selector.message.is_none()) {
         return Err(Status::invalid_argument("Selectors must have a Message"));
     }
@@ -273,6 +277,15 @@ mod tests {
         };
         let both = checked(both).unwrap();
         assert_eq!((both.selectors, both.legacy_selector), (vec![log("b")], None));
+    }
+
+    #[test]
+    fn a_request_has_so_many_selectors_at_most() {
+        let of =
+            |count| v2::EgressBatchRequest { selectors: vec![log("a"); count], ..v2::EgressBatchRequest::default() };
+        assert!(checked(of(10_000)).is_ok());
+        let refused = checked(of(10_001)).unwrap_err();
+        assert_eq!(refused.message(), "10001 selectors; a request has 10000 at most");
     }
 
     #[test]
