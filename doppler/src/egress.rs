@@ -5,6 +5,7 @@
 
 use std::num::NonZeroUsize;
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use diode::fair;
 use futures_util::{Stream, StreamExt, stream};
@@ -97,7 +98,7 @@ type Messages = Pin<Box<dyn Stream<Item = Result<Outgoing, Status>> + Send>>;
 
 fn messages(subscribed: Subscribed, limit: fair::Bounds) -> Messages {
     let messages = stream::unfold(subscribed, move |mut subscribed| async move {
-        let next = match loss::markers(&subscribed.gaps(), "doppler") {
+        let next = match loss::markers(&subscribed.gaps(), "doppler", SystemTime::now()) {
             Some(markers) => Outgoing::from(markers),
             None => subscribed.next(limit).await?,
         };

@@ -47,13 +47,13 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
         }
     };
     let tasks = TaskTracker::new();
-    let classic = match role {
+    let numbers = match role {
         Role::Doppler => Some((classic::DOPPLER, config.self_metrics.doppler_interval)),
         Role::TrafficController => Some((classic::REVERSE_LOG_PROXY, config.self_metrics.reverse_log_proxy_interval)),
         Role::Agent | Role::Adapters => None,
     };
-    let sink = classic.as_ref().map_or(Ok(None), |_| Sink::of(&config.self_metrics)).map_err(wrong)?;
-    if let (Some((numbers, every)), Some(sink)) = (classic, &sink) {
+    let sink = numbers.as_ref().map_or(Ok(None), |_| Sink::of(&config.self_metrics)).map_err(wrong)?;
+    if let (Some((numbers, every)), Some(sink)) = (numbers, &sink) {
         tasks.spawn(classic::run(numbers, telemetry.clone(), sink.clone(), every, stop.clone()));
     }
     macro_rules! serve {

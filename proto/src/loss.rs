@@ -226,12 +226,12 @@ pub fn is_asked(metadata: &tonic::metadata::MetadataMap) -> bool {
     metadata.get(ASKED).is_some_and(|value| value == "true")
 }
 
-/// Markers of what was lost at `stage`, as a batch to send; `None` where nothing was.
-pub fn markers(losses: &[Loss], stage: &str) -> Option<Selection> {
+/// Markers of what was lost at `stage`, as a batch to send; `None` where nothing was. `now` is their time.
+pub fn markers(losses: &[Loss], stage: &str, now: SystemTime) -> Option<Selection> {
     if losses.is_empty() {
         return None;
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
+    let now = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos() as i64);
     let batch = losses.iter().map(|loss| loss.marker(stage, now)).collect();
     Some(Batch::index(v2::EnvelopeBatch { batch }.encode_to_vec().into()).0.into())
 }

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::Pin;
+use std::time::SystemTime;
 
 use diode::fair::Bounds;
 use futures_util::Stream;
@@ -197,7 +198,8 @@ impl Consumer {
 impl Consumer {
     /// What is missing before the next envelopes, for a consumer that asked.
     fn markers(&self) -> Option<Selection> {
-        loss::markers(&self.subscription.gaps(), "traffic_controller").map(|markers| self.form.convert(&markers))
+        let markers = loss::markers(&self.subscription.gaps(), "traffic_controller", SystemTime::now());
+        markers.map(|markers| self.form.convert(&markers))
     }
 }
 
