@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use prost::Message as _;
 use proto::events;
 use proto::loss::{Loss, Losses};
-use proto::raw::{Batch, Kind, Limits, Refused, Selection};
+use proto::raw::{Batch, Entry, Kind, Limits, Refused, Selection};
 use proto::reason::Reason;
 use proto::v1::{self, Converted, Decoded, Payload};
 use proto::v2::EnvelopeBatch;
@@ -208,6 +208,8 @@ impl Publisher {
     /// a v2 subscriber takes them.
     pub fn publish_v1(&mut self, payloads: &[Bytes]) {
         let Self { router, v2, v1, matched, .. } = self;
+        let stage = &router.metrics.stage;
+        stage.received(payloads.len() as u64);
         let (good, mut refused) = check_v1(payloads);
         let _gate = router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
         matched.clear();
@@ -226,16 +228,12 @@ impl Publisher {
             put += router.put_v2(v2, &batch);
             ones(&v2.matched).for_each(|at| set_one(matched, origins[at]));
         }
-        let stage = &router.metrics.stage;
-        stage.received(payloads.len() as u64);
         for (reason, envelopes) in refused.by_reason() {
             stage.dropped(reason.as_str(), envelopes);
         }
         router.count(count, matched, put);
     }
-}
 
-impl Publisher {
     /// Publishes what was lost since the last time, as counters of the source `hydrant`: by subscription and source, as many as
     /// [`TOLD`], and the rest by reason.
     pub fn tell_losses(&mut self) {
@@ -286,7 +284,7 @@ impl Router {
                 _ => wanted.kinds(batch.source_id(entry)),
             };
             run = Some((entry.source, own));
-            if !may_want_v1(entry.kind, own, system, batch.source_id(entry), &wanted) {
+            if !may_want_v1(batch, entry, (own, system), &wanted) {
                 continue;
             }
             match v1::to_v1(batch.envelope_bytes(entry), &mut made.payloads) {
@@ -373,17 +371,17 @@ fn check_v1(payloads: &[Bytes]) -> (Vec<(&Bytes, Decoded)>, Refused) {
 }
 
 /// Whether a v1 subscriber may want what an envelope becomes. `own` and `system` are the kinds wanted of its own source and of
-/// [`v1::SYSTEM`]: which of the two it goes to shows in some cases only once it has been converted.
-fn may_want_v1(kind: Kind, own: u8, system: u8, source: &[u8], wanted: &Wanted<'_>) -> bool {
+/// [`v1::SYSTEM`]: which of the two a gauge goes to shows only once it has been converted.
+fn may_want_v1(batch: &Batch, entry: &Entry, (own, system): (u8, u8), wanted: &Wanted<'_>) -> bool {
     let (log, metric) = (Kind::Log.bit(), Kind::Gauge.bit());
-    match kind {
-        // An error has become a log in v2, and is a metric of the system in v1.
-        Kind::Log => own & log != 0 || system & metric != 0,
+    match entry.kind {
+        Kind::Log => own & log != 0 || system & metric != 0 && v1::may_be_error(batch.envelope(entry)),
         Kind::Gauge => (own | system) & metric != 0,
         Kind::Counter => system & metric != 0,
         // The app of a request is in v1 the UUID in its usual form, whatever the form in v2.
         Kind::Timer => {
-            let usual = || std::str::from_utf8(source).ok().and_then(events::Uuid::parse).map(|uuid| uuid.to_string());
+            let text = || std::str::from_utf8(batch.source_id(entry)).ok();
+            let usual = || text().and_then(events::Uuid::parse).map(|uuid| uuid.to_string());
             (own | system) & metric != 0 || usual().is_some_and(|id| wanted.kinds(id.as_bytes()) & metric != 0)
         }
         // Without a form in v1. Those who take everything are told.

@@ -73,6 +73,13 @@ pub fn kind(event_type: EventType) -> Kind {
     if event_type == EventType::LogMessage { Kind::Log } else { Kind::Gauge }
 }
 
+/// Whether an encoded v2 log may be an error in v1, which is no log there. Without decoding: it has the tag that says so, or looks like it.
+pub fn may_be_error(log: &[u8]) -> bool {
+    let (key, value) = (tag::V1_TYPE.as_bytes(), EventType::Error.as_str_name().as_bytes());
+    let has = |text: &[u8]| log.windows(text.len()).any(|bytes| bytes == text);
+    has(key) && has(value)
+}
+
 /// Tags that are fields of their own in v1.
 mod tag {
     pub(super) const V1_TYPE: &str = "__v1_type";

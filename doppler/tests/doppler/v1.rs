@@ -220,6 +220,20 @@ async fn v1_becomes_v2_for_those_who_want_it() {
     assert_eq!(one.take(1).await, expected[1..2]);
 }
 
+/// An error is a log in v2 and a metric in v1: those who want metrics alone get it, also by way of v2.
+#[tokio::test]
+async fn an_error_is_a_metric_again() {
+    let doppler = Doppler::start().await;
+    let mut metrics = Subscriber::open(&doppler, "", METRIC, "").await;
+    let error = events::Error { source: "s".to_owned(), code: 5, message: "broken".to_owned() };
+    let error = events::Envelope { error: Some(error), ..event(EventType::Error) };
+    let envelope = from_v1(&error.encode_to_vec()).unwrap();
+    doppler.send([vec![Envelope::log("app", "a line"), envelope]]).await;
+    let got = events::Envelope::decode(&metrics.next().await.unwrap()[..]).unwrap();
+    assert_eq!(got.error, error.error);
+    assert_eq!(doppler.numbers().await.get("hydrant_router_matched_total"), 1);
+}
+
 #[tokio::test]
 async fn v1_enters_the_cache() {
     let doppler = Doppler::start().await;

@@ -101,6 +101,9 @@ fn convert_all(bytes: &[u8]) {
         let decoded = decode(&payload.bytes).unwrap();
         assert_eq!((decoded.event_type(), decoded.app_id()), (payload.event_type, payload.app_id.clone()));
     }
+    if payloads.iter().any(|payload| payload.event_type == EventType::Error) {
+        assert!(v1::may_be_error(bytes));
+    }
     let all = v1::batch(payloads.iter().map(|payload| (&*payload.bytes, payload.event_type, &*payload.app_id)));
     assert_eq!(all.len(), payloads.len());
     for (entry, payload) in all.entries().iter().zip(&payloads) {

@@ -1,14 +1,12 @@
 //! Who is let in, who is not, and that neither concerns the others.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hydrant_transport::{Budget, ChannelOptions, Identity, Refused, Security, TestCerts, TlsFiles, connect};
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::sleep;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -156,7 +154,7 @@ async fn connections_beyond_the_budget_are_refused_and_places_come_back() {
     assert!(ask(&channel, "/peer").await.unwrap().starts_with("200"));
 }
 
-/// What is said last arrives, though the client has never stopped talking; and a client that never closes is not waited for for long.
+/// What is said last arrives though much of what the client said is unread, and a client that never closes is not waited for for long.
 #[tokio::test]
 async fn the_last_word_arrives() {
     let (listener, tracker, stop) = (listener(), TaskTracker::new(), CancellationToken::new());
@@ -166,29 +164,16 @@ async fn the_last_word_arrives() {
         let client = TcpStream::connect(addr).await.unwrap();
         let mut conn = patiently(incoming.next()).await.unwrap();
         let (mut reads, mut writes) = client.into_split();
-        writes.write_all(&[1; 10_000]).await.unwrap();
-        let serving = tracker.spawn(async move {
-            conn.read_u8().await.unwrap();
-            conn.write_all(b"bye").await.unwrap();
-            conn.shutdown().await.unwrap();
-        });
-        let writing = tracker.spawn(async move {
-            for _ in 0..20 {
-                sleep(Duration::from_millis(5)).await;
-                writes.write_all(&[1; 10_000]).await?;
-            }
-            if !closes {
-                sleep(Duration::from_secs(60)).await;
-            }
-            std::io::Result::Ok(())
-        });
-        if closes {
-            patiently(writing).await.unwrap().unwrap();
-        }
+        writes.write_all(&[1; 100_000]).await.unwrap();
+        let stays_open = (!closes).then_some(writes);
+        conn.read_u8().await.unwrap();
+        conn.write_all(b"bye").await.unwrap();
+        patiently(conn.shutdown()).await.unwrap();
+        drop(conn);
         let mut said = String::new();
         patiently(reads.read_to_string(&mut said)).await.unwrap();
         assert_eq!(said, "bye");
-        patiently(serving).await.unwrap();
+        drop(stays_open);
     }
 }
 
