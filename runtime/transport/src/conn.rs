@@ -4,9 +4,9 @@
 //! its addresses and the client's certificate, and holds its place in the [`Budget`](crate::Budget) until it is dropped.
 //! Adds no buffer and no copy.
 //!
-//! A socket that is closed while bytes of its peer are unread makes the kernel send a reset, and the peer's kernel forgets what it has not
-//! read yet: the last acknowledgements, the reason for the end. So after the last byte of ours, what still comes is read and forgotten
-//! until the peer has closed too, for [`LINGER`] at most.
+//! A socket that is closed while its peer still writes answers with a reset, and a peer whose write fails may give up what it has not read
+//! yet: the last acknowledgements, the reason for the end. So after the last byte of ours, what still comes is read and forgotten until the
+//! peer has closed too, for [`LINGER`] at most.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
