@@ -14,7 +14,6 @@ use diode::fair;
 use proto::placement;
 use proto::raw::{Outgoing, Selection};
 use proto::reason::Reason;
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -315,12 +314,7 @@ impl Dispatcher {
 
     /// Waits until what is on its way has been confirmed and has left the dopplers' rings.
     async fn settle(&self) {
-        let mark = |open: &Open| {
-            let (told, flushed) = oneshot::channel();
-            open.lane.push(Message { flushed: Some(told), ..Message::default() }, usize::MAX);
-            flushed
-        };
-        let waiting: Vec<_> = self.lanes.iter().filter(|open| open.lane.is_up()).map(mark).collect();
+        let waiting: Vec<_> = self.lanes.iter().map(|open| open.lane.mark()).collect();
         let began = Instant::now();
         let settled = timeout(SETTLE, futures_util::future::join_all(waiting)).await.is_ok();
         debug!(settled, after = ?began.elapsed(), "What was on its way before source instances move");

@@ -25,7 +25,7 @@ pub(crate) struct Message {
     pub(crate) bytes: usize,
     /// They tell their streams when the last clone of them is gone.
     pub(crate) tickets: Vec<Arc<Ticket>>,
-    /// A mark: dropped or told once all before it has left the doppler, or will not.
+    /// A mark: told once all before it has left the doppler, dropped when the doppler is lost.
     pub(crate) flushed: Option<oneshot::Sender<()>>,
 }
 
@@ -38,6 +38,14 @@ impl Message {
     pub(crate) fn void(self) -> u64 {
         self.tickets.iter().for_each(|ticket| ticket.void());
         self.envelopes
+    }
+
+    /// Tells whoever waits for this mark.
+    pub(crate) fn pass(self) {
+        if let Some(flushed) = self.flushed {
+            // The dispatcher may have stopped waiting.
+            let _waiting = flushed.send(());
+        }
     }
 
     fn fits(&self, more: &Self, limit: Bounds) -> bool {
@@ -180,6 +188,17 @@ impl Lane {
         self.work.notify_one();
     }
 
+    /// Puts a mark in while the link is up; what is returned ends when all before it has left the doppler, or the doppler is lost.
+    pub(crate) fn mark(&self) -> oneshot::Receiver<()> {
+        let (told, flushed) = oneshot::channel();
+        let mut state = self.state.lock();
+        if state.phase == Phase::Up {
+            state.outbox.push_back(Message { flushed: Some(told), ..Message::default() });
+            self.work.notify_one();
+        }
+        flushed
+    }
+
     /// Connected, and confirming.
     pub(crate) fn is_up(&self) -> bool {
         self.state.lock().phase == Phase::Up
@@ -299,6 +318,11 @@ impl Lane {
         was
     }
 
+    /// Ends the marks in the outbox. The link is down, so that none comes after.
+    pub(crate) fn end_marks(&self) {
+        self.state.lock().outbox.retain(|message| message.flushed.is_none());
+    }
+
     /// Whether anything waits that another lane could have.
     pub(crate) fn has_waiting(&self) -> bool {
         self.state.lock().bytes > 0
@@ -308,7 +332,7 @@ impl Lane {
     pub(crate) fn give_back(&self, taken: impl IntoIterator<Item = Message>) {
         let mut state = self.state.lock();
         let all = taken.into_iter().chain(state.outbox.drain(..).collect::<Vec<_>>());
-        self.board.returned.lock().extend(all.filter(|message| message.flushed.is_none()));
+        self.board.returned.lock().extend(all.filter(|message| message.envelopes > 0));
         (state.bytes, state.full) = (0, None);
         drop(state);
         self.board.bump();

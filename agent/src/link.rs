@@ -187,6 +187,9 @@ impl Link {
             };
             self.set(Phase::Down);
             patience = PATIENCE;
+            if matches!(end, End::Stopping | End::Broken(_)) {
+                self.end_marks();
+            }
             match end {
                 End::Finished => return 0,
                 End::Cut => return self.abandon(),
@@ -368,10 +371,7 @@ impl Link {
             bytes += message.bytes;
             self.metrics.confirmed.increment(message.envelopes);
             self.metrics.stage.delivered(message.envelopes);
-            if let Some(flushed) = message.flushed {
-                // The dispatcher may have stopped waiting.
-                let _waiting = flushed.send(());
-            }
+            message.pass();
         }
         self.let_go(bytes);
     }
@@ -390,14 +390,30 @@ impl Link {
         self.sent = 0;
     }
 
-    /// Leaves what is here to other dopplers. The next stream begins a sequence of its own.
+    /// Whoever waits for what was on its way to a doppler does not wait until it is back. What was a mark keeps its place in the sequence
+    /// while an envelope needs that.
+    fn end_marks(&mut self) {
+        self.lane.end_marks();
+        if self.queue.iter().all(|message| message.envelopes == 0) {
+            self.queue.clear();
+            self.restart();
+        }
+        self.queue.iter_mut().for_each(|message| message.flushed = None);
+    }
+
+    /// Leaves what is here to other dopplers.
     fn give_back(&mut self) {
         self.requeue();
         let moved: u64 = self.queue.iter().map(|message| message.envelopes).sum();
         self.metrics.moved.increment(moved);
         self.lane.give_back(self.queue.drain(..));
         self.bytes = 0;
-        (self.confirmed, self.stream) = (0, self.streams.next());
+        self.restart();
+    }
+
+    /// With nothing left: the next stream begins a sequence of its own.
+    fn restart(&mut self) {
+        (self.sent, self.confirmed, self.stream) = (0, 0, self.streams.next());
     }
 
     async fn plain(&mut self, channel: Channel) -> End {
@@ -431,10 +447,9 @@ impl Link {
                     Some(place) => {
                         progress = Instant::now();
                         let Some(message) = self.queue.pop_front() else { continue };
-                        let (bytes, flushed) = (message.bytes, message.flushed);
-                        self.let_go(bytes);
-                        if let Some(flushed) = flushed {
-                            let _waiting = flushed.send(());
+                        self.let_go(message.bytes);
+                        if message.envelopes == 0 {
+                            message.pass();
                             continue;
                         }
                         unconfirmed += message.envelopes;
@@ -503,5 +518,60 @@ async fn reserve<T>(sender: Option<mpsc::Sender<T>>) -> Option<mpsc::OwnedPermit
     match sender {
         Some(sender) => sender.reserve_owned().await.ok(),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+    use tokio::sync::oneshot::error::TryRecvError;
+
+    use super::*;
+    use crate::lane::Board;
+
+    fn link() -> Link {
+        let address: transport::Address = "127.0.0.1:1".parse().unwrap();
+        let batch = Bounds { envelopes: 1.try_into().unwrap(), bytes: 1.try_into().unwrap() };
+        let tuning = Tuning { process: 1, batch, window: Window::new(1), age: Duration::MAX };
+        let options = ChannelOptions::default();
+        let lane = Lane::new(address, true, Board::new());
+        lane.set(Phase::Up);
+        Link::new(
+            lane,
+            options,
+            tuning,
+            Streams::default(),
+            Metrics::register(&telemetry::Telemetry::default()),
+            CancellationToken::new(),
+        )
+    }
+
+    #[test]
+    fn marks_end_with_the_link_whether_it_has_taken_them_or_not() {
+        let mut link = link();
+        let (mut taken, mut waiting) = (link.lane.mark(), link.lane.mark());
+        let message = link.lane.take(link.tuning.batch).now_or_never().unwrap();
+        link.take(message);
+        link.sent = 1;
+        link.set(Phase::Down);
+        link.end_marks();
+        assert!(taken.try_recv().is_err_and(|error| error == TryRecvError::Closed));
+        assert!(waiting.try_recv().is_err_and(|error| error == TryRecvError::Closed));
+        assert!(link.lane.mark().try_recv().is_err(), "none is put in while the link is down");
+        assert!(link.queue.is_empty() && link.lane.is_hungry(), "nothing keeps the link from its end");
+    }
+
+    #[test]
+    fn a_mark_that_has_ended_keeps_its_place_between_messages() {
+        let mut link = link();
+        let own = |envelopes| Message { envelopes, ..Message::default() };
+        let (told, mut mark) = oneshot::channel();
+        link.queue.extend([own(1), Message { flushed: Some(told), ..Message::default() }, own(1)]);
+        link.sent = 3;
+        link.end_marks();
+        assert!(mark.try_recv().is_err_and(|error| error == TryRecvError::Closed));
+        link.confirm(2);
+        assert_eq!((link.queue.len(), link.sent, link.confirmed), (1, 1, 2), "the doppler had counted the mark");
     }
 }
