@@ -43,7 +43,7 @@ const SUSPECT: Duration = Duration::from_secs(1);
 const ABANDONED: Duration = Duration::from_secs(5);
 /// How often progress is looked at.
 const LOOK: Duration = Duration::from_millis(100);
-/// A doppler that is back within this time gets its own again; then, others do.
+/// A doppler that is back within this time gets its own again; then, and when it refuses, others do.
 const PATIENCE: Duration = Duration::from_millis(50);
 /// A stream that lasted this long did work.
 const WORKED: Duration = Duration::from_secs(1);
@@ -172,6 +172,7 @@ impl Link {
                 Ok(opened) => {
                     let began = Instant::now();
                     let end = self.serve(opened, &mut away).await;
+                    patience = PATIENCE;
                     if began.elapsed() >= WORKED {
                         backoff.reset();
                         wait = Duration::ZERO;
@@ -182,11 +183,11 @@ impl Link {
                 }
                 Err(end) => {
                     wait = backoff.next_wait();
+                    patience = Duration::ZERO;
                     end
                 }
             };
             self.set(Phase::Down);
-            patience = PATIENCE;
             if matches!(end, End::Stopping | End::Broken(_)) {
                 self.end_marks();
             }
