@@ -246,7 +246,7 @@ impl Subscription {
                 }
                 Some(Event::Gap(gap)) if gap.reason.is_empty() => self.metrics.replay_gap(gap.envelopes),
                 Some(Event::Gap(gap)) => self.metrics.upstream_lost(gap.envelopes),
-                Some(Event::End) => {}
+                Some(Event::End | Event::Changed(_)) => {}
                 None => break,
             }
         }

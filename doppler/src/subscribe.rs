@@ -1,19 +1,21 @@
-//! `hydrant.v1.Egress` for hydrant's own consumers: a subscription that may start in the past, and whose end is confirmed.
+//! `hydrant.v1.Egress` for hydrant's own consumers: a subscription that may start in the past and change, and whose end is confirmed.
 //!
-//! What enters: a request. What leaves: first what the consumer has missed, out of the cache, then the envelopes of its ring as they
-//! come, and where the ring dropped some, how many of whose. When the doppler stops it says that all has been sent, and waits a moment for the consumer to say that it has it: by then what
-//! agents send elsewhere cannot overtake it.
+//! What enters: a request, and changes to it. What leaves: first what the consumer has missed, out of the cache, then the envelopes of
+//! its ring as they come; where the ring dropped some, how many of whose; and where a change holds. When the doppler stops it says that
+//! all has been sent, and waits a moment for the consumer to say that it has it: by then what agents send elsewhere cannot overtake it.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
 use diode::fair;
-use futures_util::{Stream, StreamExt, stream};
+use futures_util::{FutureExt, Stream, StreamExt, stream};
 use proto::hydrant::v1::egress_server::Egress;
 use proto::hydrant::v1::{Gap, SubscribeFrame, SubscribeRequest};
 use proto::loss::Loss;
 use proto::raw::{Outgoing, OutgoingSubscribeFrame};
+use proto::selector::{Selector, too_many};
+use proto::v2;
 use proto::v2::EgressBatchRequest;
 use tokio::time::timeout;
 use tonic::{Request, Response, Status, Streaming};
@@ -56,8 +58,11 @@ impl Egress for SubscribeService {
         let mut requests = request.into_inner();
         let first = timeout(FIRST, requests.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no request has come"))??;
-        let SubscribeRequest { shard_id, deterministic_name, selectors, start } =
+        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change } =
             first.ok_or_else(|| Status::invalid_argument("the stream ended before its request"))?;
+        if !removed.is_empty() || change != 0 {
+            return Err(Status::invalid_argument("the first request opens a subscription; it changes none"));
+        }
         let request = EgressBatchRequest { shard_id, deterministic_name, selectors, ..EgressBatchRequest::default() };
         let request = parse(request, true)?;
         if self.router.is_closed() {
@@ -86,6 +91,8 @@ enum Stage {
     Live,
     /// The end has been said and is to be confirmed.
     Ended,
+    /// A change could not be followed, and that has been said.
+    Refused,
 }
 
 /// One consumer's stream.
@@ -102,6 +109,11 @@ struct Consumer {
 
 impl Consumer {
     async fn step(mut self) -> Option<(Result<Frame, Status>, Self)> {
+        if self.stage == Stage::History
+            && let Some(request) = self.requests.message().now_or_never()
+        {
+            return self.changed(request);
+        }
         let frame = match self.stage {
             Stage::Opened => {
                 self.stage = Stage::History;
@@ -109,12 +121,13 @@ impl Consumer {
             }
             Stage::History => self.past().await,
             Stage::Live => match self.next().await {
-                Some(frame) => frame,
-                None if self.router.is_closed() => {
+                Next::Frame(frame) => frame,
+                Next::Request(request) => return self.changed(request),
+                Next::Nothing if self.router.is_closed() => {
                     self.stage = Stage::Ended;
                     said(SubscribeFrame { end: true, ..SubscribeFrame::default() })
                 }
-                None => return None,
+                Next::Nothing => return None,
             },
             Stage::Ended => {
                 // Whether it has confirmed or not: nothing more will come.
@@ -122,8 +135,37 @@ impl Consumer {
                     timeout(CONFIRM, async { while let Ok(Some(_)) = self.requests.message().await {} }).await;
                 return None;
             }
+            Stage::Refused => return None,
         };
         Some((Ok(frame), self))
+    }
+
+    /// Does what a further request asks for. Its end, or a request that cannot be followed, ends the stream.
+    fn changed(mut self, request: Result<Option<SubscribeRequest>, Status>) -> Option<(Result<Frame, Status>, Self)> {
+        let Ok(Some(request)) = request else { return None };
+        let changed = request.change;
+        let frame = match self.change(request) {
+            Ok(()) => Ok(said(SubscribeFrame { changed, ..SubscribeFrame::default() })),
+            Err(status) => {
+                self.stage = Stage::Refused;
+                Err(status)
+            }
+        };
+        Some((frame, self))
+    }
+
+    fn change(&mut self, request: SubscribeRequest) -> Result<(), Status> {
+        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change } = request;
+        if !shard_id.is_empty() || !deterministic_name.is_empty() || start.is_some() || change == 0 {
+            let text = "a request that changes a subscription has a change number, selectors and removed, no more";
+            return Err(Status::invalid_argument(text));
+        }
+        if let Some(text) = too_many(selectors.len().max(removed.len())) {
+            return Err(Status::invalid_argument(text));
+        }
+        let parsed = |wire: Vec<v2::Selector>| wire.iter().filter_map(Selector::from_wire).collect();
+        let changed = self.subscribed.change(parsed(selectors), parsed(removed));
+        changed.map_err(|too_many| Status::resource_exhausted(too_many.to_string()))
     }
 
     /// The next frame of what was missed, then the mark that it is over.
@@ -147,27 +189,30 @@ impl Consumer {
         }
     }
 
-    /// The next envelopes, or what is missing before them; `None` when there are no more, or when the consumer has left.
-    async fn next(&mut self) -> Option<Frame> {
+    /// The next envelopes, or what is missing before them, or a request; nothing when there are no more.
+    async fn next(&mut self) -> Next {
         if self.gaps.is_empty() {
             self.gaps.extend(self.subscribed.gaps());
         }
         if let Some(loss) = self.gaps.pop_front() {
-            return Some(said(SubscribeFrame { gap: Some(loss.gap()), ..SubscribeFrame::default() }));
+            return Next::Frame(said(SubscribeFrame { gap: Some(loss.gap()), ..SubscribeFrame::default() }));
         }
-        loop {
-            tokio::select! {
-                biased;
-                next = self.subscribed.next(self.limit) => {
-                    return next.map(|batch| Frame { frame: SubscribeFrame::default(), batch });
-                }
-                request = self.requests.message() => match request {
-                    Ok(Some(_)) => {}
-                    Ok(None) | Err(_) => return None,
-                },
-            }
+        tokio::select! {
+            // A ring that never empties holds no change up.
+            biased;
+            request = self.requests.message() => Next::Request(request),
+            next = self.subscribed.next(self.limit) => next.map_or(Next::Nothing, |batch| {
+                Next::Frame(Frame { frame: SubscribeFrame::default(), batch })
+            }),
         }
     }
+}
+
+/// What a live stream has next.
+enum Next {
+    Frame(Frame),
+    Request(Result<Option<SubscribeRequest>, Status>),
+    Nothing,
 }
 
 fn said(frame: SubscribeFrame) -> Frame {

@@ -5,15 +5,12 @@
 //! member of one *group* per selector: of a group's members one gets each envelope. Adding or removing a request touches its own
 //! selectors' entries and nothing else.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::future::poll_fn;
+use std::collections::{BTreeSet, HashMap};
 use std::iter::Sum;
 use std::mem;
 use std::num::NonZeroUsize;
-use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError};
-use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
 use crossbeam::sync::ShardedLock;
@@ -21,26 +18,29 @@ use diode::fair;
 use log_cache::Store;
 use lru::LruCache;
 use parking_lot::Mutex;
-use proto::loss::{Loss, Losses};
-use proto::raw::{Batch, Entry, Outgoing, Selection};
+use proto::loss::Loss;
+use proto::raw::{Batch, Entry};
 use proto::reason::Reason;
-use proto::selector::Selector;
+use proto::selector::{Rule, Selector};
 use telemetry::StageMetrics;
 use tracing::debug;
 
 pub(crate) use self::routes::Positions;
 use self::routes::{Direct, Group, Routes, Span};
 use self::sources::Sources;
+pub use self::subscription::Subscribed;
+pub(crate) use self::subscription::{Mark, Subscription, TOLD_SOURCES};
 
 mod list;
 mod routes;
 mod sources;
+mod subscription;
 
 /// Groups of which it is remembered where they left off.
 const GROUPS_LEFT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-/// Sources of which one subscription's losses are told apart.
-pub(crate) const TOLD_SOURCES: usize = 64;
+/// Selectors that one subscription may come to want by changes.
+pub(crate) const MAX_HELD: usize = 100_000;
 /// Losses of ended subscriptions that are kept until they are told.
 const UNTOLD: usize = 1024;
 
@@ -51,106 +51,10 @@ pub struct Request {
     pub shard_id: String,
     /// Orders the members of a group for deterministic placement; empty takes no part in it.
     pub deterministic_name: String,
-    /// What to send. An envelope that several selectors admit is sent once.
+    /// What to send; [`Subscribed::change`] changes it. An envelope that several selectors admit is sent once.
     pub selectors: Vec<Selector>,
     /// Its consumer wants to be told what its ring dropped: [`Subscribed::gaps`].
     pub markers: bool,
-}
-
-/// A subscription: where its envelopes are put, and where they come out.
-#[derive(Debug)]
-pub(crate) struct Subscription {
-    id: u64,
-    ring: fair::Writer<Selection>,
-    /// The other end of the ring; nothing once the subscription has ended. Held for one take or one look, never across an await: who
-    /// ends a subscription counts exactly what its consumer has not been given, also while that consumer stands still.
-    outlet: Mutex<Option<Outlet>>,
-    request: Request,
-    /// What its ring dropped and nobody has been told yet. Held for a moment, after a drop and when somebody asks.
-    lost: Mutex<Lost>,
-    /// Its consumer confirms that it has got everything: it counts as drained only once it has ended.
-    confirms: bool,
-}
-
-/// Drops of one ring, once for whoever looks after the pipeline and once for its consumer.
-#[derive(Debug)]
-struct Lost {
-    ledger: Losses,
-    gaps: Losses,
-}
-
-#[derive(Debug)]
-struct Outlet {
-    ring: fair::Reader<Selection>,
-    /// Room for what one take gives.
-    taken: Vec<Selection>,
-    /// Taken together, because a load was larger than a message may be; given out one by one.
-    ready: VecDeque<Outgoing>,
-}
-
-impl Subscription {
-    pub(crate) fn id(&self) -> u64 {
-        self.id
-    }
-
-    /// Nothing is in its ring, and nothing taken from it waits.
-    fn is_empty(&self) -> bool {
-        let outlet = self.outlet.lock();
-        self.ring.counters().envelopes == 0 && outlet.as_ref().is_none_or(|outlet| outlet.ready.is_empty())
-    }
-
-    /// Puts `part` into the ring; returns how many envelopes had to leave it and how many it turned away, its consumer being gone.
-    /// `scratch` is room to work in, and empty before and after.
-    pub(crate) fn push(&self, part: Selection, scratch: &mut Losses) -> (u64, u64) {
-        let count = part.len() as u64;
-        let pushed = self.ring.push(part, |part, at| scratch.add(part.batch(), part.entry(at)));
-        let evicted = scratch.total();
-        if evicted > 0 {
-            let mut lost = self.lost.lock();
-            lost.ledger.add_all(scratch);
-            if self.request.markers {
-                lost.gaps.add_all(scratch);
-            }
-            scratch.clear();
-        }
-        (evicted, if pushed.is_err() { count } else { 0 })
-    }
-
-    /// What it is called where losses are told.
-    fn label(&self) -> String {
-        if self.request.shard_id.is_empty() { format!("#{}", self.id) } else { self.request.shard_id.clone() }
-    }
-}
-
-/// What was in one ring at some moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Mark {
-    subscription: Arc<Subscription>,
-    accepted: u64,
-}
-
-impl Mark {
-    /// Whether it has left the ring, and has been given out.
-    pub(crate) fn has_left(&self) -> bool {
-        let outlet = self.subscription.outlet.lock();
-        let Some(outlet) = &*outlet else { return true };
-        let counters = self.subscription.ring.counters();
-        counters.taken + counters.evicted >= self.accepted + outlet.in_hand()
-    }
-}
-
-impl Outlet {
-    /// Envelopes taken from the ring and not yet given out.
-    fn in_hand(&self) -> u64 {
-        self.ready.iter().map(|message| message.len() as u64).sum()
-    }
-}
-
-/// An open subscription: its envelopes come out here. Dropping it takes it out of the table and counts what it leaves behind.
-#[derive(Debug)]
-pub struct Subscribed {
-    table: Arc<Table>,
-    subscription: Arc<Subscription>,
 }
 
 /// All subscriptions.
@@ -193,6 +97,11 @@ struct Changes {
     untold: Vec<(String, Loss)>,
     untold_rest: u64,
 }
+
+/// A change would leave a subscription with so many selectors.
+#[derive(Debug, thiserror::Error)]
+#[error("{0} selectors; a subscription has {MAX_HELD} at most")]
+pub struct TooMany(usize);
 
 /// What is shared out together: the same selector and the same shard.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -274,70 +183,131 @@ impl Table {
         bounds: fair::Bounds,
         confirms: bool,
     ) -> (Subscribed, Vec<(Selector, u64)>) {
-        let (ring, reader) = fair::channel(bounds);
-        let outlet = Mutex::new(Some(Outlet { ring: reader, taken: Vec::new(), ready: VecDeque::new() }));
         let mut changes = self.change.lock();
         let id = changes.id();
-        let lost = Mutex::new(Lost { ledger: Losses::new(TOLD_SOURCES), gaps: Losses::new(TOLD_SOURCES) });
-        let subscription = Arc::new(Subscription { id, ring, outlet, request, lost, confirms });
+        let (subscription, selectors) = Subscription::new(id, request, bounds, confirms);
+        let subscription = Arc::new(subscription);
         if self.is_closed() {
-            subscription.ring.close();
+            subscription.close();
         }
         changes.open.insert(id, Arc::clone(&subscription));
-        let missed = self.enter(&mut changes, &subscription);
+        let count = selectors.len();
+        let missed = self.enter(&mut changes, &subscription, selectors);
         drop(changes);
-        let request = &subscription.request;
-        debug!(id, shard_id = request.shard_id, selectors = request.selectors.len(), "Subscription opened");
-        (Subscribed { table: Arc::clone(self), subscription }, missed)
+        debug!(id, shard_id = subscription.shard_id(), selectors = count, "Subscription opened");
+        (Subscribed::new(self, subscription), missed)
     }
 
-    fn enter(&self, changes: &mut Changes, subscription: &Arc<Subscription>) -> Vec<(Selector, u64)> {
-        let request = &subscription.request;
-        let mut missed = Vec::new();
-        for (source, selectors) in per_source(&request.selectors) {
-            if request.shard_id.is_empty() {
-                missed.extend(selectors.iter().map(|selector| (Selector::clone(selector), 0)));
-                let direct = Arc::new(Direct::new(subscription, &selectors));
-                self.edit(source, |routes| routes.direct.push(subscription.id, direct));
-                continue;
+    /// What [`Subscribed::change`] does. One edit per source that it names.
+    fn change(
+        &self,
+        subscription: &Arc<Subscription>,
+        added: Vec<Selector>,
+        removed: Vec<Selector>,
+    ) -> Result<(), TooMany> {
+        let nobody_publishes = self.while_nobody_publishes(subscription);
+        let mut changes = self.change.lock();
+        if subscription.has_ended() {
+            return Ok(());
+        }
+        let held = subscription.selectors().lock();
+        let added: BTreeSet<Selector> = added.into_iter().filter(|selector| !held.contains(selector)).collect();
+        let is_held = |selector: &Selector| held.contains(selector) || added.contains(selector);
+        let removed: BTreeSet<Selector> = removed.into_iter().filter(is_held).collect();
+        let after = held.len() + added.len() - removed.len();
+        drop(held);
+        if after > MAX_HELD {
+            return Err(TooMany(after));
+        }
+        // In this order: what one selector stops to admit and another begins to is never without both.
+        let replaces = !added.is_empty() && !removed.is_empty();
+        self.enter(&mut changes, subscription, added);
+        if replaces && nobody_publishes.is_none() {
+            // Also for batches that are half published: they may have passed where `added` now stands.
+            drop(changes);
+            drop(self.gate.write().unwrap_or_else(PoisonError::into_inner));
+            changes = self.change.lock();
+            if subscription.has_ended() {
+                return Ok(());
             }
-            for selector in selectors {
-                let key = GroupKey::of(selector, request);
+        }
+        self.leave(&mut changes, subscription, &removed);
+        Ok(())
+    }
+
+    /// Adds selectors that the subscription does not have; what of them nobody has got before, as of [`Table::open`].
+    fn enter(
+        &self,
+        changes: &mut Changes,
+        subscription: &Arc<Subscription>,
+        new: BTreeSet<Selector>,
+    ) -> Vec<(Selector, u64)> {
+        let mut missed = Vec::new();
+        if subscription.is_shared() {
+            for selector in &new {
+                let key = GroupKey::of(selector, subscription);
                 if let Some(group) = changes.groups.get(&key) {
-                    group.join(subscription, &request.deterministic_name);
+                    group.join(subscription);
                     continue;
                 }
                 let group = Arc::new(Group::new(changes.id(), selector.rule.clone()));
-                group.join(subscription, &request.deterministic_name);
+                group.join(subscription);
                 missed.push((selector.clone(), changes.left.pop(&key).unwrap_or(0)));
                 changes.groups.insert(key, Arc::clone(&group));
-                self.edit(source, |routes| routes.groups.push(group.id, group));
+                self.edit(selector.source_id.as_deref(), |routes| routes.groups.put(group.id, group));
             }
+            subscription.selectors().lock().extend(new);
+            return missed;
         }
+        let named = sources(&new);
+        missed.extend(new.iter().map(|selector| (selector.clone(), 0)));
+        subscription.selectors().lock().extend(new);
+        self.direct(subscription, named);
         missed
     }
 
-    fn leave(&self, changes: &mut Changes, subscription: &Subscription) {
-        let request = &subscription.request;
-        for (source, selectors) in per_source(&request.selectors) {
-            if request.shard_id.is_empty() {
-                self.edit(source, |routes| routes.direct.remove(subscription.id));
-                continue;
-            }
-            for selector in selectors {
-                let key = GroupKey::of(selector, request);
-                if let Some(group) = changes.groups.get(&key)
-                    && group.part(subscription.id)
-                {
-                    let id = group.id;
-                    changes.groups.remove(&key);
-                    if let Some(cache) = &self.cache {
-                        changes.left.put(key, cache.sequence());
-                    }
-                    self.edit(source, |routes| routes.groups.remove(id));
+    /// Takes out selectors that the subscription has.
+    fn leave(&self, changes: &mut Changes, subscription: &Arc<Subscription>, gone: &BTreeSet<Selector>) {
+        let mut held = subscription.selectors().lock();
+        gone.iter().for_each(|selector| _ = held.remove(selector));
+        drop(held);
+        if !subscription.is_shared() {
+            return self.direct(subscription, sources(gone));
+        }
+        for selector in gone {
+            let key = GroupKey::of(selector, subscription);
+            if let Some(group) = changes.groups.get(&key)
+                && group.part(subscription.id())
+            {
+                let id = group.id;
+                changes.groups.remove(&key);
+                if let Some(cache) = &self.cache {
+                    changes.left.put(key, cache.sequence());
                 }
+                self.edit(selector.source_id.as_deref(), |routes| routes.groups.remove(id));
             }
         }
+    }
+
+    /// Writes what a subscription of its own wants now of `named`.
+    fn direct(&self, subscription: &Arc<Subscription>, named: Vec<Option<Box<str>>>) {
+        let held = subscription.selectors().lock();
+        for source in named {
+            let first = Selector { source_id: source, rule: Rule::Log };
+            let of = |selector: &&Selector| selector.source_id == first.source_id;
+            let rules: Vec<&Rule> = held.range(&first..).take_while(of).map(|selector| &selector.rule).collect();
+            let id = subscription.id();
+            self.edit(first.source_id.as_deref(), |routes| match rules.is_empty() {
+                true => routes.direct.remove(id),
+                false => routes.direct.put(id, Arc::new(Direct::new(subscription, &rules))),
+            });
+        }
+    }
+
+    /// Where a group leaves off must be where its last member has got everything: held while members may leave.
+    fn while_nobody_publishes(&self, subscription: &Subscription) -> Option<impl Drop> {
+        let gate = || self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        subscription.is_shared().then(gate)
     }
 
     /// Changes who wants something of `source`. The caller holds the lock of changes.
@@ -391,7 +361,7 @@ impl Table {
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::Relaxed);
         for subscription in self.change.lock().open.values() {
-            subscription.ring.close();
+            subscription.close();
         }
     }
 
@@ -409,27 +379,24 @@ impl Table {
     }
 
     /// Takes a subscription out, closes its ring and counts what its consumer has not been given; the first time.
-    fn end(&self, subscription: &Subscription) {
-        // Where a group leaves off must be where its last member has got everything.
-        let is_shared = !subscription.request.shard_id.is_empty();
-        let _nobody_publishes = is_shared.then(|| self.gate.write().unwrap_or_else(PoisonError::into_inner));
+    fn end(&self, subscription: &Arc<Subscription>) {
+        let _nobody_publishes = self.while_nobody_publishes(subscription);
         let mut changes = self.change.lock();
-        let Some(outlet) = subscription.outlet.lock().take() else { return };
-        self.leave(&mut changes, subscription);
-        changes.open.remove(&subscription.id);
-        subscription.ring.close();
-        // Nothing goes in or comes out any more.
-        let mut counters = outlet.ring.counters();
-        let left = counters.envelopes as u64;
-        let lost = left + outlet.in_hand();
-        counters.evicted += left;
-        (counters.envelopes, counters.bytes) = (0, 0);
+        let Some((counters, lost)) = subscription.end() else { return };
+        let all = mem::take(&mut *subscription.selectors().lock());
+        self.leave(&mut changes, subscription, &all);
+        changes.open.remove(&subscription.id());
         add(&mut changes.counters, counters);
         changes.lost += lost;
         changes.keep_untold(subscription, lost, self.lost_reason());
         drop(changes);
         self.count_lost(lost);
-        debug!(id = subscription.id, lost, "Subscription ended");
+        debug!(id = subscription.id(), lost, "Subscription ended");
+    }
+
+    /// Counts envelopes that a consumer has been given.
+    fn count_delivered(&self, envelopes: u64) {
+        self.stage.delivered(envelopes);
     }
 
     /// Counts envelopes that a closed ring turned away.
@@ -455,8 +422,7 @@ impl Table {
         drop(changes);
         untold.into_iter().for_each(|(label, loss)| told(label, loss));
         for subscription in open {
-            let losses = subscription.lost.lock().ledger.take(Reason::QueueFull);
-            losses.into_iter().for_each(|loss| told(subscription.label(), loss));
+            subscription.take_losses().into_iter().for_each(|loss| told(subscription.label(), loss));
         }
         if rest > 0 {
             told(String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) });
@@ -466,17 +432,13 @@ impl Table {
     /// Whether every consumer has got everything that it was to get, and those that confirm have.
     pub(crate) fn is_drained(&self) -> bool {
         let changes = self.change.lock();
-        changes.open.values().all(|subscription| !subscription.confirms && subscription.is_empty())
+        changes.open.values().all(|subscription| !subscription.confirms() && subscription.is_empty())
     }
 
     /// What is in the rings now: to be asked later whether it has left them.
     pub(crate) fn mark(&self) -> Vec<Mark> {
         let changes = self.change.lock();
-        let mark = |subscription: &Arc<Subscription>| Mark {
-            subscription: Arc::clone(subscription),
-            accepted: subscription.ring.counters().accepted,
-        };
-        changes.open.values().filter(|subscription| !subscription.is_empty()).map(mark).collect()
+        changes.open.values().filter_map(Subscription::mark).collect()
     }
 
     /// What all subscriptions have counted, exact at one moment for each ring.
@@ -485,9 +447,9 @@ impl Table {
         let open = &changes.open;
         let mut totals = Totals { counters: changes.counters, in_hand: 0, lost: changes.lost, open: open.len() };
         for subscription in open.values() {
-            let outlet = subscription.outlet.lock();
-            add(&mut totals.counters, subscription.ring.counters());
-            totals.in_hand += outlet.as_ref().map_or(0, Outlet::in_hand);
+            let (counters, in_hand) = subscription.counters();
+            add(&mut totals.counters, counters);
+            totals.in_hand += in_hand;
         }
         totals.counters.rejected = self.rejected.load(Ordering::Relaxed);
         totals.counters.offered = totals.counters.accepted + totals.counters.rejected;
@@ -498,7 +460,7 @@ impl Table {
 impl Changes {
     /// Keeps what a subscription that ends has lost until it is told.
     fn keep_untold(&mut self, subscription: &Subscription, left: u64, reason: Reason) {
-        let mut losses = subscription.lost.lock().ledger.take(Reason::QueueFull);
+        let mut losses = subscription.take_losses();
         if left > 0 {
             losses.push(Loss { envelopes: left, ..Loss::unknown(reason) });
         }
@@ -518,8 +480,8 @@ impl Changes {
 }
 
 impl GroupKey {
-    fn of(selector: &Selector, request: &Request) -> Self {
-        Self { selector: selector.clone(), shard_id: request.shard_id.as_str().into() }
+    fn of(selector: &Selector, subscription: &Subscription) -> Self {
+        Self { selector: selector.clone(), shard_id: subscription.shard_id().into() }
     }
 }
 
@@ -555,59 +517,11 @@ impl Wanted<'_> {
     }
 }
 
-/// The selectors by the source they name; each source and each selector once.
-fn per_source(selectors: &[Selector]) -> Vec<(Option<&str>, Vec<&Selector>)> {
-    let mut seen = HashSet::with_capacity(selectors.len());
-    let mut sorted: Vec<&Selector> = selectors.iter().filter(|selector| seen.insert(*selector)).collect();
-    sorted.sort_by(|a, b| a.source_id.cmp(&b.source_id));
-    let mut all: Vec<(Option<&str>, Vec<&Selector>)> = Vec::new();
-    for selector in sorted {
-        let source = selector.source_id.as_deref();
-        match all.last_mut() {
-            Some((last, selectors)) if *last == source => selectors.push(selector),
-            _ => all.push((source, vec![selector])),
-        }
-    }
-    all
-}
-
-impl Subscribed {
-    /// The next message: the oldest envelopes there are, in bytes and number within `limit` unless a single envelope is larger. Waits
-    /// for the first envelope and never for more. `None` once the subscription has been ended and all its envelopes given out, or cut.
-    ///
-    /// What it returns counts as delivered.
-    ///
-    /// # Cancel safety
-    /// Nothing is taken but by the poll that returns it.
-    pub async fn next(&mut self, limit: fair::Bounds) -> Option<Outgoing> {
-        poll_fn(|cx| self.poll_next(limit, cx)).await
-    }
-
-    /// What its ring dropped since the last time, if its request wanted to know. It was to come before what is next.
-    pub fn gaps(&mut self) -> Vec<Loss> {
-        self.subscription.lost.lock().gaps.take(Reason::QueueFull)
-    }
-
-    fn poll_next(&self, limit: fair::Bounds, cx: &mut Context<'_>) -> Poll<Option<Outgoing>> {
-        let mut outlet = self.subscription.outlet.lock();
-        let Some(Outlet { ring, taken, ready }) = &mut *outlet else { return Poll::Ready(None) };
-        if ready.is_empty() {
-            let count = ready!(pin!(ring.recv_many(limit, taken)).poll(cx));
-            if count == 0 {
-                return Poll::Ready(None);
-            }
-            ready.extend(Outgoing::bounded(taken.drain(..), limit.envelopes.get(), limit.bytes.get()));
-        }
-        let next = ready.pop_front();
-        self.table.stage.delivered(next.as_ref().map_or(0, |next| next.len() as u64));
-        Poll::Ready(next)
-    }
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.table.end(&self.subscription);
-    }
+/// The sources that `selectors` name, each once.
+fn sources(selectors: &BTreeSet<Selector>) -> Vec<Option<Box<str>>> {
+    let mut named: Vec<_> = selectors.iter().map(|selector| selector.source_id.clone()).collect();
+    named.dedup();
+    named
 }
 
 /// The hasher for maps by subscription id.
@@ -615,7 +529,9 @@ pub(crate) type ById = foldhash::fast::RandomState;
 
 #[cfg(test)]
 mod tests {
-    use proto::selector::Rule;
+    use std::pin::pin;
+    use std::task::{Context, Poll};
+
     use telemetry::Telemetry;
 
     use super::*;
@@ -666,7 +582,7 @@ mod tests {
         let after = table.subscribe(request("", &[None]), bounds);
         let mut cx = Context::from_waker(std::task::Waker::noop());
         for subscribed in [before, after] {
-            assert!(matches!(subscribed.poll_next(bounds, &mut cx), Poll::Ready(None)));
+            assert!(matches!(pin!({ subscribed }.next(bounds)).poll(&mut cx), Poll::Ready(None)));
         }
         assert!(table.change.lock().open.is_empty());
     }

@@ -14,8 +14,8 @@ pub fn too_many(selectors: usize) -> Option<String> {
     (selectors > MAX_SELECTORS).then(|| format!("{selectors} selectors; a request has {MAX_SELECTORS} at most"))
 }
 
-/// A selector in its normal form: two requests that mean the same are equal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// A selector in its normal form: two requests that mean the same are equal. In order, those of one source stand together.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Selector {
     /// Only this source; `None` is any.
     pub source_id: Option<Box<str>>,
@@ -24,7 +24,7 @@ pub struct Selector {
 }
 
 /// The type, and the names if any.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// Any log.
     Log,

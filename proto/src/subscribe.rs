@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use tokio::sync::oneshot;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 
@@ -19,14 +19,17 @@ use crate::start::Acquaintance;
 use crate::v2;
 use crate::v2::egress_client::EgressClient;
 
+/// Changes that may wait to be sent.
+const CHANGES: usize = 16;
+
 /// An open stream.
 #[derive(Debug)]
 pub struct Stream(Kind);
 
 #[derive(Debug)]
 enum Kind {
-    /// With the sender that half-closes our side.
-    Subscribed(Streaming<SubscribeFrame>, Option<oneshot::Sender<()>>),
+    /// With the end of our side, whose drop half-closes it.
+    Subscribed(Streaming<SubscribeFrame>, Option<mpsc::Sender<SubscribeRequest>>),
     Plain(Streaming<Wire>),
 }
 
@@ -37,6 +40,8 @@ pub enum Event {
     Batch(Bytes),
     /// What is missing here: without a reason, envelopes of the doppler's past that left its cache before they could be sent.
     Gap(Gap),
+    /// The change of this number holds for all that is published from now on.
+    Changed(u64),
     /// The doppler is stopping and has sent everything: the stream ends.
     End,
 }
@@ -58,18 +63,37 @@ impl Stream {
             deterministic_name: request.deterministic_name.clone(),
             selectors: request.selectors.clone(),
             start: Some(known.start(age, quiet)),
+            ..SubscribeRequest::default()
         };
-        let (half_close, closed) = oneshot::channel::<()>();
-        let until_closed = stream::once(closed).filter_map(|_| std::future::ready(None));
-        let requests = stream::once(std::future::ready(subscribe)).chain(until_closed);
+        let (requests, outgoing) = mpsc::channel(CHANGES);
+        // There is room.
+        let _sent = requests.try_send(subscribe);
         let mut client = SubscribeClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        match client.subscribe(requests).await {
-            Ok(response) => Ok(Self(Kind::Subscribed(response.into_inner(), Some(half_close)))),
+        match client.subscribe(ReceiverStream::new(outgoing)).await {
+            Ok(response) => Ok(Self(Kind::Subscribed(response.into_inner(), Some(requests)))),
             Err(status) if status.code() == Code::Unimplemented => {
                 let mut plain = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
                 Ok(Self(Kind::Plain(plain.batched_receiver(request.clone()).await?.into_inner())))
             }
             Err(status) => Err(status),
+        }
+    }
+
+    /// Whether what it asks for can change.
+    pub fn can_change(&self) -> bool {
+        matches!(self.0, Kind::Subscribed(..))
+    }
+
+    /// Asks for `added` too, then no more for `removed`. Once [`Event::Changed`] of `number` has come, that holds for all that is published.
+    /// It does nothing where [`Self::can_change`] is false or the end has come.
+    ///
+    /// # Cancel safety
+    /// Not sent when cancelled.
+    pub async fn change(&self, number: u64, added: Vec<v2::Selector>, removed: Vec<v2::Selector>) {
+        if let Kind::Subscribed(_, Some(requests)) = &self.0 {
+            let change = SubscribeRequest { selectors: added, removed, change: number, ..SubscribeRequest::default() };
+            // Of a stream that has broken, `next` tells.
+            let _sent = requests.send(change).await;
         }
     }
 
@@ -83,18 +107,21 @@ impl Stream {
     pub async fn next(&mut self, known: &mut Acquaintance) -> Result<Option<Event>, Status> {
         match &mut self.0 {
             Kind::Plain(batches) => Ok(batches.message().await?.map(|Wire(batch)| Event::Batch(batch))),
-            Kind::Subscribed(frames, half_close) => loop {
+            Kind::Subscribed(frames, requests) => loop {
                 let Some(frame) = frames.message().await? else { return Ok(None) };
                 if frame.epoch != 0 {
                     known.met(frame.epoch);
                 }
                 if frame.end {
                     // Everything before has been taken by whoever asks for more.
-                    drop(half_close.take());
+                    drop(requests.take());
                     return Ok(Some(Event::End));
                 }
                 if let Some(gap) = frame.gap {
                     return Ok(Some(Event::Gap(gap)));
+                }
+                if frame.changed != 0 {
+                    return Ok(Some(Event::Changed(frame.changed)));
                 }
                 if !frame.batch.is_empty() {
                     return Ok(Some(Event::Batch(frame.batch)));

@@ -278,7 +278,7 @@ impl Source {
                     self.inlet.push(bytes)?;
                 }
                 Some(Event::Gap(gap)) => self.inlet.missing(&gap),
-                Some(Event::End) => {}
+                Some(Event::End | Event::Changed(_)) => {}
                 None => break,
             }
         }

@@ -37,11 +37,26 @@ impl<T> List<T> {
         self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|(_, value)| &**value)
     }
 
-    /// Appends a value whose id is larger than all before.
-    pub(super) fn push(&mut self, id: u64, value: Arc<T>) {
-        match self.chunks.last_mut() {
-            Some(last) if last.len() < CHUNK => *last = last.iter().cloned().chain([(id, value)]).collect(),
-            _ => self.chunks.push([(id, value)].into()),
+    /// Puts a value where its id belongs, in the place of the one of that id if there is one.
+    pub(super) fn put(&mut self, id: u64, value: Arc<T>) {
+        let at = self.chunks.partition_point(|chunk| chunk[0].0 <= id).saturating_sub(1);
+        let Some(chunk) = self.chunks.get(at) else {
+            self.chunks.push([(id, value)].into());
+            return;
+        };
+        let place = chunk.partition_point(|(other, _)| *other < id);
+        let is_there = chunk.get(place).is_some_and(|(other, _)| *other == id);
+        let (before, after) = (&chunk[..place], &chunk[place + usize::from(is_there)..]);
+        if before.len() + after.len() < CHUNK {
+            self.chunks[at] = before.iter().cloned().chain([(id, value)]).chain(after.iter().cloned()).collect();
+        } else if after.is_empty() {
+            // The newest come last: what they find full stays full.
+            self.chunks.insert(at + 1, [(id, value)].into());
+        } else {
+            let all: Vec<_> = before.iter().cloned().chain([(id, value)]).chain(after.iter().cloned()).collect();
+            let (first, second) = all.split_at(CHUNK / 2);
+            self.chunks[at] = first.into();
+            self.chunks.insert(at + 1, second.into());
         }
     }
 
@@ -74,7 +89,7 @@ mod tests {
         for step in 0..20_000_u64 {
             // Grows to a thousand and shrinks to nothing, twice over, losing now the oldest, now the newest, now one between.
             if step / 2_000 % 2 == 0 && step % 4 > 0 || model.is_empty() {
-                list.push(step, Arc::new(step));
+                list.put(step, Arc::new(step));
                 model.push(step);
             } else {
                 let gone = model.remove([0, model.len() / 2, model.len() - 1][step as usize % 3]);
@@ -93,12 +108,32 @@ mod tests {
     }
 
     #[test]
+    fn a_value_goes_where_its_id_belongs_and_replaces_the_one_of_that_id() {
+        let mut list = List::default();
+        let mut model = std::collections::BTreeMap::new();
+        for step in 0..5_000_u64 {
+            let id = step * 7_919 % 1_000;
+            list.put(id, Arc::new(step));
+            model.insert(id, step);
+            if step % 3 == 0 {
+                let gone = (step * 31) % 1_000;
+                list.remove(gone);
+                model.remove(&gone);
+            }
+            if step % 97 == 0 {
+                assert!(list.iter().eq(model.values()));
+                assert!(list.chunks.iter().all(|chunk| chunk.len() <= CHUNK));
+            }
+        }
+    }
+
+    #[test]
     fn a_clone_stays_as_it_was() {
         let mut list = List::default();
-        (0..200).for_each(|id| list.push(id, Arc::new(id)));
+        (0..200).for_each(|id| list.put(id, Arc::new(id)));
         let before = list.clone();
         (0..200).step_by(2).for_each(|id| list.remove(id));
-        list.push(200, Arc::new(200));
+        list.put(200, Arc::new(200));
         assert!(before.iter().copied().eq(0..200));
         assert!(list.iter().copied().eq((1..200).step_by(2).chain([200])));
     }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use proto::raw::{Batch, Entry, Kind};
-use proto::selector::{Rule, Selector, deterministic_hash};
+use proto::selector::{Rule, deterministic_hash};
 
 use super::Subscription;
 use super::list::List;
@@ -58,11 +58,11 @@ struct Member {
 }
 
 impl Direct {
-    pub(super) fn new(subscription: &Arc<Subscription>, selectors: &[&Selector]) -> Self {
-        let whole = selectors.iter().filter(|selector| selector.rule.is_whole_kind());
-        let kinds = whole.fold(0, |bits, selector| bits | selector.rule.kind().bit());
-        let named = selectors.iter().map(|selector| &selector.rule).filter(|rule| kinds & rule.kind().bit() == 0);
-        Self { subscription: Arc::clone(subscription), kinds, named: named.cloned().collect() }
+    pub(super) fn new(subscription: &Arc<Subscription>, rules: &[&Rule]) -> Self {
+        let whole = rules.iter().filter(|rule| rule.is_whole_kind());
+        let kinds = whole.fold(0, |bits, rule| bits | rule.kind().bit());
+        let named = rules.iter().filter(|rule| kinds & rule.kind().bit() == 0);
+        Self { subscription: Arc::clone(subscription), kinds, named: named.map(|rule| Rule::clone(rule)).collect() }
     }
 
     /// Bits of the kinds of which it wants some.
@@ -83,12 +83,12 @@ impl Group {
         Self { id, rule, members: ArcSwap::default() }
     }
 
-    pub(super) fn join(&self, subscription: &Arc<Subscription>, name: &str) {
+    pub(super) fn join(&self, subscription: &Arc<Subscription>) {
         let mut all = self.members.load().all.clone();
         // A newcomer starts level with those who have got least, or it would get everything until it has caught up.
         let given = all.iter().map(|member| member.given.load(Ordering::Relaxed)).min().unwrap_or(0);
         all.push(Member {
-            name: name.into(),
+            name: subscription.deterministic_name().into(),
             subscription: Arc::clone(subscription),
             given: Arc::new(AtomicU64::new(given)),
         });
@@ -98,7 +98,7 @@ impl Group {
     /// Takes a member out; true when none is left.
     pub(super) fn part(&self, id: u64) -> bool {
         let mut all = self.members.load().all.clone();
-        all.retain(|member| member.subscription.id != id);
+        all.retain(|member| member.subscription.id() != id);
         let empty = all.is_empty();
         self.set(all);
         empty

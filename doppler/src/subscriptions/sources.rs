@@ -147,7 +147,7 @@ mod tests {
         let sources = Sources::default();
         let hash = proto::raw::source_hash(b"app");
         for id in 0..3 {
-            sources.edit("app", |routes| routes.groups.push(id, Arc::new(Group::new(id, Rule::Log))));
+            sources.edit("app", |routes| routes.groups.put(id, Arc::new(Group::new(id, Rule::Log))));
         }
         assert_eq!((groups(&sources, hash, "app"), sources.len()), (3, 1));
         assert_eq!(groups(&sources, hash, "another"), 0, "the same hash is not the same source");

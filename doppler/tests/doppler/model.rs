@@ -20,6 +20,8 @@ enum Step {
         named: bool,
         selectors: Vec<v2::Selector>,
     },
+    /// The subscription at this index of those open, if any, wants these too and no more of those.
+    Change(prop::sample::Index, Vec<v2::Selector>, Vec<v2::Selector>),
     /// The subscription at this index of those open, if any, leaves after it has read what it got.
     Leave(prop::sample::Index),
     Publish(Vec<Envelope>),
@@ -62,9 +64,13 @@ fn any_step() -> impl Strategy<Value = Step> {
     let shard = prop::sample::select(vec!["", "", "m", "n"]);
     let subscribe = (shard, any::<bool>(), prop::collection::vec(any_selector(), 1..4))
         .prop_map(|(shard, named, selectors)| Step::Subscribe { shard, named, selectors });
+    let some = || prop::collection::vec(any_selector(), 0..4);
+    let change = (any::<prop::sample::Index>(), some(), some())
+        .prop_map(|(at, added, removed)| Step::Change(at, added, removed));
     prop_oneof![
         3 => subscribe,
         1 => any::<prop::sample::Index>().prop_map(Step::Leave),
+        3 => change,
         4 => prop::collection::vec(any_envelope(), 1..90).prop_map(Step::Publish),
     ]
 }
@@ -101,11 +107,15 @@ fn admits(selector: &Selector, envelope: &Envelope) -> bool {
     }
 }
 
+/// What each open subscription wanted at some moment.
+type Wanted = BTreeMap<usize, Vec<Selector>>;
+
 /// For one envelope, who gets it: every subscription without a shard that wants it, and of each group exactly one member.
-fn check(opened: &[Opened], open: &[usize], envelope: &Envelope, encoded: &Batch) -> Result<u64, TestCaseError> {
+fn check(opened: &[Opened], wanted: &Wanted, envelope: &Envelope, encoded: &Batch) -> Result<u64, TestCaseError> {
     let number = envelope.timestamp;
     let has = |at: usize| opened[at].got.binary_search(&number).is_ok();
-    let wants = |at: usize| opened[at].request.selectors.iter().any(|selector| admits(selector, envelope));
+    let open: Vec<usize> = wanted.keys().copied().collect();
+    let wants = |at: usize| wanted[&at].iter().any(|selector| admits(selector, envelope));
     let mut copies = 0;
     for (at, each) in opened.iter().enumerate() {
         let times = each.got.iter().filter(|got| **got == number).count();
@@ -119,7 +129,7 @@ fn check(opened: &[Opened], open: &[usize], envelope: &Envelope, encoded: &Batch
     let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for at in open.iter().copied().filter(|at| !opened[*at].request.shard_id.is_empty()) {
         let request = &opened[at].request;
-        for selector in request.selectors.iter().filter(|selector| admits(selector, envelope)) {
+        for selector in wanted[&at].iter().filter(|selector| admits(selector, envelope)) {
             let members = groups.entry(format!("{} {selector:?}", request.shard_id)).or_default();
             if !members.contains(&at) {
                 members.push(at);
@@ -161,7 +171,7 @@ proptest! {
         let (router, telemetry) = router();
         let mut publisher = router.publisher();
         let mut opened: Vec<Opened> = Vec::new();
-        let mut published: Vec<(Envelope, Vec<usize>)> = Vec::new();
+        let mut published: Vec<(Envelope, Wanted)> = Vec::new();
         for step in steps {
             match step {
                 Step::Subscribe { shard, named, selectors } => {
@@ -178,8 +188,19 @@ proptest! {
                         leaver.got.extend(drain(&mut subscribed));
                     }
                 }
-                Step::Publish(envelopes) => {
+                Step::Change(at, added, removed) => {
                     let open: Vec<usize> = (0..opened.len()).filter(|at| opened[*at].subscribed.is_some()).collect();
+                    if !open.is_empty() {
+                        let Opened { request, subscribed, .. } = &mut opened[*at.get(&open)];
+                        let [added, removed] = [added, removed].map(|all| wanted("", "", &all).selectors);
+                        subscribed.as_mut().unwrap().change(added.clone(), removed.clone()).unwrap();
+                        request.selectors.extend(added);
+                        request.selectors.retain(|selector| !removed.contains(selector));
+                    }
+                }
+                Step::Publish(envelopes) => {
+                    let open = opened.iter().enumerate().filter(|(_, each)| each.subscribed.is_some());
+                    let open: Wanted = open.map(|(at, each)| (at, each.request.selectors.clone())).collect();
                     let first = published.len() as i64;
                     let envelopes: Vec<Envelope> = (first..).zip(envelopes).map(|(i, envelope)| envelope.at(i)).collect();
                     publisher.publish(&batch(envelopes.clone()));

@@ -7,6 +7,7 @@ use proto::start::Acquaintance;
 use proto::subscribe::{Event, Stream};
 use proto::v2::{Envelope, EnvelopeBatch, Selector};
 use tokio_util::task::TaskTracker;
+use tonic::{Code, Status};
 
 use crate::client::{Acknowledged, Doppler, counters, logs, request};
 
@@ -40,6 +41,23 @@ impl Consumer {
             }
         }
         got
+    }
+
+    /// Asks for a change and waits until it holds.
+    async fn change(&mut self, number: u64, added: Vec<Selector>, removed: Vec<Selector>) {
+        self.stream.change(number, added, removed).await;
+        loop {
+            match self.stream.next(&mut self.known).await.unwrap() {
+                Some(Event::Changed(changed)) => return assert_eq!(changed, number),
+                Some(Event::Batch(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// How the stream is ended, with nothing before that.
+    async fn refused(&mut self) -> Status {
+        self.stream.next(&mut self.known).await.unwrap_err()
     }
 
     /// The numbers of the envelopes up to the end, which must be said.
@@ -199,4 +217,92 @@ async fn agents_streams_end_only_when_consumers_have_confirmed() {
     let (drained, numbers) = doppler.shutdown().await;
     numbers.hold_to_the_end();
     assert_eq!((drained.dropped, numbers.lost()), (0, 0));
+}
+
+#[tokio::test]
+async fn a_subscription_changes_while_it_is_open() {
+    let doppler = Doppler::start().await;
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    let of = |source: i64, number: i64| Envelope::log(format!("app-{source}"), "x").at(number);
+    let mut consumer = Consumer::open(&doppler, Acquaintance::present(), "", vec![logs("app-1")]).await;
+    doppler.await_subscriptions(1).await;
+    send(&mut stream, vec![of(1, 10), of(2, 20)]).await;
+    assert_eq!(consumer.take(1).await, [10]);
+
+    // One more, as if it had always been there; what the cache has of it is not sent.
+    assert!(consumer.stream.can_change());
+    consumer.change(7, vec![logs("app-2"), logs("app-1")], vec![logs("app-3")]).await;
+    send(&mut stream, vec![of(1, 11), of(2, 21), of(3, 31)]).await;
+    assert_eq!(consumer.take(2).await, [11, 21]);
+
+    // Another in the place of one; every change is answered, in order.
+    consumer.change(8, vec![logs("app-3")], vec![logs("app-1")]).await;
+    consumer.change(9, vec![], vec![logs("app-2"), logs("app-2")]).await;
+    send(&mut stream, vec![of(1, 12), of(2, 22), of(3, 32)]).await;
+    assert_eq!(consumer.take(1).await, [32]);
+
+    // Nothing at all, and something again.
+    consumer.change(10, vec![], vec![logs("app-3")]).await;
+    send(&mut stream, vec![of(1, 13), of(2, 23), of(3, 33)]).await;
+    consumer.change(11, vec![logs("")], vec![]).await;
+    send(&mut stream, vec![of(1, 14), of(2, 24), of(3, 34)]).await;
+    assert_eq!(consumer.take(3).await, [14, 24, 34]);
+    drop(consumer);
+    doppler.await_subscriptions(0).await;
+    let numbers = doppler.numbers().await;
+    numbers.hold();
+    assert_eq!((numbers.copies(), numbers.delivered(), numbers.lost()), (7, 7, 0));
+}
+
+#[tokio::test]
+async fn a_busy_stream_holds_no_change_up() {
+    let doppler = Doppler::start().await;
+    let mut consumer = Consumer::open(&doppler, Acquaintance::present(), "", vec![logs("busy")]).await;
+    doppler.await_subscriptions(1).await;
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    let sending = TaskTracker::new().spawn(async move {
+        for i in 0..2_000 {
+            send(&mut stream, (0..100).map(|at| Envelope::log("busy", "x").at(i * 100 + at)).collect()).await;
+        }
+    });
+    consumer.take(1_000).await;
+    consumer.change(1, vec![logs("other")], vec![logs("busy")]).await;
+    doppler.send([vec![Envelope::log("other", "x").at(-1)]]).await;
+    let mut last = Vec::new();
+    while last.last() != Some(&-1) {
+        last = consumer.take(1).await;
+    }
+    assert!(!sending.is_finished(), "it came while the load went on");
+    sending.abort();
+}
+
+#[tokio::test]
+async fn a_change_that_cannot_be_followed_says_why_and_ends_the_stream() {
+    let doppler = Doppler::start().await;
+    let many = |from: usize| (from..from + 10_000).map(|i| logs(&format!("source-{i}"))).collect::<Vec<_>>();
+    let open = || Consumer::open(&doppler, Acquaintance::present(), "", vec![logs("first")]);
+
+    let mut consumer = open().await;
+    consumer.stream.change(0, vec![logs("second")], vec![]).await;
+    let refused = consumer.refused().await;
+    let text = "a request that changes a subscription has a change number, selectors and removed, no more";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
+
+    let mut consumer = open().await;
+    let too_many = [many(0), vec![logs("one more")]].concat();
+    consumer.stream.change(1, too_many, vec![]).await;
+    let refused = consumer.refused().await;
+    let text = "10001 selectors; a request has 10000 at most";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
+
+    let mut consumer = open().await;
+    for i in 0..9 {
+        consumer.change(i + 1, many(i as usize * 10_000), vec![]).await;
+    }
+    consumer.change(10, many(90_000).split_off(1), vec![]).await;
+    consumer.stream.change(11, vec![logs("one more")], vec![]).await;
+    let refused = consumer.refused().await;
+    let text = "100001 selectors; a subscription has 100000 at most";
+    assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, text));
+    doppler.await_subscriptions(0).await;
 }

@@ -190,3 +190,51 @@ fn changes_while_others_publish_lose_nothing_uncounted() {
     whole.sort_unstable();
     assert_eq!(whole, (0..sent).collect::<Vec<_>>(), "who stays gets everything, whoever comes and goes");
 }
+
+#[test]
+fn what_one_selector_stops_to_admit_and_another_begins_to_is_never_missed_nor_twice() {
+    const BATCHES: i64 = 20_000;
+    const SIZE: i64 = 5;
+    let (router, _telemetry) = router();
+    let both = [logs(""), logs("a")].map(|selector| wanted("", "", &[selector]).selectors);
+    for shard in ["", "m"] {
+        let mut changing = router.subscribe(wanted(shard, "", &[logs("")]));
+        let done = AtomicBool::new(false);
+        let got = std::thread::scope(|scope| {
+            let churn = scope.spawn(|| {
+                let (mut got, mut changes) = (Vec::new(), 0);
+                while !done.load(Ordering::Relaxed) {
+                    for (added, removed) in [(1, 0), (0, 1)] {
+                        changing.change(both[added].clone(), both[removed].clone()).unwrap();
+                        changes += 1;
+                        got.extend(drain(&mut changing));
+                    }
+                }
+                got.extend(drain(&mut changing));
+                (got, changes)
+            });
+            let publishers = [0, 1].map(|thread| {
+                let mut publisher = router.publisher();
+                scope.spawn(move || {
+                    for first in (0..BATCHES).map(|i| (i * 2 + thread) * SIZE) {
+                        let lines = (first..first + SIZE).map(|i| Envelope::log("a", "x").at(i));
+                        publisher.publish(&batch(lines.collect()));
+                    }
+                })
+            });
+            for publisher in publishers {
+                publisher.join().unwrap();
+            }
+            done.store(true, Ordering::Relaxed);
+            let (got, changes) = churn.join().unwrap();
+            assert!(changes > 100, "{changes} changes");
+            got
+        });
+        let mut sorted = got.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..2 * BATCHES * SIZE).collect::<Vec<_>>(), "shard {shard:?}");
+        for thread in [0, 1] {
+            assert!(got.iter().filter(|number| *number / SIZE % 2 == thread).is_sorted());
+        }
+    }
+}
