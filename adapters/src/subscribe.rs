@@ -228,7 +228,7 @@ impl Subscription {
     /// One stream, from its opening to its end.
     async fn stream(&self, follow: &mut Follow, received: &mut bool) -> Result<(), Status> {
         let Follow { channel, known, since, frame, .. } = follow;
-        let opened = Stream::open(channel.clone(), &self.request, known, since.elapsed(), frame.elapsed()).await;
+        let opened = Stream::open(channel.clone(), &self.request, known, (since.elapsed(), frame.elapsed())).await;
         let mut stream = opened.inspect_err(|_| known.missed())?;
         loop {
             let event = match stream.next(known).await {

@@ -59,9 +59,8 @@ pub enum Past {
 }
 
 impl History {
-    /// What `cache` has of `missed` after `after` and up to `until`.
-    pub(crate) fn new(cache: &Store, missed: Vec<(Selector, u64)>, after: u64, until: u64) -> Self {
-        let missed: Vec<_> = missed.into_iter().map(|(selector, since)| (selector, since.max(after))).collect();
+    /// What `cache` has of `missed` up to `until`.
+    pub(crate) fn new(cache: &Store, missed: Vec<(Selector, u64)>, until: u64) -> Self {
         let first = missed.iter().map(|(_, since)| *since).min().unwrap_or(until);
         let kinds = missed.iter().fold(0, |bits, (selector, _)| bits | selector.rule.kind().bit());
         let named = missed.iter().map(|(selector, _)| selector.source_id.as_deref().map(str::to_owned));

@@ -18,6 +18,7 @@ use proto::events;
 use proto::loss::{Loss, Losses};
 use proto::raw::{Batch, Entry, Kind, Limits, Refused, Selection};
 use proto::reason::Reason;
+use proto::selector::Selector;
 use proto::v1::{self, Converted, Decoded, Payload};
 use proto::v2::EnvelopeBatch;
 use telemetry::{QueueNumbers, Telemetry};
@@ -122,18 +123,28 @@ impl Router {
     }
 
     /// Adds a subscription whose consumer confirms that it has got everything, and finds what it has missed: of what was published in
-    /// the last `age` before it came, what nobody of its shard has got.
+    /// the last `age` before it came, less where `ages` says so of a selector, what nobody of its shard has got.
     ///
     /// History and ring join without gap or repeat: no batch is being published while the subscription enters the table. So what the
     /// cache has up to then is history, and all that is published later comes through the ring. Waits for the batches under way, some
     /// microseconds each.
-    pub fn subscribe_from(&self, request: Request, age: Duration) -> (Subscribed, Option<History>) {
+    pub fn subscribe_from(
+        &self,
+        request: Request,
+        age: Duration,
+        ages: &HashMap<Selector, Duration>,
+    ) -> (Subscribed, Option<History>) {
         let _nobody_publishes = self.table.gate.write().unwrap_or_else(PoisonError::into_inner);
         let until = self.cache.as_ref().map_or(0, Store::sequence);
         let (subscribed, missed) = self.table.open(request, self.bounds, true);
         let history = self.cache.as_ref().filter(|_| !age.is_zero()).map(|cache| {
-            let after = self.timeline.lock().before(Instant::now(), age);
-            History::new(cache, missed, after, until)
+            let (timeline, now) = (self.timeline.lock(), Instant::now());
+            let since = |(selector, since): (Selector, u64)| {
+                let age = ages.get(&selector).map_or(age, |own| age.min(*own));
+                let after = if age.is_zero() { until } else { timeline.before(now, age) };
+                (selector, since.max(after))
+            };
+            History::new(cache, missed.into_iter().map(since).collect(), until)
         });
         (subscribed, history)
     }

@@ -4,7 +4,7 @@
 //! its ring as they come; where the ring dropped some, how many of whose; and where a change holds. When the doppler stops it says that
 //! all has been sent, and waits a moment for the consumer to say that it has it: by then what agents send elsewhere cannot overtake it.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -58,18 +58,19 @@ impl Egress for SubscribeService {
         let mut requests = request.into_inner();
         let first = timeout(FIRST, requests.message()).await;
         let first = first.map_err(|_| Status::deadline_exceeded("no request has come"))??;
-        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change } =
+        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change, max_ages_ms } =
             first.ok_or_else(|| Status::invalid_argument("the stream ended before its request"))?;
         if !removed.is_empty() || change != 0 {
             return Err(Status::invalid_argument("the first request opens a subscription; it changes none"));
         }
+        let ages = ages(&selectors, &max_ages_ms)?;
         let request = EgressBatchRequest { shard_id, deterministic_name, selectors, ..EgressBatchRequest::default() };
         let request = parse(request, true)?;
         if self.router.is_closed() {
             return Err(Status::unavailable("this doppler is stopping; subscribe to another"));
         }
         let age = start.map_or(Duration::ZERO, |start| start.age(self.router.epoch()));
-        let (subscribed, history) = self.router.subscribe_from(request, age);
+        let (subscribed, history) = self.router.subscribe_from(request, age, &ages);
         let consumer = Consumer {
             requests,
             subscribed,
@@ -81,6 +82,16 @@ impl Egress for SubscribeService {
         };
         Ok(Response::new(stream::unfold(consumer, Consumer::step).boxed()))
     }
+}
+
+/// How far back each selector may go, of those that say so.
+fn ages(selectors: &[v2::Selector], max_ages_ms: &[u64]) -> Result<HashMap<Selector, Duration>, Status> {
+    if !max_ages_ms.is_empty() && max_ages_ms.len() != selectors.len() {
+        let text = format!("{} max_ages_ms for {} selectors; give one for each", max_ages_ms.len(), selectors.len());
+        return Err(Status::invalid_argument(text));
+    }
+    let aged = selectors.iter().zip(max_ages_ms);
+    Ok(aged.filter_map(|(wire, age)| Some((Selector::from_wire(wire)?, Duration::from_millis(*age)))).collect())
 }
 
 /// How far a stream is.
@@ -155,8 +166,10 @@ impl Consumer {
     }
 
     fn change(&mut self, request: SubscribeRequest) -> Result<(), Status> {
-        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change } = request;
-        if !shard_id.is_empty() || !deterministic_name.is_empty() || start.is_some() || change == 0 {
+        let SubscribeRequest { shard_id, deterministic_name, selectors, start, removed, change, max_ages_ms } = request;
+        let opens =
+            !shard_id.is_empty() || !deterministic_name.is_empty() || start.is_some() || !max_ages_ms.is_empty();
+        if opens || change == 0 {
             let text = "a request that changes a subscription has a change number, selectors and removed, no more";
             return Err(Status::invalid_argument(text));
         }

@@ -28,6 +28,8 @@ mod peers;
 mod prometheus;
 #[path = "hydrant/shutdown.rs"]
 mod shutdown;
+#[path = "hydrant/tails.rs"]
+mod tails;
 #[path = "hydrant/tls.rs"]
 mod tls;
 #[path = "hydrant/websocket.rs"]

@@ -59,6 +59,23 @@ impl Selector {
         Some(Self { source_id, rule })
     }
 
+    /// As it stands on the wire.
+    pub fn to_wire(&self) -> v2::Selector {
+        let message = match &self.rule {
+            Rule::Log => Message::Log(v2::LogSelector {}),
+            Rule::Counter(name) => {
+                Message::Counter(v2::CounterSelector { name: name.as_deref().unwrap_or_default().to_owned() })
+            }
+            Rule::Gauge(names) => {
+                let names = names.iter().flatten().map(|name| String::from(&**name)).collect();
+                Message::Gauge(v2::GaugeSelector { names })
+            }
+            Rule::Timer => Message::Timer(v2::TimerSelector {}),
+            Rule::Event => Message::Event(v2::EventSelector {}),
+        };
+        v2::Selector { source_id: self.source_id.as_deref().unwrap_or_default().to_owned(), message: Some(message) }
+    }
+
     /// True when the selector admits `entry` of `batch`. Names are compared in full.
     pub fn admits(&self, batch: &Batch, entry: &Entry) -> bool {
         entry.kind == self.rule.kind()
@@ -177,6 +194,19 @@ mod tests {
         assert!(select("s", "cpu").admits(&batch, entry));
         assert!(!select("other", "cpu").admits(&batch, entry));
         assert!(!select("", "mem").admits(&batch, entry));
+    }
+
+    #[test]
+    fn a_selector_reads_as_it_was_written() {
+        let names = |names: &[&str]| Some(names.iter().map(|name| Box::from(*name)).collect());
+        let rules = [Rule::Log, Rule::Timer, Rule::Event, Rule::Counter(None), Rule::Counter(Some("hits".into()))];
+        let gauges = [None, names(&[""]), names(&["cpu", "mem"]), names(&["cpu", "cpu"])].map(Rule::Gauge);
+        for rule in rules.into_iter().chain(gauges) {
+            for source_id in [None, Some("app".into())] {
+                let selector = Selector { source_id, rule: rule.clone() };
+                assert_eq!(Selector::from_wire(&selector.to_wire()), Some(selector));
+            }
+        }
     }
 
     #[test]

@@ -55,37 +55,48 @@ impl Stream {
         channel: Channel,
         request: &v2::EgressBatchRequest,
         known: &Acquaintance,
-        age: Duration,
-        quiet: Duration,
+        (age, quiet): (Duration, Duration),
     ) -> Result<Self, Status> {
+        if let Some(stream) = Self::open_changing(channel.clone(), request, known, (age, quiet), &[]).await? {
+            return Ok(stream);
+        }
+        let mut plain = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        Ok(Self(Kind::Plain(plain.batched_receiver(request.clone()).await?.into_inner())))
+    }
+
+    /// The same where [`Self::change`] can change what it asks for; nothing if the doppler knows no such streams. `ages` has nothing, or
+    /// for each selector how far back it goes at most.
+    ///
+    /// # Errors
+    /// What the doppler answered, or why it cannot be reached.
+    pub async fn open_changing(
+        channel: Channel,
+        request: &v2::EgressBatchRequest,
+        known: &Acquaintance,
+        (age, quiet): (Duration, Duration),
+        ages: &[Duration],
+    ) -> Result<Option<Self>, Status> {
         let subscribe = SubscribeRequest {
             shard_id: request.shard_id.clone(),
             deterministic_name: request.deterministic_name.clone(),
             selectors: request.selectors.clone(),
             start: Some(known.start(age, quiet)),
+            max_ages_ms: ages.iter().map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX)).collect(),
             ..SubscribeRequest::default()
         };
         let (requests, outgoing) = mpsc::channel(CHANGES);
         // There is room.
         let _sent = requests.try_send(subscribe);
-        let mut client = SubscribeClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
+        let mut client = SubscribeClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         match client.subscribe(ReceiverStream::new(outgoing)).await {
-            Ok(response) => Ok(Self(Kind::Subscribed(response.into_inner(), Some(requests)))),
-            Err(status) if status.code() == Code::Unimplemented => {
-                let mut plain = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-                Ok(Self(Kind::Plain(plain.batched_receiver(request.clone()).await?.into_inner())))
-            }
+            Ok(response) => Ok(Some(Self(Kind::Subscribed(response.into_inner(), Some(requests))))),
+            Err(status) if status.code() == Code::Unimplemented => Ok(None),
             Err(status) => Err(status),
         }
     }
 
-    /// Whether what it asks for can change.
-    pub fn can_change(&self) -> bool {
-        matches!(self.0, Kind::Subscribed(..))
-    }
-
     /// Asks for `added` too, then no more for `removed`. Once [`Event::Changed`] of `number` has come, that holds for all that is published.
-    /// It does nothing where [`Self::can_change`] is false or the end has come.
+    /// It does nothing on a stream that does not change, or once the end has come.
     ///
     /// # Cancel safety
     /// Not sent when cancelled.

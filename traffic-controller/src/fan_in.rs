@@ -3,6 +3,7 @@
 //! What enters: the consumer's request. What leaves: selections of batches, oldest first, as [`Subscription`] hands them out.
 //! A task per doppler reads its stream and pushes into the ring; it never waits for the consumer, so that no doppler is ever
 //! held up by one. Over the ring's bounds the source that holds most loses its oldest envelopes, and each is counted.
+//! Consumers that name their sources share the streams ([`tails`]); the others have streams of their own.
 //!
 //! *Invariants.* A doppler that is away, slow or broken changes nothing for the streams of the others. A consumer sees no end
 //! when dopplers go: it waits. Dropping the subscription closes every stream at once.
@@ -30,10 +31,12 @@ use tracing::{debug, warn};
 use transport::{Address, Backoff, MAX_DOPPLERS, Stay, reason};
 
 use self::rings::{Ring, Rings};
+use self::tails::{Tail, Tails};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
 pub(crate) mod rings;
+pub(crate) mod tails;
 
 /// A stream that lasted this long did work, even if nothing came: longer than a connection takes to fail.
 const WORKED: Duration = Duration::from_secs(10);
@@ -47,21 +50,23 @@ pub(crate) struct FanIn {
     upstream: Upstream,
     bounds: Bounds,
     rings: Rings,
+    tails: Tails,
     metrics: Metrics,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
 impl FanIn {
-    /// Subscriptions with rings of `bounds` out of `rings`. Their tasks run on `tracker` and end with `stop`.
+    /// Subscriptions with rings of `bounds` out of `rings`; those that can be among `tails` are. Their tasks run on `tracker` and end with
+    /// `stop`.
     pub(crate) fn new(
-        upstream: Upstream,
+        tails: &Tails,
         (rings, bounds): (Rings, Bounds),
         metrics: Metrics,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { upstream, bounds, rings, metrics, tracker, stop }
+        Self { upstream: tails.upstream().clone(), bounds, rings, tails: tails.clone(), metrics, tracker, stop }
     }
 
     /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
@@ -69,23 +74,29 @@ impl FanIn {
     pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool) -> Subscription {
         let (ring, reader) = self.rings.ring(self.bounds, &request.shard_id, markers);
         let cancel = self.stop.child_token();
+        let tail = (!markers).then(|| self.tails.join(&request, &ring, &cancel)).flatten();
+        let subscription = Subscription {
+            reader,
+            ring: Arc::clone(&ring),
+            metrics: self.metrics.clone(),
+            left_over: Reason::PeerLost,
+            _cancel: cancel.clone().drop_guard(),
+            _tail: tail,
+        };
+        if subscription._tail.is_some() {
+            return subscription;
+        }
         let feed = Feed {
             request,
             upstream: self.upstream.clone(),
-            inlet: Inlet::new(Arc::clone(&ring), self.metrics.clone()),
+            inlet: Inlet::new(ring, self.metrics.clone()),
             tracker: self.tracker.clone(),
             sources: TaskTracker::new(),
-            cancel: cancel.clone(),
+            cancel,
             since: Instant::now(),
         };
         self.tracker.spawn(feed.run());
-        Subscription {
-            reader,
-            ring,
-            metrics: self.metrics.clone(),
-            left_over: Reason::PeerLost,
-            _cancel: cancel.drop_guard(),
-        }
+        subscription
     }
 }
 
@@ -97,6 +108,8 @@ pub(crate) struct Subscription {
     metrics: Metrics,
     left_over: Reason,
     _cancel: DropGuard,
+    /// Its place among those that share streams.
+    _tail: Option<Tail>,
 }
 
 impl Subscription {
@@ -135,7 +148,7 @@ impl Subscription {
         let (ring, reader) = metrics.handles().firehose.ring(bounds, "", true);
         let _cancel = CancellationToken::new().drop_guard();
         let own = Arc::clone(&ring);
-        (ring, Self { reader, ring: own, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel })
+        (ring, Self { reader, ring: own, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel, _tail: None })
     }
 }
 
@@ -233,32 +246,15 @@ impl Source {
     }
 
     async fn keep(&mut self, stay: &Stay) {
-        static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
-        let mut backoff = Backoff::new(Backoff::random_seed());
-        let mut at_once = true;
+        let mut retry = Retry::new();
         loop {
             let mut received = false;
-            let began = Instant::now();
             let ended = self.read(&mut received).await;
             if matches!(ended, Err(Stopped::ConsumerGone)) || stay.ends() {
                 return;
             }
-            self.inlet.metrics.handles().disconnects.increment(1);
-            if let Err(Stopped::Stream(error)) = &ended
-                && let Some(suppressed) = AWAY.pass()
-            {
-                let (code, message) = (error.code(), reason(error));
-                warn!(doppler = %self.address, ?code, message, suppressed, "Doppler's stream failed, trying again");
-            } else {
-                debug!(doppler = %self.address, "Doppler's stream ended, trying again");
-            }
-            if received || began.elapsed() >= WORKED {
-                backoff.reset();
-                at_once = true;
-            }
-            if !std::mem::take(&mut at_once) {
-                tokio::time::sleep(backoff.next_wait()).await;
-            }
+            retry.ended(&ended, &self.address, &self.inlet.metrics);
+            retry.pause(received).await;
         }
     }
 
@@ -266,7 +262,7 @@ impl Source {
     async fn read(&mut self, received: &mut bool) -> Result<(), Stopped> {
         let (age, quiet) = (self.since.elapsed(), self.frame.elapsed());
         let channel = self.upstream.channel(&self.address);
-        let opened = Stream::open(channel, &self.request, &self.known, age, quiet).await;
+        let opened = Stream::open(channel, &self.request, &self.known, (age, quiet)).await;
         let mut stream = opened.inspect_err(|_| self.known.missed())?;
         self.inlet.metrics.handles().connects.increment(1);
         loop {
@@ -284,6 +280,45 @@ impl Source {
         }
         self.known.missed();
         Ok(())
+    }
+}
+
+/// When the next stream of a doppler is opened after one has ended: at once after one that worked, else after growing waits.
+struct Retry {
+    backoff: Backoff,
+    at_once: bool,
+    began: Instant,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { backoff: Backoff::new(Backoff::random_seed()), at_once: true, began: Instant::now() }
+    }
+
+    /// Counts the end of a stream, and says why it came.
+    fn ended(&self, ended: &Result<(), Stopped>, doppler: &Address, metrics: &Metrics) {
+        static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
+        metrics.handles().disconnects.increment(1);
+        if let Err(Stopped::Stream(error)) = ended
+            && let Some(suppressed) = AWAY.pass()
+        {
+            let (code, message) = (error.code(), reason(error));
+            warn!(%doppler, ?code, message, suppressed, "Doppler's stream failed, trying again");
+        } else {
+            debug!(%doppler, "Doppler's stream ended, trying again");
+        }
+    }
+
+    /// Waits until the next try is due. Of the last one it is known whether something came.
+    async fn pause(&mut self, received: bool) {
+        if received || self.began.elapsed() >= WORKED {
+            self.backoff.reset();
+            self.at_once = true;
+        }
+        if !std::mem::take(&mut self.at_once) {
+            tokio::time::sleep(self.backoff.next_wait()).await;
+        }
+        self.began = Instant::now();
     }
 }
 

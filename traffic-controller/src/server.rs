@@ -29,6 +29,7 @@ use crate::auth::{Authorizer, AuthorizerConfig, TokensError};
 use crate::config::Config;
 use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
+use crate::fan_in::tails::Tails;
 use crate::firehose::{Firehose, not_found};
 use crate::follow;
 use crate::metrics::Metrics;
@@ -310,9 +311,10 @@ impl Server {
         }
 
         // Dopplers into a ring per consumer …
+        let tails = Tails::start(upstream.clone(), metrics.clone(), &tracker, stop.clone());
         let fan_in = |rings: &Rings| {
             let rings = (rings.clone(), config.ring.bounds());
-            FanIn::new(upstream.clone(), rings, metrics.clone(), tracker.clone(), stop.clone())
+            FanIn::new(&tails, rings, metrics.clone(), tracker.clone(), stop.clone())
         };
         // … and from there to gRPC,
         let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp), metrics.clone(), authorizer.clone());

@@ -22,7 +22,7 @@ struct Consumer {
 impl Consumer {
     async fn open(doppler: &Doppler, known: Acquaintance, shard: &str, selectors: Vec<Selector>) -> Self {
         let request = request(shard, "", selectors);
-        let stream = Stream::open(doppler.channel(), &request, &known, MINUTE, Duration::ZERO).await.unwrap();
+        let stream = Stream::open(doppler.channel(), &request, &known, (MINUTE, Duration::ZERO)).await.unwrap();
         Self { stream, known }
     }
 
@@ -230,7 +230,6 @@ async fn a_subscription_changes_while_it_is_open() {
     assert_eq!(consumer.take(1).await, [10]);
 
     // One more, as if it had always been there; what the cache has of it is not sent.
-    assert!(consumer.stream.can_change());
     consumer.change(7, vec![logs("app-2"), logs("app-1")], vec![logs("app-3")]).await;
     send(&mut stream, vec![of(1, 11), of(2, 21), of(3, 31)]).await;
     assert_eq!(consumer.take(2).await, [11, 21]);
@@ -305,4 +304,31 @@ async fn a_change_that_cannot_be_followed_says_why_and_ends_the_stream() {
     let text = "100001 selectors; a subscription has 100000 at most";
     assert_eq!((refused.code(), refused.message()), (Code::ResourceExhausted, text));
     doppler.await_subscriptions(0).await;
+}
+
+#[tokio::test]
+async fn each_selector_goes_as_far_back_as_it_says() {
+    let doppler = Doppler::start().await;
+    let mut stream = Acknowledged::open(doppler.channel()).await;
+    let of = |source: i64, number: i64| Envelope::log(format!("app-{source}"), "x").at(number);
+    send(&mut stream, vec![of(1, 10), of(2, 20), of(3, 30)]).await;
+    // The doppler notes ten times a second how far it is.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    send(&mut stream, vec![of(4, 40)]).await;
+
+    let open = async |ages: &[Duration]| {
+        let request = request("", "", vec![logs("app-1"), logs("app-2"), logs("app-3")]);
+        let (known, start) = (Acquaintance::newcomer(), (MINUTE, Duration::ZERO));
+        Stream::open_changing(doppler.channel(), &request, &known, start, ages).await
+    };
+    let ages = [MINUTE * 60, Duration::from_millis(1), Duration::ZERO];
+    let mut consumer = Consumer { stream: open(&ages).await.unwrap().unwrap(), known: Acquaintance::newcomer() };
+    // Nothing but the first comes before what is live.
+    doppler.await_subscriptions(1).await;
+    send(&mut stream, vec![of(1, 11), of(2, 21), of(3, 31)]).await;
+    assert_eq!(consumer.take(4).await, [10, 11, 21, 31]);
+
+    let refused = open(&ages[..2]).await.unwrap_err();
+    let text = "2 max_ages_ms for 3 selectors; give one for each";
+    assert_eq!((refused.code(), refused.message()), (Code::InvalidArgument, text));
 }

@@ -67,7 +67,7 @@ pub(crate) struct Outcome {
 }
 
 impl Load {
-    /// Reads everything from each of `controllers`; once they have subscribed to each of `dopplers`, sends `rate` lines a second to each of
+    /// Reads everything from each of `controllers`, from every other one by name, which its consumers share streams for; once they have subscribed to each of `dopplers`, sends `rate` lines a second to each of
     /// `agents`, as `instances` instances each.
     pub(crate) async fn start(
         certs: &Certs,
@@ -82,7 +82,7 @@ impl Load {
             seen: Vec::new(),
         };
         for addr in controllers {
-            load.consume(certs, *addr).await;
+            load.consume(certs, *addr, agents.len()).await;
         }
         for doppler in dopplers {
             subscribed(doppler, controllers.len() as u64).await;
@@ -100,9 +100,13 @@ impl Load {
         load
     }
 
-    async fn consume(&mut self, certs: &Certs, controller: SocketAddr) {
+    async fn consume(&mut self, certs: &Certs, controller: SocketAddr, agents: usize) {
         let channel = certs.channel(controller, "consumer", "reverselogproxy").await;
-        let selectors = vec![v2::Selector { source_id: String::new(), message: Some(logs()) }];
+        let by_name = self.seen.len() % 2 == 1;
+        let sources =
+            if by_name { (0..agents).map(|agent| format!("app-{agent}")).collect() } else { vec![String::new()] };
+        let selector = |source_id: String| v2::Selector { source_id, message: Some(logs()) };
+        let selectors = sources.into_iter().map(selector).collect();
         let request =
             v2::EgressBatchRequest { selectors, use_preferred_tags: true, ..v2::EgressBatchRequest::default() };
         let client = EgressClient::new(channel).max_decoding_message_size(64 << 20);

@@ -40,7 +40,7 @@ impl Stay {
         is_read
     }
 
-    /// Asked by the reader when a stream has ended: true when it is not to open another. From then on nobody reads the doppler.
+    /// Asked by a reader when a stream has ended: true when it is not to open another. From then on nobody reads the doppler anew.
     pub fn ends(&self) -> bool {
         self.0.send_if_modified(|phase| {
             let ends = *phase == Phase::Leaves;
@@ -48,7 +48,8 @@ impl Stay {
                 *phase = Phase::Left;
             }
             ends
-        })
+        });
+        *self.0.borrow() == Phase::Left
     }
 
     /// Waits until the doppler has been out of the set for `within`. From then on nobody reads it.
@@ -59,7 +60,7 @@ impl Stay {
         let mut phase = self.0.subscribe();
         loop {
             // The sender lives as long as `self`.
-            drop(phase.wait_for(|phase| *phase == Phase::Leaves).await);
+            drop(phase.wait_for(|phase| *phase != Phase::Stays).await);
             let back = async { phase.wait_for(|phase| *phase == Phase::Stays).await.is_ok() };
             if timeout(within, back).await.is_err() && self.ends() {
                 return;
@@ -79,7 +80,7 @@ mod tests {
         assert!(stay.set(false) && stay.set(true), "it is back before its stream has ended");
         assert!(!stay.ends());
         assert!(stay.set(false));
-        assert!(stay.ends());
+        assert!(stay.ends() && stay.ends(), "and so do others that read the same doppler");
         assert!(!stay.set(true), "somebody else must read it now");
     }
 
