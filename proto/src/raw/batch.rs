@@ -1,6 +1,7 @@
 //! A batch: shared bytes and a compact index of the envelopes in them.
 
 use std::hash::BuildHasher;
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
@@ -88,17 +89,40 @@ impl Entry {
         }
     }
 
+    /// The same envelope rewritten to `len` bytes at `start`: those of `kept`, which hold its source and instance, and then others.
+    pub(super) fn rewritten(&self, start: usize, len: usize, kept: &[Range<usize>]) -> Self {
+        let moved = |at: u32, len: u16| {
+            let at = at.wrapping_sub(self.start) as usize;
+            let mut to = start;
+            for kept in kept.iter().filter(|_| len > 0) {
+                if kept.contains(&at) {
+                    return (to + at - kept.start) as u32;
+                }
+                to += kept.len();
+            }
+            start as u32
+        };
+        Self {
+            start: start as u32,
+            len: len as u32,
+            source_at: moved(self.source_at, self.source_len),
+            instance_at: moved(self.instance_at, self.instance_len),
+            head: (1 + varint_len(len as u64)) as u8,
+            ..*self
+        }
+    }
+
     /// Its source stands in its envelope, as always but for [`Batch::keyed`].
     fn holds_its_source(&self) -> bool {
         self.source_at >= self.start && self.source_at + u32::from(self.source_len) <= self.start + self.len
     }
 
-    pub(super) fn range(&self) -> std::ops::Range<usize> {
+    pub(super) fn range(&self) -> Range<usize> {
         self.start as usize..(self.start + self.len) as usize
     }
 
     /// The envelope with its framing, when the batch has one in the shortest form.
-    pub(super) fn framed(&self) -> Option<std::ops::Range<usize>> {
+    pub(super) fn framed(&self) -> Option<Range<usize>> {
         (self.head > 0).then(|| (self.start - u32::from(self.head)) as usize..(self.start + self.len) as usize)
     }
 }
@@ -152,6 +176,11 @@ impl Batch {
         let entries = entries.into();
         let wire_len = entries.iter().map(|entry| bytes_len(entry.size())).sum();
         Self { bytes: bytes.into(), entries, wire_len }
+    }
+
+    /// Envelopes that were written with this index, each framed as field 1 in the shortest form.
+    pub(super) fn built(bytes: Vec<u8>, entries: Vec<Entry>) -> Self {
+        Self::new(bytes, entries)
     }
 
     /// Messages that are no v2 envelopes, each with the kind and the source that it is to be routed by. What encodes this batch writes

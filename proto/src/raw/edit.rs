@@ -6,26 +6,68 @@ use bytes::BufMut;
 use super::names::member;
 use super::wire::{self, Fields, WireType};
 
+/// Keys and texts that together are shorter than this have lengths of one byte wherever they stand.
+const SHORT: usize = 120;
+
 /// Appends a `tags` entry.
 pub fn put_tag(into: &mut impl BufMut, key: &[u8], value: &[u8]) {
-    let size = wire::bytes_len(key.len()) + wire::bytes_len(value.len());
-    wire::put_varint(into, 9 << 3 | WireType::Len as u64);
-    wire::put_varint(into, size as u64);
+    if key.len() + value.len() < SHORT {
+        let (key_len, len) = (key.len() as u8, value.len() as u8);
+        into.put_slice(&[TAG, key_len + len + 4, FIRST, key_len]);
+        into.put_slice(key);
+        into.put_slice(&[SECOND, len]);
+        into.put_slice(value);
+        return;
+    }
+    wire::put_varint(into, TAG.into());
+    wire::put_varint(into, tag_body(key, value) as u64);
     wire::put_bytes(into, 1, key);
     wire::put_bytes(into, 2, value);
 }
 
+/// Bytes that [`put_tag`] appends.
+pub(super) fn tag_len(key: &[u8], value: &[u8]) -> usize {
+    let bytes = key.len() + value.len();
+    if bytes < SHORT { bytes + 6 } else { wire::bytes_len(tag_body(key, value)) }
+}
+
+fn tag_body(key: &[u8], value: &[u8]) -> usize {
+    wire::bytes_len(key.len()) + wire::bytes_len(value.len())
+}
+
 /// Appends a `deprecated_tags` entry with a text value.
 pub fn put_deprecated_tag(into: &mut impl BufMut, key: &[u8], text: &[u8]) {
+    if key.len() + text.len() < SHORT {
+        let (key_len, len) = (key.len() as u8, text.len() as u8);
+        into.put_slice(&[DEPRECATED_TAG, key_len + len + 6, FIRST, key_len]);
+        into.put_slice(key);
+        into.put_slice(&[SECOND, len + 2, FIRST, len]);
+        into.put_slice(text);
+        return;
+    }
     let value = wire::bytes_len(text.len());
-    let size = wire::bytes_len(key.len()) + wire::bytes_len(value);
-    wire::put_varint(into, 3 << 3 | WireType::Len as u64);
-    wire::put_varint(into, size as u64);
+    wire::put_varint(into, DEPRECATED_TAG.into());
+    wire::put_varint(into, (wire::bytes_len(key.len()) + wire::bytes_len(value)) as u64);
     wire::put_bytes(into, 1, key);
-    wire::put_varint(into, 2 << 3 | WireType::Len as u64);
+    wire::put_varint(into, SECOND.into());
     wire::put_varint(into, value as u64);
     wire::put_bytes(into, 1, text);
 }
+
+/// Bytes that [`put_deprecated_tag`] appends.
+pub(super) fn deprecated_tag_len(key: &[u8], text: &[u8]) -> usize {
+    let bytes = key.len() + text.len();
+    if bytes < SHORT {
+        return bytes + 8;
+    }
+    wire::bytes_len(wire::bytes_len(key.len()) + wire::bytes_len(wire::bytes_len(text.len())))
+}
+
+/// Keys of length-delimited fields: the two maps, and what stands in their entries.
+const TAG: u8 = 9 << 3 | WireType::Len as u8;
+const DEPRECATED_TAG: u8 = 3 << 3 | WireType::Len as u8;
+const FIRST: u8 = 1 << 3 | WireType::Len as u8;
+const SECOND: u8 = 2 << 3 | WireType::Len as u8;
 
 /// Appends a `source_id`.
 pub fn put_source_id(into: &mut impl BufMut, source_id: &[u8]) {

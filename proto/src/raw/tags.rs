@@ -2,6 +2,7 @@
 //! for (contract: loggregator v2 §7.3), byte to byte.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use smallvec::SmallVec;
 
@@ -54,16 +55,20 @@ pub fn each<'a>(envelope: &'a [u8], mut visit: impl FnMut(Tag<'a>)) {
         if number != 3 && number != 9 {
             return;
         }
-        let deprecated = number == 3;
-        let mut tag = Tag { deprecated, key: &[], value: if deprecated { Value::Unset } else { Value::Text(&[]) } };
-        each_field(entry, |number, bytes| match number {
-            1 => tag.key = bytes,
-            2 if deprecated => value(bytes, &mut tag.value),
-            2 => tag.value = Value::Text(bytes),
-            _ => {}
-        });
-        visit(tag);
+        visit(read(number == 3, entry));
     });
+}
+
+/// The entry of one of the two maps.
+fn read(deprecated: bool, entry: &[u8]) -> Tag<'_> {
+    let mut tag = Tag { deprecated, key: &[], value: if deprecated { Value::Unset } else { Value::Text(&[]) } };
+    each_field(entry, |number, bytes| match number {
+        1 => tag.key = bytes,
+        2 if deprecated => value(bytes, &mut tag.value),
+        2 => tag.value = Value::Text(bytes),
+        _ => {}
+    });
+    tag
 }
 
 /// The tags of an envelope that has passed the walker as one map: a deprecated tag hides a tag of its key (`agents.md` §1.2), the
@@ -131,31 +136,9 @@ impl Form {
 
     /// Appends `envelope`, which has passed the walker, in this form. Everything but the two maps stays as it is.
     pub fn put(self, into: &mut Vec<u8>, envelope: &[u8]) {
-        edit::without(envelope, |number| number == self.empties(), |bytes| into.extend_from_slice(bytes));
-        match self {
-            Form::Preferred => {
-                let mut tags: SmallVec<[Tag<'_>; 16]> = SmallVec::new();
-                each(envelope, |tag| {
-                    if tag.deprecated {
-                        tags.push(tag);
-                    }
-                });
-                for (i, tag) in tags.iter().enumerate() {
-                    // A later entry of the same key replaces this one, even one without a value.
-                    let replaced = tags[i + 1..].iter().any(|later| later.key == tag.key);
-                    if let Some(text) = tag.value.text(|value| decimal::general(value, decimal::TAG_EXPONENT))
-                        && !replaced
-                    {
-                        edit::put_tag(into, tag.key, &text);
-                    }
-                }
-            }
-            Form::Deprecated => each(envelope, |tag| {
-                if let (false, Value::Text(text)) = (tag.deprecated, tag.value) {
-                    edit::put_deprecated_tag(into, tag.key, text);
-                }
-            }),
-        }
+        let mut plan = Plan::default();
+        plan.make(self, envelope);
+        plan.put(self, into, envelope);
     }
 
     /// The selection in this form: itself when nothing changes, else a batch of its own.
@@ -166,12 +149,90 @@ impl Form {
             return selection.clone();
         }
         let mut out = Vec::with_capacity(selection.wire_len() * 5 / 4);
-        let mut envelope = Vec::new();
+        let mut entries = Vec::with_capacity(selection.len());
+        let mut plan = Plan::default();
         for entry in selection.entries() {
-            envelope.clear();
-            self.put(&mut envelope, batch.envelope(entry));
-            wire::put_bytes(&mut out, 1, &envelope);
+            let envelope = batch.envelope(entry);
+            plan.make(self, envelope);
+            wire::put_varint(&mut out, 1 << 3 | WireType::Len as u64);
+            wire::put_varint(&mut out, plan.len as u64);
+            entries.push(entry.rewritten(out.len(), plan.len, &plan.kept));
+            plan.put(self, &mut out, envelope);
         }
-        Selection::from(Batch::index(out.into()).0)
+        Selection::from(Batch::built(out, entries))
+    }
+}
+
+/// An envelope in another form: which bytes of it stay, and the tags that follow them.
+#[derive(Default)]
+struct Plan<'a> {
+    kept: SmallVec<[Range<usize>; 4]>,
+    tags: SmallVec<[Written<'a>; 16]>,
+    /// Bytes in all.
+    len: usize,
+}
+
+/// A key and the text that stands with it.
+type Written<'a> = (&'a [u8], Cow<'a, [u8]>);
+
+impl<'a> Plan<'a> {
+    /// For `envelope` in `form`, in one pass.
+    fn make(&mut self, form: Form, envelope: &'a [u8]) {
+        self.kept.clear();
+        self.tags.clear();
+        let mut fields = Fields::new(envelope);
+        let mut run = 0;
+        while !fields.is_done() {
+            let begin = fields.position();
+            let Ok((number, wire_type)) = fields.key() else { break };
+            if number != form.empties() {
+                if fields.skip(number, wire_type).is_err() {
+                    break;
+                }
+                continue;
+            }
+            match wire_type {
+                WireType::Len => match fields.bytes() {
+                    Ok(entry) => self.tag(form, entry),
+                    Err(_) => break,
+                },
+                _ if fields.skip(number, wire_type).is_err() => break,
+                _ => {}
+            }
+            if run < begin {
+                self.kept.push(run..begin);
+            }
+            run = fields.position();
+        }
+        self.kept.push(run..fields.position());
+        let kept: usize = self.kept.iter().map(ExactSizeIterator::len).sum();
+        let size = match form {
+            Form::Preferred => edit::tag_len,
+            Form::Deprecated => edit::deprecated_tag_len,
+        };
+        self.len = kept + self.tags.iter().map(|(key, text)| size(key, text)).sum::<usize>();
+    }
+
+    /// Takes an entry of the map that is emptied.
+    fn tag(&mut self, form: Form, entry: &'a [u8]) {
+        let deprecated = form == Form::Preferred;
+        let Tag { key, value, .. } = read(deprecated, entry);
+        if deprecated {
+            // A later entry of the same key replaces this one, even one without a value.
+            self.tags.retain(|(other, _)| *other != key);
+        }
+        if let Some(text) = value.text(|value| decimal::general(value, decimal::TAG_EXPONENT)) {
+            self.tags.push((key, text));
+        }
+    }
+
+    fn put(&self, form: Form, into: &mut Vec<u8>, envelope: &[u8]) {
+        self.kept.iter().for_each(|kept| into.extend_from_slice(&envelope[kept.clone()]));
+        for (key, text) in &self.tags {
+            match form {
+                Form::Preferred => edit::put_tag(into, key, text),
+                Form::Deprecated => edit::put_deprecated_tag(into, key, text),
+            }
+        }
     }
 }

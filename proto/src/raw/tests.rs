@@ -318,6 +318,29 @@ proptest! {
             }
         }
     }
+
+    /// A batch in another form has the index that a walk over its bytes gives.
+    #[test]
+    fn a_converted_batch_is_indexed_as_if_it_had_arrived(all in prop::collection::vec(any_fields(), 0..4)) {
+        let mut bytes = Vec::new();
+        all.iter().for_each(|fields| wire::put_bytes(&mut bytes, 1, fields));
+        let whole = Selection::from(Batch::index(bytes.into()).0);
+        for form in [Form::Preferred, Form::Deprecated] {
+            let converted = form.convert(&whole);
+            let walked = Selection::from(Batch::index(converted.encode()).0);
+            let all = |selection: &Selection| {
+                let batch = selection.batch();
+                let one = |entry: &Entry| {
+                    let (source, instance) = (batch.source_id(entry).to_vec(), batch.instance_id(entry).to_vec());
+                    let framed = entry.framed().map(|range| batch.bytes()[range].to_vec());
+                    (entry.kind, entry.timestamp, entry.source, source, instance, batch.envelope(entry).to_vec(), framed)
+                };
+                selection.entries().map(one).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(all(&converted), all(&walked));
+            prop_assert_eq!(converted.wire_len(), walked.wire_len());
+        }
+    }
 }
 
 fn sorted(envelope: &v2::Envelope) -> String {
@@ -465,5 +488,26 @@ fn an_outgoing_subscribe_frame_is_what_a_receiver_decodes() {
         assert_eq!(out.len(), frame.wire_len());
         let decoded = SubscribeFrame::decode(&*out).expect("well-formed");
         assert_eq!(decoded, SubscribeFrame { batch, ..said.clone() });
+    }
+}
+
+#[test]
+fn tags_are_written_in_their_shortest_form_at_every_length() {
+    for key in [0, 1, 60, 127, 128] {
+        for text in (0..140).chain([16_383, 16_384]) {
+            let (key, text) = ("k".repeat(key), "t".repeat(text));
+            let mut written = Vec::new();
+            edit::put_tag(&mut written, key.as_bytes(), text.as_bytes());
+            assert_eq!(written.len(), edit::tag_len(key.as_bytes(), text.as_bytes()));
+            let decoded = v2::Envelope::decode(&*written).expect("well-formed");
+            assert_eq!(decoded.tags, [(key.clone(), text.clone())].into());
+
+            let mut written = Vec::new();
+            edit::put_deprecated_tag(&mut written, key.as_bytes(), text.as_bytes());
+            assert_eq!(written.len(), edit::deprecated_tag_len(key.as_bytes(), text.as_bytes()));
+            let decoded = v2::Envelope::decode(&*written).expect("well-formed");
+            let value = v2::Value { data: Some(v2::value::Data::Text(text)) };
+            assert_eq!(decoded.deprecated_tags, [(key, value)].into());
+        }
     }
 }
