@@ -17,6 +17,7 @@ use diode::fair::{Bounds, Reader};
 use parking_lot::Mutex;
 use proto::hydrant::v1::Gap;
 use proto::loss::{Loss, Losses};
+use proto::raw::tags::Form;
 use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use proto::start::Acquaintance;
@@ -70,26 +71,28 @@ impl FanIn {
     }
 
     /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
-    /// `markers` says whether the consumer wants to be told what is missing.
-    pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool) -> Subscription {
+    /// `markers` says whether the consumer wants to be told what is missing, `form` which form of tags it wants, if not any.
+    pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool, form: Option<Form>) -> Subscription {
         let (ring, reader) = self.rings.ring(self.bounds, &request.shard_id, markers);
         let cancel = self.stop.child_token();
-        let tail = (!markers).then(|| self.tails.join(&request, &ring, &cancel)).flatten();
+        let tail = (!markers).then(|| self.tails.join(&request, form, &ring, &cancel)).flatten();
         let subscription = Subscription {
             reader,
             ring: Arc::clone(&ring),
             metrics: self.metrics.clone(),
             left_over: Reason::PeerLost,
+            // For those that share, once for all that want the same.
+            form: form.filter(|_| tail.is_none()),
             _cancel: cancel.clone().drop_guard(),
-            _tail: tail,
+            tail,
         };
-        if subscription._tail.is_some() {
+        if subscription.tail.is_some() {
             return subscription;
         }
         let feed = Feed {
             request,
             upstream: self.upstream.clone(),
-            inlet: Inlet::new(ring, self.metrics.clone()),
+            inlet: Inlet::new(ring, None, self.metrics.clone()),
             tracker: self.tracker.clone(),
             sources: TaskTracker::new(),
             cancel,
@@ -107,9 +110,11 @@ pub(crate) struct Subscription {
     ring: Arc<Ring>,
     metrics: Metrics,
     left_over: Reason,
+    /// What is taken is still to be put into this form.
+    form: Option<Form>,
     _cancel: DropGuard,
     /// Its place among those that share streams.
-    _tail: Option<Tail>,
+    tail: Option<Tail>,
 }
 
 impl Subscription {
@@ -120,6 +125,11 @@ impl Subscription {
     /// Envelopes leave the ring only by the poll that returns them.
     pub(crate) async fn take(&mut self, limit: Bounds, into: &mut Vec<Selection>) -> usize {
         self.reader.recv_many(limit, into).await
+    }
+
+    /// What was taken, with its tags in the form that was asked for.
+    pub(crate) fn in_form(&self, part: &Selection) -> Selection {
+        self.form.map_or_else(|| part.clone(), |form| form.convert(part))
     }
 
     /// What is missing before what is taken next, if the consumer wants to be told.
@@ -148,7 +158,18 @@ impl Subscription {
         let (ring, reader) = metrics.handles().firehose.ring(bounds, "", true);
         let _cancel = CancellationToken::new().drop_guard();
         let own = Arc::clone(&ring);
-        (ring, Self { reader, ring: own, metrics: metrics.clone(), left_over: Reason::PeerLost, _cancel, _tail: None })
+        (
+            ring,
+            Self {
+                reader,
+                ring: own,
+                metrics: metrics.clone(),
+                left_over: Reason::PeerLost,
+                form: None,
+                _cancel,
+                tail: None,
+            },
+        )
     }
 }
 
@@ -338,21 +359,25 @@ impl From<Status> for Stopped {
 #[derive(Clone)]
 struct Inlet {
     ring: Arc<Ring>,
+    /// What goes into the ring has its tags in this form.
+    form: Option<Form>,
     metrics: Metrics,
     /// Room to note what a push costs.
     lost: Losses,
 }
 
 impl Inlet {
-    fn new(ring: Arc<Ring>, metrics: Metrics) -> Self {
-        Self { ring, metrics, lost: rings::scratch() }
+    fn new(ring: Arc<Ring>, form: Option<Form>, metrics: Metrics) -> Self {
+        Self { ring, form, metrics, lost: rings::scratch() }
     }
 
     fn push(&mut self, bytes: Bytes) -> Result<(), Stopped> {
         let (batch, refused) = Batch::index(bytes);
         let offered = batch.len();
         self.metrics.received(offered, &refused);
-        let Ok(evicted) = self.ring.push(Selection::from(batch), &mut self.lost) else {
+        let whole = Selection::from(batch);
+        let part = self.form.map_or_else(|| whole.clone(), |form| form.convert(&whole));
+        let Ok(evicted) = self.ring.push(part, &mut self.lost) else {
             self.metrics.dropped(Reason::PeerLost, offered as u64);
             return Err(Stopped::ConsumerGone);
         };
@@ -386,7 +411,7 @@ mod tests {
         let metrics = Metrics::register(&telemetry);
         let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
         let (ring, mut reader) = metrics.handles().rlp.ring(bounds, "", false);
-        let mut inlet = Inlet::new(ring, metrics);
+        let mut inlet = Inlet::new(ring, None, metrics);
         // One empty envelope, then one that says it is longer than what is left.
         assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 9, 1])).is_ok());
         assert_eq!(reader.try_recv().unwrap().len(), 1);
@@ -403,7 +428,7 @@ mod tests {
         let metrics = Metrics::register(&telemetry);
         let bounds = Bounds { envelopes: NonZeroUsize::MAX, bytes: NonZeroUsize::MAX };
         let (ring, subscription) = Subscription::fed(bounds, &metrics);
-        let mut inlet = Inlet::new(ring, metrics);
+        let mut inlet = Inlet::new(ring, None, metrics);
         assert!(inlet.push(Bytes::from_static(&[0x0a, 0, 0x0a, 0])).is_ok());
         drop(subscription);
         assert!(matches!(inlet.push(Bytes::from_static(&[0x0a, 0])), Err(Stopped::ConsumerGone)));

@@ -88,7 +88,7 @@ impl Firehose {
             _place: place,
         };
         let upgrade = hyper::upgrade::on(&mut request);
-        let subscription = self.fan_in.subscribe(endpoint.request(), false);
+        let subscription = self.fan_in.subscribe(endpoint.request(), false, None);
         let firehose = Arc::clone(self);
         self.tracker.spawn(async move {
             let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_DEADLINE, upgrade).await else {

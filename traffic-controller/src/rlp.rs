@@ -75,7 +75,7 @@ impl Rlp {
         debug!(?remote, shard_id = request.shard_id, selectors = request.selectors.len(), "Consumer subscribed");
         let form = if request.use_preferred_tags { Form::Preferred } else { Form::Deprecated };
         let consumer = Consumer {
-            subscription: self.fan_in.subscribe(request, markers),
+            subscription: self.fan_in.subscribe(request, markers, Some(form)),
             form,
             batch: self.batch,
             waiting: Vec::new(),
@@ -189,7 +189,7 @@ impl Consumer {
                 taken
             }
         };
-        let batch = Outgoing::from(parts.iter().map(|part| self.form.convert(part)).collect::<Vec<_>>());
+        let batch = Outgoing::from(parts.iter().map(|part| self.subscription.in_form(part)).collect::<Vec<_>>());
         self.metrics.delivered(batch.len() as u64);
         Some(batch)
     }
@@ -241,7 +241,7 @@ impl Envelopes {
                 return None;
             }
             // The bounds of one envelope give one batch: the ring hands out batches whole.
-            self.part = taken.pop().map(|part| self.consumer.form.convert(&part));
+            self.part = taken.pop().map(|part| self.consumer.subscription.in_form(&part));
             self.next = 0;
         }
     }

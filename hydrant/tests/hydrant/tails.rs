@@ -12,18 +12,26 @@ use crate::harness::{Producer, channel, logs, metrics, next, pipeline, sum, unti
 
 const TAILS: usize = 400;
 
-async fn tail(channel: Channel, sources: &[String]) -> Streaming<Wire> {
+/// A consumer, and whether it wants its tags in the preferred form.
+type Tail = (Streaming<Wire>, bool);
+
+async fn tail(channel: Channel, sources: &[String], use_preferred_tags: bool) -> Tail {
     let selector = |source_id: &String| v2::Selector { source_id: source_id.clone(), message: Some(logs()) };
     let selectors = sources.iter().map(selector).collect();
-    let request = v2::EgressBatchRequest { selectors, use_preferred_tags: true, ..v2::EgressBatchRequest::default() };
-    EgressClient::new(channel).batched_receiver(request).await.unwrap().into_inner()
+    let request = v2::EgressBatchRequest { selectors, use_preferred_tags, ..v2::EgressBatchRequest::default() };
+    let stream = EgressClient::new(channel).batched_receiver(request).await.unwrap().into_inner();
+    (stream, use_preferred_tags)
 }
 
-/// The payloads of the next `count` envelopes.
-async fn payloads(stream: &mut Streaming<Wire>, count: usize) -> Vec<String> {
+/// The payloads of the next `count` envelopes, whose tags stand where they should.
+async fn payloads((stream, preferred): &mut Tail, count: usize) -> Vec<String> {
     let mut all = Vec::new();
     while all.len() < count {
         let batch = next(stream).await.expect("the stream is open");
+        for envelope in &batch {
+            let (tags, deprecated) = (envelope.tags.contains_key("ip"), envelope.deprecated_tags.contains_key("ip"));
+            assert_eq!((tags, deprecated), (*preferred, !*preferred));
+        }
         all.extend(batch.iter().map(|envelope| String::from_utf8(envelope.payload().to_vec()).unwrap()));
     }
     all
@@ -31,7 +39,7 @@ async fn payloads(stream: &mut Streaming<Wire>, count: usize) -> Vec<String> {
 
 /// Sends a line to each of `sources`.
 async fn say(producer: &mut Producer, what: &str, sources: &[String]) {
-    let line = |source: &String| v2::Envelope::log(source, format!("{source} {what}"));
+    let line = |source: &String| v2::Envelope::log(source, format!("{source} {what}")).tag("ip", "127.0.0.1");
     for sources in sources.chunks(100) {
         assert!(producer.send(sources.iter().map(line).collect()).await);
     }
@@ -50,10 +58,10 @@ async fn four_hundred_tails_share_one_stream_and_each_gets_its_own() {
     let mut producer = Producer::connect(up.agent().grpc).await;
     let mut tails = BTreeMap::new();
     for i in 0..TAILS {
-        tails.insert(i, tail(channels[i % channels.len()].clone(), &wanted(i)).await);
+        tails.insert(i, tail(channels[i % channels.len()].clone(), &wanted(i), i % 4 < 2).await);
     }
     // A tail is there once its first line comes.
-    let there = async |tails: &mut BTreeMap<usize, Streaming<Wire>>, producer: &mut Producer, i: usize| {
+    let there = async |tails: &mut BTreeMap<usize, Tail>, producer: &mut Producer, i: usize| {
         let stream = tails.get_mut(&i).unwrap();
         for attempt in 0.. {
             say(producer, &format!("try {attempt}"), &wanted(i)[..1]).await;
@@ -107,7 +115,7 @@ async fn four_hundred_tails_share_one_stream_and_each_gets_its_own() {
     // When nobody is left the doppler has nobody either; who comes then is served again.
     tails.clear();
     until(doppler, |metrics| sum(metrics, "hydrant_subscriptions", "") == 0).await;
-    tails.insert(0, tail(channels[0].clone(), &wanted(0)).await);
+    tails.insert(0, tail(channels[0].clone(), &wanted(0), true).await);
     there(&mut tails, &mut producer, 0).await;
     drop(tails);
     up.shutdown().await.unwrap();

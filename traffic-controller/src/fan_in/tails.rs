@@ -2,7 +2,8 @@
 //!
 //! What enters: requests that name their sources, and their end; the batches that dopplers send. What leaves: to each doppler one
 //! subscription that changes as consumers come and go ([`lane`]); into each consumer's ring its part of every batch.
-//! A doppler has one ring for all of them, fair by source, and this process one for each. It never waits for a consumer.
+//! A doppler has one ring for all of them, fair by source, and this process one for each. It never waits for a consumer. Tags are put
+//! into the form that consumers want once per batch and form.
 //!
 //! *Not shared.* Consumers of a shard, of any source, or that want gap markers, which a doppler gives to a stream. With an original
 //! doppler, which has no stream that changes, each consumer has its own.
@@ -12,6 +13,7 @@ use std::sync::Arc;
 
 use parking_lot::RwLock;
 use proto::loss::Losses;
+use proto::raw::tags::Form;
 use proto::raw::{Batch, Entry, Refused, Selection};
 use proto::reason::Reason;
 use proto::selector::{Rule, Selector};
@@ -80,6 +82,8 @@ struct Member {
     ring: Arc<Ring>,
     request: v2::EgressBatchRequest,
     selectors: BTreeSet<Selector>,
+    /// Which form of tags it wants, if not any.
+    form: Option<Form>,
     cancel: CancellationToken,
 }
 
@@ -107,6 +111,7 @@ impl Tails {
     pub(super) fn join(
         &self,
         request: &v2::EgressBatchRequest,
+        form: Option<Form>,
         ring: &Arc<Ring>,
         cancel: &CancellationToken,
     ) -> Option<Tail> {
@@ -122,7 +127,7 @@ impl Tails {
         if table.closed {
             ring.writer().close();
         }
-        let member = Arc::new(Member { id: table.next, ring, request, selectors, cancel });
+        let member = Arc::new(Member { id: table.next, ring, request, selectors, form, cancel });
         table.next += 1;
         table.enter(&member);
         drop(table);
@@ -174,11 +179,17 @@ impl Shared {
         let wanted = scratch.sort(&self.table.read(), batch);
         self.metrics.received(batch.len() - wanted, &Refused::default());
         self.metrics.dropped(Reason::PeerLost, (batch.len() - wanted) as u64);
+        let mut forms = [None, None];
         for (member, keep) in scratch.parts.drain().map(|(_, part)| part) {
             let count = keep.len();
+            // Once for all that want the same form.
+            let whole = member.form.map_or(batch, |form| {
+                let made = &mut forms[usize::from(form == Form::Preferred)];
+                made.get_or_insert_with(|| form.convert(&Selection::from(batch.clone())).batch().clone())
+            });
             let part = match count == batch.len() {
-                true => Selection::from(batch.clone()),
-                false => Selection::new(batch.clone(), keep),
+                true => Selection::from(whole.clone()),
+                false => Selection::new(whole.clone(), keep),
             };
             self.metrics.received(count, &Refused::default());
             match member.ring.push(part, &mut scratch.lost) {

@@ -219,7 +219,7 @@ impl Lane {
                     address: self.address.clone(),
                     request: member.request.clone(),
                     upstream: self.shared.upstream.clone(),
-                    inlet: Inlet::new(Arc::clone(&member.ring), self.shared.metrics.clone()),
+                    inlet: Inlet::new(Arc::clone(&member.ring), member.form, self.shared.metrics.clone()),
                     since: now,
                     known: Acquaintance::present(),
                     frame: now,
