@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
-use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, IdleArgs, PathArgs};
+use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, IdleArgs, PathArgs, SubscriptionsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -38,6 +38,10 @@ enum Command {
     Doppler(DopplerArgs),
     /// One doppler, sent to over acknowledged and plain streams in turn: what acknowledging costs
     Acks(DopplerArgs),
+    /// One doppler, read by a subscription to each of a thousand sources and by one to all in turn: CPU per envelope
+    Sources(DopplerArgs),
+    /// One doppler with ten thousand idle subscriptions and without in turn: memory of each, CPU per envelope
+    Subscriptions(SubscriptionsArgs),
     /// One doppler with many agents connected: memory of each, and no loss while others come and go
     Agents(AgentsArgs),
     /// Agent, doppler, traffic controller, gRPC consumer: latency and loss
@@ -79,6 +83,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Ok::<_, anyhow::Error>(Some(match &cli.command {
             Command::Doppler(args) => scenario::doppler(args).await?,
             Command::Acks(args) => scenario::acks(args).await?,
+            Command::Sources(args) => scenario::sources(args).await?,
+            Command::Subscriptions(args) => scenario::subscriptions(args).await?,
             Command::Agents(args) => scenario::agents(args).await?,
             Command::Path(args) => scenario::path(args).await?,
             Command::Lone(args) => scenario::lone(args).await?,

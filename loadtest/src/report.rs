@@ -184,6 +184,20 @@ pub struct Report {
     /// A doppler with many agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agents: Option<Agents>,
+    /// A doppler with many idle subscriptions, each time.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subscriptions: Vec<Subscriptions>,
+}
+
+/// What many idle subscriptions take of a doppler.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Subscriptions {
+    /// Open, to sources that never speak.
+    pub idle: u32,
+    /// How long opening all of them took.
+    pub seconds: f64,
+    /// Resident memory of the doppler for each of them.
+    pub bytes_each: u64,
 }
 
 /// What many connected agents take of a doppler.
@@ -318,6 +332,7 @@ impl Report {
             comparison: None,
             idle: None,
             agents: None,
+            subscriptions: Vec::new(),
         }
     }
 

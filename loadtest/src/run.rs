@@ -46,6 +46,8 @@ pub struct Plan {
     pub members: NonZeroU32,
     /// Subscribe to each source by its id, not to all logs.
     pub by_source: bool,
+    /// In the place of the members of a group, a subscription of its own to each source.
+    pub apart: bool,
     /// The path from every sender to every group is open within this long, or the run fails.
     pub open: Duration,
     /// After the last sender has ended, what has not arrived for this long is missing.

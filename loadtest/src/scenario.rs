@@ -4,6 +4,7 @@
 
 mod bed;
 mod crowd;
+mod idlers;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -15,11 +16,12 @@ use tokio::time::{Instant, sleep};
 pub use bed::ScenarioError;
 use bed::{Bed, Servers};
 use crowd::Crowd;
+use idlers::Idlers;
 use tokio_util::sync::CancellationToken;
 
 use crate::payload::Shape;
 use crate::procs::Sample;
-use crate::report::{Agents, Comparison, Idle, Report, Run};
+use crate::report::{Agents, Comparison, Idle, Report, Run, Subscriptions};
 use crate::run::{Plan, run};
 
 /// No load is longer.
@@ -89,6 +91,7 @@ impl Load {
             groups: self.subscribers,
             members: self.members,
             by_source: self.by_source,
+            apart: false,
             open: Duration::from_secs(20),
             settle: Duration::from_secs(2),
         }
@@ -146,6 +149,21 @@ pub struct AgentsArgs {
     /// In how many seconds they do
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     within: u64,
+}
+
+/// `subscriptions`: one doppler with many idle subscriptions.
+#[derive(Args, Clone, Debug)]
+pub struct SubscriptionsArgs {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    setup: Setup,
+    /// Subscriptions to sources that never speak, each to its own
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    idle: u32,
+    /// Pairs of runs
+    #[arg(long, value_name = "N", default_value = "3")]
+    runs: NonZeroU32,
 }
 
 /// `path` and `lone`: agent, doppler with its cache, traffic controller, gRPC consumer.
@@ -220,22 +238,99 @@ pub async fn acks(args: &DopplerArgs) -> Result<Report, ScenarioError> {
     let mut report = Report::new("acks");
     let mut pairs = Vec::new();
     for pair in 0..args.runs.get() {
-        let mut runs = Vec::new();
-        let both = [("acknowledged", &acknowledged), ("plain", &plain)];
-        // Who goes first changes, so that neither always finds the machine as the other left it.
-        for (label, plan) in if pair % 2 == 0 { both } else { [both[1], both[0]] } {
-            runs.push(measure(bed.doppler(false).await?, label, plan).await?);
-        }
-        if pair % 2 == 1 {
-            runs.reverse();
-        }
-        let mut runs = runs.into_iter();
-        pairs.extend(runs.next().zip(runs.next()));
+        pairs.push(
+            in_turn(pair, ("acknowledged", &acknowledged), ("plain", &plain), async |label, plan| {
+                measure(bed.doppler(false).await?, label, plan).await
+            })
+            .await?,
+        );
     }
     report.comparison = Some(Comparison::new("acknowledged", "plain", pairs));
     bed.close().await;
     Ok(report)
 }
+
+/// One doppler without its cache, read by a subscription to each source and by one to all in turn: what many readers cost.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn sources(args: &DopplerArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let mut all = args.load.plan(200_000, 5, 20);
+    if args.load.senders.get() == 2 {
+        (all.senders, all.sources) = (MANY, MANY);
+    }
+    let apart = Plan { apart: true, ..all.clone() };
+    let mut report = Report::new("sources");
+    let mut pairs = Vec::new();
+    for pair in 0..args.runs.get() {
+        pairs.push(
+            in_turn(pair, ("by source", &apart), ("all", &all), async |label, plan| {
+                measure(bed.doppler(false).await?, label, plan).await
+            })
+            .await?,
+        );
+    }
+    report.comparison = Some(Comparison::new("by source", "all", pairs));
+    bed.close().await;
+    Ok(report)
+}
+
+/// Sources where none are named and many are meant.
+const MANY: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+
+/// Runs both; who goes first changes, so that neither always finds the machine as the other left it.
+async fn in_turn(
+    pair: u32,
+    first: (&str, &Plan),
+    second: (&str, &Plan),
+    run: impl AsyncFn(&str, &Plan) -> Result<Run, ScenarioError>,
+) -> Result<(Run, Run), ScenarioError> {
+    if pair.is_multiple_of(2) {
+        let first = run(first.0, first.1).await?;
+        return Ok((first, run(second.0, second.1).await?));
+    }
+    let second = run(second.0, second.1).await?;
+    Ok((run(first.0, first.1).await?, second))
+}
+
+/// One doppler with many idle subscriptions, and without them in turn: how long they take to open, what each takes of its memory, and what
+/// they cost a load that is none of theirs.
+///
+/// # Errors
+/// A server does not start, refuses a subscription, or no envelope gets through.
+pub async fn subscriptions(args: &SubscriptionsArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let plan = args.load.plan(200_000, 5, 100);
+    let mut report = Report::new("subscriptions");
+    let mut found: Vec<Subscriptions> = Vec::new();
+    let mut pairs = Vec::new();
+    for pair in 0..args.runs.get() {
+        let seen = std::cell::Cell::new(None);
+        let beside = async |label: &str, plan: &Plan| {
+            let doppler = bed.doppler(false).await?;
+            let idlers = if label == BESIDE {
+                let (idlers, subscriptions) = Idlers::open(&doppler, args.idle).await?;
+                seen.set(Some(subscriptions));
+                Some(idlers)
+            } else {
+                None
+            };
+            let run = run(label, plan, &doppler.target, &doppler.watched).await;
+            drop(idlers);
+            doppler.stop().await?;
+            Ok(run?)
+        };
+        pairs.push(in_turn(pair, (BESIDE, &plan), ("alone", &plan), beside).await?);
+        found.extend(seen.into_inner());
+    }
+    report.subscriptions = found;
+    report.comparison = Some(Comparison::new(BESIDE, "alone", pairs));
+    bed.close().await;
+    Ok(report)
+}
+
+const BESIDE: &str = "beside idle ones";
 
 /// Agents that connect before the others are counted.
 const FIRST: u32 = 16;

@@ -26,6 +26,7 @@ fn plan(count: u64) -> Plan {
         groups: some(1),
         members: some(1),
         by_source: false,
+        apart: false,
         open: Duration::from_secs(20),
         settle: Duration::from_secs(1),
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Agents, Comparison, Dropped, Idle, Latency, Machine, Report, Run, Spread, Usage};
+use super::{Agents, Comparison, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage};
 use crate::ledger::Account;
 use crate::run::Plan;
 
@@ -46,6 +46,13 @@ impl Report {
             let _ = writeln!(
                 text,
                 "\n{agents} idle agents: {:.1} KiB of the doppler's memory each; {reconnects} others came and went in {seconds} s",
+                *bytes_each as f64 / 1024.0
+            );
+        }
+        for Subscriptions { idle, seconds, bytes_each } in &self.subscriptions {
+            let _ = writeln!(
+                text,
+                "{idle} idle subscriptions opened in {seconds:.2} s: {:.1} KiB of the doppler's memory each",
                 *bytes_each as f64 / 1024.0
             );
         }

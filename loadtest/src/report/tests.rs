@@ -20,6 +20,7 @@ fn plan() -> Plan {
         groups: NonZeroU32::new(2).unwrap(),
         members: one,
         by_source: false,
+        apart: false,
         open: Duration::from_secs(20),
         settle: Duration::from_secs(1),
     }

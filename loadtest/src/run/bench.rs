@@ -29,6 +29,9 @@ const LOOK: Duration = Duration::from_millis(20);
 /// After a load's time is over, its senders' streams may take this long to end.
 const LATE: Duration = Duration::from_secs(20);
 
+/// Connections that many subscriptions share.
+const SHARED: u32 = 16;
+
 /// From the last look before a load to its first envelope.
 const LEAD: Duration = Duration::from_millis(20);
 
@@ -87,10 +90,10 @@ impl<'a> Bench<'a> {
         let mut groups = Vec::new();
         for (group, tally) in self.tallies.iter().enumerate() {
             let mut members = Vec::new();
-            for channel in connect_all(&self.target.egress, self.plan.members.get()).await? {
+            for (channel, request) in self.requests(group).await? {
                 let reader = |run| Reader::new(run, self.plan.shape);
                 let (run, probe) = (reader(self.run), reader(self.probe_run()));
-                let open = Subscriber::open(channel, self.request(group), run, probe, Arc::clone(tally), self.clock);
+                let open = Subscriber::open(channel, request, run, probe, Arc::clone(tally), self.clock);
                 let subscriber = open.await.map_err(|source| RunError::Subscribe {
                     address: self.target.egress.address.clone(),
                     source: Box::new(source),
@@ -102,12 +105,28 @@ impl<'a> Bench<'a> {
         Ok(groups)
     }
 
+    /// What the members of a group ask for, and over which connection each.
+    async fn requests(&self, group: usize) -> Result<Vec<(Channel, v2::EgressBatchRequest)>, RunError> {
+        if !self.plan.apart {
+            let channels = connect_all(&self.target.egress, self.plan.members.get()).await?;
+            return Ok(channels.into_iter().map(|channel| (channel, self.request(group))).collect());
+        }
+        let shared = connect_all(&self.target.egress, SHARED).await?;
+        let all = self.request(group).selectors.into_iter().zip(shared.into_iter().cycle());
+        let own = |selector| v2::EgressBatchRequest {
+            selectors: vec![selector],
+            use_preferred_tags: true,
+            ..v2::EgressBatchRequest::default()
+        };
+        Ok(all.map(|(selector, channel)| (channel, own(selector))).collect())
+    }
+
     fn request(&self, group: usize) -> v2::EgressBatchRequest {
         let logs = |source_id: String| v2::Selector {
             source_id,
             message: Some(v2::selector::Message::Log(v2::LogSelector {})),
         };
-        let selectors = if self.plan.by_source {
+        let selectors = if self.plan.by_source || self.plan.apart {
             (0..self.plan.sources.get().min(self.plan.senders.get())).map(|source| logs(self.source(source))).collect()
         } else {
             vec![logs(String::new())]
