@@ -100,6 +100,16 @@ fn publishing(c: &mut Criterion) {
         let mut open: Vec<Subscribed> = (0..1_000).map(|i| router.subscribe(logs("", Some(source(i))))).collect();
         publish(c, &format!("1000_by_source/{sources}_alternate"), &router, &mut open, sources);
     }
+    // v1 payloads are made once for all that want them, and only then.
+    for (name, wanting, others) in
+        [("1_whole_and_1_v1", 1, 0), ("1_whole_and_4_v1", 4, 0), ("1_whole_beside_4_v1", 0, 4)]
+    {
+        let router = router();
+        let mut open = vec![router.subscribe(logs("", None))];
+        open.extend((0..wanting).map(|_| router.subscribe_v1(logs("", None))));
+        open.extend((0..others).map(|i| router.subscribe_v1(logs("", Some(format!("other-{i}"))))));
+        publish(c, name, &router, &mut open, 20);
+    }
     let router = router();
     let others: Vec<Subscribed> = (0..10_000).map(|i| router.subscribe(logs("", Some(format!("other-{i}"))))).collect();
     let mut open = [router.subscribe(logs("", None))];
