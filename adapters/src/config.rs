@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
-use transport::{Address, DopplerSet, TlsFiles, duration_text};
+use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
 use crate::syslog::config::{DrainUrl, Scheme};
@@ -25,6 +25,8 @@ pub struct Config {
     pub dopplers: Vec<DopplerSet>,
     /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
     pub doppler_tls: Option<TlsFiles>,
+    /// Windows, keepalive and patience of the connections to dopplers.
+    pub doppler_limits: LinkLimits,
     /// The agent that takes notices to owners of lost lines; 127.0.0.1:3458.
     pub agent: Address,
     /// What to show to the agent and whom to trust; its certificate must name `metron`. Absent: plain text.
@@ -150,6 +152,7 @@ impl Default for Config {
             drains: Vec::new(),
             dopplers: vec![DopplerSet::of([loopback(8082)])],
             doppler_tls: None,
+            doppler_limits: LinkLimits::default(),
             agent: loopback(3458),
             agent_tls: None,
             flush_timeout: Duration::from_secs(25),

@@ -124,7 +124,7 @@ impl Config {
         };
         let to_dopplers = options("adapters.doppler_tls", "adapters_doppler", self.doppler_tls.as_ref(), "doppler")?;
         let agent_options = options("adapters.agent_tls", "adapters_agent", self.agent_tls.as_ref(), "metron")?;
-        let channels = Channels::new(to_dopplers);
+        let channels = Channels::new(to_dopplers.within(&self.doppler_limits));
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
         telemetry.watch_dopplers(&dopplers);
         let readiness = Readiness::default();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
-use transport::{AccessConfig, DopplerSet, GrpcLimits, TlsFiles, duration_text};
+use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, TlsFiles, duration_text};
 
 /// The port that `/metrics`, `/live` and `/ready` are on unless configured otherwise.
 pub(crate) const ADMIN_PORT: u16 = 14824;
@@ -34,6 +34,8 @@ pub struct Config {
     pub max_dopplers: Option<NonZeroUsize>,
     /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
     pub doppler_tls: Option<TlsFiles>,
+    /// Windows, keepalive and patience of the connections to dopplers.
+    pub doppler_limits: LinkLimits,
     /// The ring, and the batches that leave it.
     pub egress: EgressConfig,
     /// How long a stop may take to deliver what is in the ring; `"25s"`. What is left then is counted as `shutdown_deadline`.
@@ -114,6 +116,7 @@ impl Default for Config {
             zone: None,
             max_dopplers: None,
             doppler_tls: None,
+            doppler_limits: LinkLimits::default(),
             egress: EgressConfig::default(),
             flush_timeout: Duration::from_secs(25),
             admin: AdminConfig::default(),

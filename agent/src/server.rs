@@ -135,6 +135,7 @@ impl Config {
             }
             None => ChannelOptions::default(),
         };
+        let to_dopplers = to_dopplers.within(&self.doppler_limits);
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
         if dopplers.is_never() {
             return Err(BindError::NoDopplers);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::AdminConfig;
-use transport::{AccessConfig, DopplerSet, GrpcLimits, ServerFiles, TlsFiles, duration_text};
+use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, ServerFiles, TlsFiles, duration_text};
 
 use crate::auth::AuthorizerConfig;
 
@@ -34,6 +34,8 @@ pub struct Config {
     pub dopplers: Vec<DopplerSet>,
     /// What to show to dopplers and whom to trust; a doppler's certificate must name `doppler`. Absent: plain text.
     pub doppler_tls: Option<TlsFiles>,
+    /// Windows, keepalive and patience of the connections to dopplers.
+    pub doppler_limits: LinkLimits,
     /// Connections to each doppler, shared by all consumers; 4. More let more processor cores read.
     pub doppler_connections: NonZeroUsize,
     /// What each consumer may fall behind.
@@ -126,6 +128,7 @@ impl Default for Config {
             admin: AdminConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],
             doppler_tls: None,
+            doppler_limits: LinkLimits::default(),
             doppler_connections: size(4),
             ring: RingConfig::default(),
             flush_timeout: Duration::from_secs(25),

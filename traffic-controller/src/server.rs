@@ -179,6 +179,7 @@ impl Config {
         let access = self.grpc.access.rule("traffic_controller.grpc", self.grpc.tls.is_some(), SERVICES)?;
         let access = if authorizer.is_none() { access } else { access.or_token() };
         let options = to_dopplers.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, "doppler"));
+        let options = options.within(&self.doppler_limits);
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
         let rest = bind("traffic_controller.rest.listen", self.rest.listen)?;

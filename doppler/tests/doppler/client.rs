@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use doppler::{Config, Drained, Handle};
@@ -26,7 +27,7 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
-use transport::ChannelOptions;
+use transport::{ChannelOptions, LinkLimits};
 
 /// Ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -75,21 +76,13 @@ impl Doppler {
 
     /// A subscription whose connection takes no more than 64 KiB ahead of its reader.
     pub(crate) async fn subscribe_narrow(&self, selectors: Vec<v2::Selector>) -> Subscriber {
-        let options = ChannelOptions {
-            stream_window_bytes: 65_535,
-            connection_window_bytes: 65_535,
-            ..ChannelOptions::default()
-        };
+        let options = narrow();
         subscribe(channel(self.addr(), &options), request("", "", selectors)).await.unwrap()
     }
 
     /// The same, for a consumer that asks to be told what it loses.
     pub(crate) async fn subscribe_asking(&self, selectors: Vec<v2::Selector>) -> Subscriber {
-        let options = ChannelOptions {
-            stream_window_bytes: 65_535,
-            connection_window_bytes: 65_535,
-            ..ChannelOptions::default()
-        };
+        let options = narrow();
         let mut request = Request::new(request("", "", selectors));
         request.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
         let answer = EgressClient::new(channel(self.addr(), &options)).batched_receiver(request).await;
@@ -130,6 +123,13 @@ impl Doppler {
         let ((_, numbers), rest) = tokio::join!(self.shutdown(), read);
         (rest.try_into().unwrap(), numbers)
     }
+}
+
+/// No more than 64 KiB ahead of the reader.
+fn narrow() -> ChannelOptions {
+    let window = NonZeroU32::new(65_535).unwrap();
+    let limits = LinkLimits { stream_window_bytes: window, connection_window_bytes: window, ..LinkLimits::default() };
+    ChannelOptions::default().within(&limits)
 }
 
 pub(crate) fn channel(addr: SocketAddr, options: &ChannelOptions) -> Channel {

@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -24,6 +25,8 @@ use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
 use crate::dopplers::Address;
+use crate::duration_text;
+use crate::grpc::window;
 use crate::tls::{Credentials, Identity, watched};
 
 mod peer_io;
@@ -31,23 +34,37 @@ mod peer_io;
 use peer_io::PeerIo;
 
 /// How a channel connects and what it allows.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ChannelOptions {
     /// TLS with the peer's name to check; `None` speaks plain text.
     pub tls: Option<PeerTls>,
-    /// For name look-up, TCP and TLS together; 5 s.
+    /// Windows, keepalive and patience.
+    pub limits: LinkLimits,
+}
+
+/// Limits of the connections that we open, each.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LinkLimits {
+    /// For name look-up, TCP and TLS together; 5 s, as text such as `"5s"`.
+    #[serde(with = "duration_text")]
     pub connect_timeout: Duration,
-    /// Between pings, also while no stream is open; 15 s, as peers refuse pings less than 10 s apart.
+    /// Between pings, also while no stream is open; 15 s, as originals refuse pings less than 10 s apart.
+    #[serde(with = "duration_text")]
     pub keepalive_interval: Duration,
     /// A ping unanswered for this long closes the connection; 20 s.
+    #[serde(with = "duration_text")]
     pub keepalive_timeout: Duration,
     /// Sent bytes that the peer leaves unacknowledged, or unread behind a closed window, for this long close the
-    /// connection (`TCP_USER_TIMEOUT`); 5 s. `None` leaves it to the kernel, some 15 minutes.
-    pub unacknowledged_timeout: Option<Duration>,
-    /// Bytes that the peer may send ahead on one stream; 1 MiB.
-    pub stream_window_bytes: u32,
+    /// connection (`TCP_USER_TIMEOUT`); 5 s.
+    #[serde(with = "duration_text")]
+    pub unacknowledged_timeout: Duration,
+    /// Bytes that the peer may send ahead on one stream; 1 MiB. Larger rides out longer pauses and holds more memory.
+    #[serde(deserialize_with = "window")]
+    pub stream_window_bytes: NonZeroU32,
     /// Bytes that the peer may send ahead on all streams together; 4 MiB.
-    pub connection_window_bytes: u32,
+    #[serde(deserialize_with = "window")]
+    pub connection_window_bytes: NonZeroU32,
 }
 
 /// What we show to a peer, and the name that its certificate must carry.
@@ -59,16 +76,16 @@ pub struct PeerTls {
     pub server_name: ServerName<'static>,
 }
 
-impl Default for ChannelOptions {
+impl Default for LinkLimits {
     fn default() -> Self {
+        let some = |value| NonZeroU32::new(value).expect("not zero");
         Self {
-            tls: None,
             connect_timeout: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(15),
             keepalive_timeout: Duration::from_secs(20),
-            unacknowledged_timeout: Some(Duration::from_secs(5)),
-            stream_window_bytes: 1024 * 1024,
-            connection_window_bytes: 4 * 1024 * 1024,
+            unacknowledged_timeout: Duration::from_secs(5),
+            stream_window_bytes: some(1024 * 1024),
+            connection_window_bytes: some(4 * 1024 * 1024),
         }
     }
 }
@@ -83,6 +100,12 @@ impl ChannelOptions {
     pub fn tls(identity: Identity, server_name: &'static str) -> Self {
         let server_name = ServerName::try_from(server_name).expect("a DNS name written in the code");
         Self { tls: Some(PeerTls { credentials: identity.into(), server_name }), ..Self::default() }
+    }
+
+    /// The same within `limits`.
+    #[must_use]
+    pub fn within(self, limits: &LinkLimits) -> Self {
+        Self { limits: limits.clone(), ..self }
     }
 
     /// The same with a name that somebody typed; `None` when it is neither a DNS name nor an address.
@@ -122,7 +145,7 @@ pub async fn connect(address: &Address, options: &ChannelOptions) -> Result<Chan
     let (endpoint, connector) = parts(address, options, Some(heard));
     let channel = endpoint.connect_with_connector(connector).await.map_err(ConnectError::Connect)?;
     let ended = |kind, what| ConnectError::Ended(io::Error::new(kind, format!("{address}: {what}")));
-    match timeout(options.connect_timeout, first).await {
+    match timeout(options.limits.connect_timeout, first).await {
         Ok(Ok(Ok(()))) => Ok(channel),
         Ok(Ok(Err(error))) => Err(ConnectError::Ended(error)),
         Ok(Err(_)) => Err(ended(io::ErrorKind::UnexpectedEof, "the connection ended before the server said anything")),
@@ -140,11 +163,11 @@ fn parts(address: &Address, options: &ChannelOptions, heard: Option<Heard>) -> (
     // The endpoint's scheme stays http: TLS is the connector's business, not tonic's. The origin is what peers see.
     let endpoint = Endpoint::from(uri("http"))
         .origin(uri(if options.tls.is_some() { "https" } else { "http" }))
-        .http2_keep_alive_interval(options.keepalive_interval)
-        .keep_alive_timeout(options.keepalive_timeout)
+        .http2_keep_alive_interval(options.limits.keepalive_interval)
+        .keep_alive_timeout(options.limits.keepalive_timeout)
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(options.stream_window_bytes)
-        .initial_connection_window_size(options.connection_window_bytes);
+        .initial_stream_window_size(options.limits.stream_window_bytes.get())
+        .initial_connection_window_size(options.limits.connection_window_bytes.get());
     let heard = Arc::new(Mutex::new(heard));
     (endpoint, Connector { address: address.clone(), options: options.clone(), heard })
 }
@@ -174,7 +197,7 @@ impl Service<Uri> for Connector {
 
 impl Connector {
     async fn connect(self) -> io::Result<PeerIo> {
-        let deadline = Instant::now() + self.options.connect_timeout;
+        let deadline = Instant::now() + self.options.limits.connect_timeout;
         let late =
             |step: &str| io::Error::new(io::ErrorKind::TimedOut, format!("{}: {step} took too long", self.address));
         let target = (self.address.host(), self.address.port());
@@ -199,7 +222,7 @@ impl Connector {
     fn set_options(&self, socket: &TcpStream) -> io::Result<()> {
         socket.set_nodelay(true)?;
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        SockRef::from(socket).set_tcp_user_timeout(self.options.unacknowledged_timeout)?;
+        SockRef::from(socket).set_tcp_user_timeout(Some(self.options.limits.unacknowledged_timeout))?;
         Ok(())
     }
 }
@@ -218,4 +241,21 @@ async fn connect_any(addresses: &[SocketAddr], deadline: Instant) -> io::Result<
         }
     }
     Err(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_survive_a_round_trip_and_a_partial_table_keeps_the_rest() {
+        let text = toml::to_string(&LinkLimits::default()).unwrap();
+        assert_eq!(toml::from_str::<LinkLimits>(&text).unwrap(), LinkLimits::default());
+        let partial: LinkLimits = toml::from_str("keepalive_interval = \"2m\"").unwrap();
+        assert_eq!(partial, LinkLimits { keepalive_interval: Duration::from_secs(120), ..LinkLimits::default() });
+        let error = toml::from_str::<LinkLimits>("stream_window_bytes = 4294967295").unwrap_err().to_string();
+        assert!(error.contains("HTTP/2 allows 2147483647 at most"), "{error}");
+        let error = toml::from_str::<LinkLimits>("keep_alive_interval = \"1s\"").unwrap_err().to_string();
+        assert!(error.contains("keepalive_interval"), "{error}");
+    }
 }

@@ -6,6 +6,8 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 use tonic::transport::Server;
 
 use crate::duration_text;
@@ -22,8 +24,10 @@ pub struct GrpcLimits {
     /// Open streams; 10 000, as some consumers put thousands of subscriptions on one connection.
     pub max_streams: NonZeroU32,
     /// Bytes that a peer may send ahead on one stream; 1 MiB. Larger rides out longer pauses and holds more memory.
+    #[serde(deserialize_with = "window")]
     pub stream_window_bytes: NonZeroU32,
     /// Bytes that a peer may send ahead on all streams of a connection together; 4 MiB.
+    #[serde(deserialize_with = "window")]
     pub connection_window_bytes: NonZeroU32,
     /// Bytes of one request's headers; 16 KiB.
     pub max_header_bytes: NonZeroU32,
@@ -37,6 +41,15 @@ pub struct GrpcLimits {
     pub max_pending_resets: u32,
     /// Streams that the server may have to reset for a peer's errors; 1024, then GOAWAY.
     pub max_local_error_resets: u32,
+}
+
+/// Reads the size of a window: HTTP/2 has 31 bits for it (RFC 9113 §6.9.1).
+pub(crate) fn window<'de, D: Deserializer<'de>>(deserializer: D) -> Result<NonZeroU32, D::Error> {
+    let window = NonZeroU32::deserialize(deserializer)?;
+    if window.get() > i32::MAX.unsigned_abs() {
+        return Err(D::Error::custom(format!("a window of {window} bytes; HTTP/2 allows {} at most", i32::MAX)));
+    }
+    Ok(window)
 }
 
 impl Default for GrpcLimits {
@@ -91,5 +104,8 @@ mod tests {
         let error = toml::from_str::<GrpcLimits>("keepalive_timeout = \"soon\"").unwrap_err().to_string();
         assert!(error.contains("written like \"60s\""), "{error}");
         assert!(toml::from_str::<GrpcLimits>("stream_window_bytes = 0").is_err());
+        assert!(toml::from_str::<GrpcLimits>("stream_window_bytes = 2147483647").is_ok());
+        let error = toml::from_str::<GrpcLimits>("connection_window_bytes = 2147483648").unwrap_err().to_string();
+        assert!(error.contains("2147483648 bytes; HTTP/2 allows 2147483647 at most"), "{error}");
     }
 }

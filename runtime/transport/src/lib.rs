@@ -32,7 +32,7 @@ pub use access::{Access, AccessConfig, AccessError, Guarded, ServiceRoles};
 pub use backoff::Backoff;
 pub use budget::Budget;
 pub use cert::{NotACertificate, PeerCert, Role};
-pub use channel::{ChannelOptions, ConnectError, PeerTls, channel, connect};
+pub use channel::{ChannelOptions, ConnectError, LinkLimits, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
 pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, MAX_DOPPLERS, Stay};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
