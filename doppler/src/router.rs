@@ -5,29 +5,31 @@
 //! may want.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::AddAssign;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use diode::fair;
 use log_cache::Store;
 use parking_lot::Mutex;
 use prost::Message as _;
-use proto::events;
-use proto::loss::{Loss, Losses};
-use proto::raw::{Batch, Entry, Kind, Limits, Refused, Selection};
+use proto::loss::Loss;
+use proto::raw::{Batch, Selection};
 use proto::reason::Reason;
 use proto::selector::Selector;
-use proto::v1::{self, Converted, Decoded, Payload};
 use proto::v2::EnvelopeBatch;
 use telemetry::{QueueNumbers, Telemetry};
 use tokio::time::{Instant, sleep};
 
+use self::sorter::{Put, Sorter, ones, set_one, union};
+use self::v1::Made;
 use crate::config::EgressConfig;
 use crate::history::{History, Timeline};
 use crate::metrics::Metrics;
-use crate::subscriptions::{ById, Positions, Request, Subscribed, Subscription, TOLD_SOURCES, Table, Totals, Wanted};
+use crate::subscriptions::{Request, Subscribed, Table, Totals};
+
+mod sorter;
+mod v1;
 
 /// The router. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -81,7 +83,7 @@ impl Router {
         self.table.subscribe(request, self.bounds)
     }
 
-    /// Adds a subscription of the v1 transport: its payloads come out as [`v1::batch`] makes them. Sources are apps; logs are
+    /// Adds a subscription of the v1 transport: its payloads come out as [`proto::v1::batch`] makes them. Sources are apps; logs are
     /// [`Rule::Log`](proto::selector::Rule::Log), and everything else gauges.
     pub fn subscribe_v1(&self, request: Request) -> Subscribed {
         self.v1.subscribe(request, self.bounds)
@@ -190,13 +192,6 @@ pub struct Publisher {
     matched: Vec<u64>,
 }
 
-/// v1 payloads made of v2 envelopes, and for each the position of its envelope.
-#[derive(Debug, Default)]
-struct Made {
-    payloads: Vec<Payload>,
-    origins: Vec<u32>,
-}
-
 impl Publisher {
     /// Publishes one checked batch. Afterwards it is in the cache and in every matching ring: it may be acknowledged.
     pub fn publish(&mut self, batch: &Batch) {
@@ -209,7 +204,7 @@ impl Publisher {
         matched.clear();
         matched.extend_from_slice(&v2.matched);
         if !router.v1.is_empty() {
-            router.convert(batch, made);
+            made.of(batch, &router.v1.wanted(), &router.metrics.stage);
             put += router.put_v1(v1, made, matched);
         }
         router.count(batch.len(), matched, put);
@@ -221,7 +216,7 @@ impl Publisher {
         let Self { router, v2, v1, matched, .. } = self;
         let stage = &router.metrics.stage;
         stage.received(payloads.len() as u64);
-        let (good, mut refused) = check_v1(payloads);
+        let (good, mut refused) = v1::check(payloads);
         let _gate = router.table.gate.read().unwrap_or_else(PoisonError::into_inner);
         matched.clear();
         matched.resize(good.len().div_ceil(64), 0);
@@ -230,11 +225,11 @@ impl Publisher {
             let keys: Vec<_> = good.iter().map(|(_, decoded)| (decoded.event_type(), decoded.app_id())).collect();
             let all =
                 good.iter().zip(&keys).map(|((payload, _), (event_type, app))| (&payload[..], *event_type, &**app));
-            put += v1.put(&router.v1, &v1::batch(all));
+            put += v1.put(&router.v1, &proto::v1::batch(all));
             union(matched, &v1.matched);
         }
         let count = good.len();
-        let (batch, origins) = router.v2_of(good, &mut refused);
+        let (batch, origins) = v1::v2_of(good, &router.table.wanted(), router.cache.is_some(), &mut refused);
         if !batch.is_empty() {
             put += router.put_v2(v2, &batch);
             ones(&v2.matched).for_each(|at| set_one(matched, origins[at]));
@@ -282,73 +277,17 @@ impl Router {
         sorter.put(&self.table, batch)
     }
 
-    /// Makes the v1 payloads of those envelopes that a v1 subscriber may want. What has no v1 form is counted once, however many want
-    /// it.
-    fn convert(&self, batch: &Batch, made: &mut Made) {
-        let wanted = self.v1.wanted();
-        let system = wanted.kinds(v1::SYSTEM.as_bytes());
-        let (mut without_form, mut malformed) = (0, 0);
-        let mut run = None;
-        for (at, entry) in batch.entries().iter().enumerate() {
-            let own = match run {
-                Some((source, own)) if source == entry.source => own,
-                _ => wanted.kinds(batch.source_id(entry)),
-            };
-            run = Some((entry.source, own));
-            if !may_want_v1(batch, entry, (own, system), &wanted) {
-                continue;
-            }
-            match v1::to_v1(batch.envelope_bytes(entry), &mut made.payloads) {
-                Converted::Payloads(payloads) => made.origins.extend(std::iter::repeat_n(at as u32, payloads)),
-                Converted::NoForm => without_form += 1,
-                Converted::Malformed => malformed += 1,
-            }
-        }
-        for (reason, envelopes) in [(Reason::ConvertError, without_form), (Reason::DecodeError, malformed)] {
-            if envelopes > 0 {
-                self.metrics.stage.dropped(reason.as_str(), envelopes);
-            }
-        }
-    }
-
     /// Puts the payloads that were made into the rings of v1 subscribers, and marks what they were made of as matched.
     fn put_v1(&self, sorter: &mut Sorter, made: &mut Made, matched: &mut [u64]) -> Put {
         if made.payloads.is_empty() {
             return Put::default();
         }
         let payloads = made.payloads.iter().map(|payload| (&payload.bytes[..], payload.event_type, &*payload.app_id));
-        let put = sorter.put(&self.v1, &v1::batch(payloads));
+        let put = sorter.put(&self.v1, &proto::v1::batch(payloads));
         ones(&sorter.matched).for_each(|at| set_one(matched, made.origins[at]));
         made.payloads.clear();
         made.origins.clear();
         put
-    }
-
-    /// The v2 envelopes of those payloads that the cache or a v2 subscriber may take, and for each the position of its payload.
-    fn v2_of(&self, payloads: Vec<(&Bytes, Decoded)>, refused: &mut Refused) -> (Batch, Vec<u32>) {
-        let wanted = self.table.wanted();
-        let is_cached = self.cache.is_some();
-        let (mut bytes, mut origins, mut ends) = (BytesMut::new(), Vec::new(), Vec::new());
-        for (at, (_, decoded)) in payloads.into_iter().enumerate() {
-            if !is_cached && wanted.kinds(decoded.source_id().as_bytes()) & decoded.kind().bit() == 0 {
-                continue;
-            }
-            let envelope = EnvelopeBatch { batch: vec![decoded.into_v2()] };
-            envelope.encode_raw(&mut bytes);
-            origins.push(at as u32);
-            ends.push(bytes.len());
-        }
-        let bytes = bytes.freeze();
-        let (batch, unfit) = Batch::check(bytes.clone(), &Limits::default());
-        if unfit.total() > 0 {
-            // Rare: those that do not keep to the limits are found by looking at each alone.
-            let starts = std::iter::once(0).chain(ends.iter().copied());
-            let fits = |(start, end)| Batch::check(bytes.slice(start..end), &Limits::default()).1.total() == 0;
-            let mut fit = starts.zip(ends.iter().copied()).map(fits);
-            origins.retain(|_| fit.next().unwrap_or(false));
-            *refused += unfit;
-        }
-        (batch, origins)
     }
 
     /// Counts what became of `envelopes`.
@@ -362,184 +301,6 @@ impl Router {
         }
         if rejected > 0 {
             self.table.count_rejected(rejected);
-        }
-    }
-}
-
-/// The v1 payloads that may go on, and how many may not.
-fn check_v1(payloads: &[Bytes]) -> (Vec<(&Bytes, Decoded)>, Refused) {
-    let limits = Limits::default();
-    let (mut good, mut refused) = (Vec::with_capacity(payloads.len()), Refused::default());
-    for payload in payloads {
-        match v1::decode(payload) {
-            _ if payload.len() > limits.envelope_bytes => refused.oversize += 1,
-            Ok(decoded) if decoded.app_id().len() > limits.source_id_bytes => refused.oversize += 1,
-            Ok(decoded) => good.push((payload, decoded)),
-            Err(_) => refused.decode_error += 1,
-        }
-    }
-    (good, refused)
-}
-
-/// Whether a v1 subscriber may want what an envelope becomes. `own` and `system` are the kinds wanted of its own source and of
-/// [`v1::SYSTEM`]: which of the two a gauge goes to shows only once it has been converted.
-fn may_want_v1(batch: &Batch, entry: &Entry, (own, system): (u8, u8), wanted: &Wanted<'_>) -> bool {
-    let (log, metric) = (Kind::Log.bit(), Kind::Gauge.bit());
-    match entry.kind {
-        Kind::Log => own & log != 0 || system & metric != 0 && v1::may_be_error(batch.envelope(entry)),
-        Kind::Gauge => (own | system) & metric != 0,
-        Kind::Counter => system & metric != 0,
-        // The app of a request is in v1 the UUID in its usual form, whatever the form in v2.
-        Kind::Timer => {
-            let text = || std::str::from_utf8(batch.source_id(entry)).ok();
-            let usual = || text().and_then(events::Uuid::parse).map(|uuid| uuid.to_string());
-            (own | system) & metric != 0 || usual().is_some_and(|id| wanted.kinds(id.as_bytes()) & metric != 0)
-        }
-        // Without a form in v1. Those who take everything are told.
-        Kind::Event | Kind::None => wanted.any() != 0,
-    }
-}
-
-/// What one table's rings did with a batch.
-#[derive(Clone, Copy, Debug, Default)]
-struct Put {
-    copies: u64,
-    evicted: u64,
-    rejected: u64,
-}
-
-impl AddAssign for Put {
-    fn add_assign(&mut self, more: Self) {
-        self.copies += more.copies;
-        self.evicted += more.evicted;
-        self.rejected += more.rejected;
-    }
-}
-
-/// Sorts a batch by who gets what, and puts it into their rings.
-#[derive(Debug)]
-struct Sorter {
-    /// Positions in the batch in hand.
-    scratch: Vec<u32>,
-    picks: Vec<Pick>,
-    /// Where in `picks` a subscription is.
-    by_id: HashMap<u64, usize, ById>,
-    /// Empty sets, ready to be used again.
-    spare: Vec<Vec<u64>>,
-    /// Which positions of the batch that was put last somebody got.
-    matched: Vec<u64>,
-    lost: Losses,
-}
-
-impl Default for Sorter {
-    fn default() -> Self {
-        Self {
-            scratch: Vec::new(),
-            picks: Vec::new(),
-            by_id: HashMap::default(),
-            spare: Vec::new(),
-            matched: Vec::new(),
-            lost: Losses::new(TOLD_SOURCES),
-        }
-    }
-}
-
-/// What one subscription gets of the batch in hand: one bit a position.
-#[derive(Debug)]
-struct Pick {
-    subscription: Arc<Subscription>,
-    bits: Vec<u64>,
-}
-
-impl Sorter {
-    fn put(&mut self, table: &Table, batch: &Batch) -> Put {
-        let Self { scratch, picks, by_id, spare, matched, lost } = self;
-        let words = batch.len().div_ceil(64);
-        table.matches(batch, scratch, |subscription, positions| {
-            let at = *by_id.entry(subscription.id()).or_insert_with(|| {
-                let mut bits = spare.pop().unwrap_or_default();
-                bits.resize(words, 0);
-                picks.push(Pick { subscription: Arc::clone(subscription), bits });
-                picks.len() - 1
-            });
-            set(&mut picks[at].bits, positions);
-        });
-
-        matched.clear();
-        matched.resize(words, 0);
-        let mut put = Put::default();
-        for Pick { subscription, mut bits } in picks.drain(..) {
-            let count: usize = bits.iter().map(|word| word.count_ones() as usize).sum();
-            if count > 0 {
-                union(matched, &bits);
-                let (evicted, rejected) = subscription.push(select(batch, &bits, count), lost);
-                put += Put { copies: count as u64, evicted, rejected };
-            }
-            bits.clear();
-            spare.push(bits);
-        }
-        by_id.clear();
-        put
-    }
-}
-
-fn union(all: &mut [u64], more: &[u64]) {
-    all.iter_mut().zip(more).for_each(|(all, word)| *all |= word);
-}
-
-fn set_one(bits: &mut [u64], position: u32) {
-    bits[position as usize / 64] |= 1 << (position % 64);
-}
-
-/// The positions that are set, in order.
-fn ones(bits: &[u64]) -> impl Iterator<Item = usize> {
-    bits.iter().enumerate().flat_map(|(word, bits)| {
-        let mut bits = *bits;
-        std::iter::from_fn(move || {
-            let at = (bits != 0).then(|| bits.trailing_zeros() as usize)?;
-            bits &= bits - 1;
-            Some(word * 64 + at)
-        })
-    })
-}
-
-fn set(bits: &mut [u64], positions: Positions<'_>) {
-    match positions {
-        Positions::Some(some) => {
-            for position in some {
-                set_one(bits, *position);
-            }
-        }
-        Positions::Range(from, to) => {
-            for (word, bits) in bits.iter_mut().enumerate().take(to.div_ceil(64)).skip(from / 64) {
-                let low = from.saturating_sub(word * 64);
-                let high = (to - word * 64).min(64);
-                *bits |= (u64::MAX >> (64 - (high - low))) << low;
-            }
-        }
-    }
-}
-
-fn select(batch: &Batch, bits: &[u64], count: usize) -> Selection {
-    if count == batch.len() {
-        return Selection::from(batch.clone());
-    }
-    let mut keep = Vec::with_capacity(count);
-    keep.extend(ones(bits).map(|at| at as u32));
-    Selection::new(batch.clone(), keep)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranges_set_exactly_their_bits() {
-        for (from, to) in [(0, 1), (0, 64), (0, 65), (63, 65), (64, 128), (70, 130), (5, 6), (127, 128), (0, 192)] {
-            let mut bits = [0; 3];
-            set(&mut bits, Positions::Range(from, to));
-            let positions: Vec<usize> = (0..192).filter(|i| bits[i / 64] >> (i % 64) & 1 == 1).collect();
-            assert_eq!(positions, (from..to).collect::<Vec<_>>());
         }
     }
 }
