@@ -18,7 +18,7 @@ use diode::fair;
 use log_cache::Store;
 use lru::LruCache;
 use parking_lot::Mutex;
-use proto::loss::Loss;
+use proto::loss::{Loss, Untold};
 use proto::raw::{Batch, Entry};
 use proto::reason::Reason;
 use proto::selector::{Rule, Selector};
@@ -41,8 +41,6 @@ const GROUPS_LEFT: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 /// Selectors that one subscription may come to want by changes.
 pub(crate) const MAX_HELD: usize = 100_000;
-/// Losses of ended subscriptions that are kept until they are told.
-const UNTOLD: usize = 1024;
 
 /// What a consumer asks for.
 #[derive(Clone, Debug)]
@@ -93,9 +91,8 @@ struct Changes {
     counters: fair::Counters,
     /// Envelopes that a consumer was to get and did not, because it had ended.
     lost: u64,
-    /// What ended subscriptions lost and nobody has been told yet, and what of it has no place.
-    untold: Vec<(String, Loss)>,
-    untold_rest: u64,
+    /// What ended subscriptions lost and nobody has been told yet.
+    untold: Untold,
 }
 
 /// A change would leave a subscription with so many selectors.
@@ -154,8 +151,7 @@ impl Table {
             left: LruCache::new(GROUPS_LEFT),
             counters: fair::Counters::default(),
             lost: 0,
-            untold: Vec::new(),
-            untold_rest: 0,
+            untold: Untold::default(),
         };
         Self {
             stage,
@@ -382,15 +378,19 @@ impl Table {
     fn end(&self, subscription: &Arc<Subscription>) {
         let _nobody_publishes = self.while_nobody_publishes(subscription);
         let mut changes = self.change.lock();
-        let Some((counters, lost)) = subscription.end() else { return };
+        let Some(ended) = subscription.end() else { return };
         let all = mem::take(&mut *subscription.selectors().lock());
         self.leave(&mut changes, subscription, &all);
         changes.open.remove(&subscription.id());
-        add(&mut changes.counters, counters);
+        let lost = ended.lost();
+        add(&mut changes.counters, ended.counters());
         changes.lost += lost;
-        changes.keep_untold(subscription, lost, self.lost_reason());
         drop(changes);
         self.count_lost(lost);
+        // Looking at what was left takes its time, and holds nobody up.
+        let left = ended.left().take(self.lost_reason());
+        let losses = subscription.take_losses().into_iter().chain(left);
+        self.change.lock().untold.add(&subscription.label(), losses);
         debug!(id = subscription.id(), lost, "Subscription ended");
     }
 
@@ -414,18 +414,15 @@ impl Table {
         if self.is_closed() { Reason::ShutdownDeadline } else { Reason::PeerLost }
     }
 
-    /// Hands out what was lost since the last time, by subscription and source. What has found no place comes last, without either.
+    /// Hands out what was lost since the last time, by subscription and source.
     pub(crate) fn take_losses(&self, mut told: impl FnMut(String, Loss)) {
         let mut changes = self.change.lock();
         let open: Vec<Arc<Subscription>> = changes.open.values().cloned().collect();
-        let (untold, rest) = (mem::take(&mut changes.untold), mem::take(&mut changes.untold_rest));
+        let untold = changes.untold.take();
         drop(changes);
         untold.into_iter().for_each(|(label, loss)| told(label, loss));
         for subscription in open {
             subscription.take_losses().into_iter().for_each(|loss| told(subscription.label(), loss));
-        }
-        if rest > 0 {
-            told(String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) });
         }
     }
 
@@ -458,21 +455,6 @@ impl Table {
 }
 
 impl Changes {
-    /// Keeps what a subscription that ends has lost until it is told.
-    fn keep_untold(&mut self, subscription: &Subscription, left: u64, reason: Reason) {
-        let mut losses = subscription.take_losses();
-        if left > 0 {
-            losses.push(Loss { envelopes: left, ..Loss::unknown(reason) });
-        }
-        for loss in losses {
-            if self.untold.len() < UNTOLD {
-                self.untold.push((subscription.label(), loss));
-            } else {
-                self.untold_rest += loss.envelopes;
-            }
-        }
-    }
-
     fn id(&mut self) -> u64 {
         self.next += 1;
         self.next

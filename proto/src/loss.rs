@@ -173,6 +173,39 @@ impl Losses {
     }
 }
 
+/// Losses of subscriptions that have ended, until they are told. So many are kept one by one, of the rest the number alone.
+#[derive(Debug, Default)]
+pub struct Untold {
+    kept: Vec<(String, Loss)>,
+    rest: u64,
+}
+
+/// Losses that [`Untold`] keeps.
+const KEPT: usize = 1024;
+
+impl Untold {
+    /// Keeps what `subscription` has lost.
+    pub fn add(&mut self, subscription: &str, losses: impl IntoIterator<Item = Loss>) {
+        for loss in losses {
+            if self.kept.len() < KEPT {
+                self.kept.push((subscription.to_owned(), loss));
+            } else {
+                self.rest += loss.envelopes;
+            }
+        }
+    }
+
+    /// Takes out all there is, with the name of its subscription; what there are no details of comes last, without one.
+    pub fn take(&mut self) -> Vec<(String, Loss)> {
+        let mut all = std::mem::take(&mut self.kept);
+        let rest = std::mem::take(&mut self.rest);
+        if rest > 0 {
+            all.push((String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) }));
+        }
+        all
+    }
+}
+
 impl Loss {
     /// A loss of nothing yet, of sources that are not known.
     pub fn unknown(reason: Reason) -> Self {

@@ -155,16 +155,15 @@ impl Subscription {
         Poll::Ready(ready.pop_front())
     }
 
-    /// Ends it, the first time: nothing goes in or comes out any more. Returns what the ring counted, what was left in it being among the
-    /// evicted, and how many envelopes its consumer has not been given.
-    pub(super) fn end(&self) -> Option<(fair::Counters, u64)> {
+    /// Ends it, the first time: nothing goes in or comes out any more.
+    pub(super) fn end(&self) -> Option<Ended> {
         let outlet = self.outlet.lock().take()?;
         self.ring.close();
         let mut counters = outlet.ring.counters();
         let left = mem::take(&mut counters.envelopes) as u64;
         counters.evicted += left;
         counters.bytes = 0;
-        Some((counters, left + outlet.in_hand()))
+        Some(Ended { counters, lost: left + outlet.in_hand(), outlet })
     }
 
     /// What the ring has counted, exact at one moment, and envelopes taken from it and not yet given out.
@@ -187,6 +186,38 @@ impl Subscription {
     /// What it is called where losses are told.
     pub(super) fn label(&self) -> String {
         if self.is_shared() { self.shard_id.clone() } else { format!("#{}", self.id) }
+    }
+}
+
+/// What a subscription leaves behind.
+#[derive(Debug)]
+pub(super) struct Ended {
+    counters: fair::Counters,
+    lost: u64,
+    outlet: Outlet,
+}
+
+impl Ended {
+    /// What the ring counted; what was left in it is among the evicted.
+    pub(super) fn counters(&self) -> fair::Counters {
+        self.counters
+    }
+
+    /// How many envelopes its consumer has not been given.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Which.
+    pub(super) fn left(self) -> Losses {
+        let Outlet { mut ring, ready, .. } = self.outlet;
+        let mut left = Losses::new(TOLD_SOURCES);
+        let mut add = |part: &Selection| part.entries().for_each(|entry| left.add(part.batch(), entry));
+        ready.iter().flat_map(Outgoing::parts).for_each(&mut add);
+        while let Ok(part) = ring.try_recv() {
+            add(&part);
+        }
+        left
     }
 }
 

@@ -163,18 +163,40 @@ async fn a_stalled_consumer_costs_only_itself() {
 }
 
 #[tokio::test]
-async fn what_a_consumer_leaves_behind_is_counted() {
-    let doppler = Doppler::start().await;
+async fn what_a_consumer_leaves_behind_is_counted_and_told_by_source() {
+    let doppler = Doppler::with(|config| config.egress.tell_losses = Duration::from_secs(1)).await;
+    let mut ledger = doppler.subscribe(vec![counters(loss::SOURCE, loss::LEDGER)]).await;
     let leaver = doppler.subscribe_narrow(vec![logs("")]).await;
-    let lines: Vec<Envelope> = (0..5_000).map(|i| Envelope::log("a", vec![b'x'; 200]).at(i)).collect();
+    // One of "a" to four of "b", so that how many of each are lost shows whose they are.
+    let source = |i: i64| if i % 5 == 0 { "a" } else { "b" };
+    let lines: Vec<Envelope> = (0..5_000).map(|i| Envelope::log(source(i), vec![b'x'; 200]).at(i)).collect();
     doppler.send(lines.chunks(100).map(<[Envelope]>::to_vec)).await;
     drop(leaver);
-    doppler.await_subscriptions(0).await;
+    doppler.await_subscriptions(1).await;
     let numbers = doppler.numbers().await;
-    numbers.hold();
+    let lost = numbers.dropped("peer_lost");
     assert_eq!(numbers.copies(), 5_000);
-    assert!(numbers.dropped("peer_lost") > 0);
-    assert_eq!(numbers.delivered() + numbers.dropped("peer_lost"), 5_000);
+    assert!(lost > 0);
+    assert_eq!(numbers.delivered() + lost, 5_000);
+    let mut told = BTreeMap::new();
+    while told.values().sum::<u64>() < lost {
+        let envelope = ledger.next().await.unwrap();
+        let Some(Message::Counter(counter)) = &envelope.message else { panic!("a counter") };
+        let tag = |key: &str| envelope.tags[key].as_str();
+        assert_eq!(
+            (tag("subscription"), tag("reason"), tag("last_timestamp")),
+            ("#2", "peer_lost", last(tag("lost_source")))
+        );
+        *told.entry(tag("lost_source").to_owned()).or_default() += counter.delta;
+    }
+    // What is lost is the end of what was sent, in whole batches.
+    assert_eq!(told, BTreeMap::from([("a".to_owned(), lost / 5), ("b".to_owned(), lost - lost / 5)]));
+    doppler.numbers().await.hold();
+}
+
+/// The timestamp of the last line of each source above.
+fn last(source: &str) -> &'static str {
+    if source == "a" { "4995" } else { "4999" }
 }
 
 #[tokio::test]

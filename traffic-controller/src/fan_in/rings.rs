@@ -10,7 +10,7 @@ use diode::Closed;
 use diode::fair::{self, Bounds, Counters, Reader, Writer};
 use parking_lot::Mutex;
 use proto::hydrant::v1::Gap;
-use proto::loss::{Loss, Losses};
+use proto::loss::{Loss, Losses, Untold};
 use proto::raw::Selection;
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, QueueNumbers, Telemetry};
@@ -28,9 +28,8 @@ struct All {
     live: HashMap<u64, (Writer<Selection>, Arc<Drops>)>,
     next: u64,
     gone: QueueNumbers,
-    /// What rings dropped that are no more, and of what of it there are no details.
-    untold: Vec<(String, Loss)>,
-    untold_rest: u64,
+    /// What rings dropped that are no more.
+    untold: Untold,
 }
 
 /// What one ring dropped and nobody has been told yet. Held for a moment, after a drop and when somebody asks.
@@ -53,8 +52,6 @@ pub(crate) struct Ring {
 
 /// Sources of which one consumer's losses are told apart.
 const TOLD_SOURCES: usize = 64;
-/// Losses of consumers that have gone, kept until they are told.
-const UNTOLD: usize = 1024;
 
 /// Room to note the losses of one push.
 pub(crate) fn scratch() -> Losses {
@@ -75,16 +72,12 @@ impl Rings {
         self.all.lock().numbers().envelopes as u64
     }
 
-    /// What all rings dropped since the last time, by consumer and source; what there are no details of comes last, without either.
+    /// What all rings dropped since the last time, by consumer and source.
     pub(crate) fn take_losses(&self, told: &mut Vec<(String, Loss)>) {
         let mut all = self.all.lock();
-        told.append(&mut all.untold);
+        told.append(&mut all.untold.take());
         for (_, drops) in all.live.values() {
             told.extend(drops.take().map(|loss| (drops.label.clone(), loss)));
-        }
-        let rest = std::mem::take(&mut all.untold_rest);
-        if rest > 0 {
-            told.push((String::new(), Loss { envelopes: rest, ..Loss::unknown(Reason::QueueFull) }));
         }
     }
 
@@ -143,13 +136,7 @@ impl Drop for Ring {
         let mut all = self.all.lock();
         all.live.remove(&self.id);
         all.gone += numbers(&self.writer.counters());
-        for loss in self.drops.take() {
-            if all.untold.len() < UNTOLD {
-                all.untold.push((self.drops.label.clone(), loss));
-            } else {
-                all.untold_rest += loss.envelopes;
-            }
-        }
+        all.untold.add(&self.drops.label, self.drops.take());
     }
 }
 
