@@ -52,6 +52,8 @@ pub struct Sent {
     pub issued: AtomicU64,
     /// The most that a batch was behind its schedule, in nanoseconds.
     pub latest: AtomicU64,
+    /// When the server had taken everything: its answer, nanoseconds since the Unix epoch.
+    pub ended: AtomicU64,
 }
 
 impl Sender {
@@ -63,14 +65,14 @@ impl Sender {
     pub async fn send(self, clock: Clock, stop: CancellationToken) -> Result<(), Status> {
         let alarm = Alarm::new(clock).map_err(|error| Status::internal(format!("no timer: {error}")))?;
         let Self { channel, acknowledged, template, schedule, end, sent } = self;
+        let seen = Arc::clone(&sent);
         let feed = Feed { template, schedule, end, sent, alarm, clock, index: 0 }.into_stream();
         let call = async move {
             if acknowledged { acknowledged_sender(channel, feed).await } else { batch_sender(channel, feed).await }
         };
-        match stop.run_until_cancelled(call).await {
-            Some(answer) => answer,
-            None => Err(Status::cancelled("the run's time is over")),
-        }
+        let answer = stop.run_until_cancelled(call).await;
+        seen.ended.store(clock.now(), Ordering::Relaxed);
+        answer.unwrap_or_else(|| Err(Status::cancelled("the run's time is over")))
     }
 }
 

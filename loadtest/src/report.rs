@@ -30,6 +30,8 @@ pub struct Run {
     pub per_second: f64,
     /// The most that a batch left behind its schedule: high figures say that the path, or this machine, could not keep up.
     pub behind_ms: f64,
+    /// From the last sender's end, when the server had taken everything, to the last arrival: how long what had piled up took to leave.
+    pub drained_ms: f64,
     /// What each group got.
     pub groups: Vec<Group>,
     /// What the servers say they dropped meanwhile.
@@ -49,6 +51,8 @@ pub struct Measured {
     pub time: Duration,
     /// The most that a batch left behind its schedule.
     pub behind: Duration,
+    /// From the last sender's end to the last arrival.
+    pub drained: Duration,
     /// What each group got.
     pub groups: Vec<Group>,
     /// What the servers say they dropped.
@@ -216,7 +220,7 @@ pub struct Agents {
 impl Run {
     /// Computes what follows from the measurements.
     pub fn new(label: &str, plan: &Plan, measured: Measured) -> Self {
-        let Measured { time, behind, groups, dropped, usage: servers, errors } = measured;
+        let Measured { time, behind, drained, groups, dropped, usage: servers, errors } = measured;
         let issued = groups.iter().map(|group| group.account.issued).max().unwrap_or_default();
         let fewest = groups.iter().map(|group| group.account.unique).min().unwrap_or_default();
         let seconds = time.as_secs_f64();
@@ -229,6 +233,7 @@ impl Run {
             seconds,
             per_second: ratio(fewest as f64, seconds),
             behind_ms: behind.as_secs_f64() * 1e3,
+            drained_ms: drained.as_secs_f64() * 1e3,
             groups,
             dropped,
             residual: missing.cast_signed() - admitted.cast_signed(),

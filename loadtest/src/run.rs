@@ -155,7 +155,7 @@ pub async fn run(label: &str, plan: &Plan, target: &Target, watched: &[Watched])
     let used = samples(watched)?;
     let drops_after = drops(watched).await?;
 
-    let Ended { issued, time, behind, groups, errors } = bench.end(senders, subscriptions, &stop).await;
+    let Ended { issued, time, behind, drained, groups, errors } = bench.end(senders, subscriptions, &stop).await;
     let dropped = watched
         .iter()
         .zip(drops_before.iter().zip(&drops_after))
@@ -166,7 +166,7 @@ pub async fn run(label: &str, plan: &Plan, target: &Target, watched: &[Watched])
         .zip(used_before.iter().zip(&used))
         .map(|(server, (before, after))| Usage::between(&server.name, before, after, issued))
         .collect();
-    Ok(Run::new(label, plan, Measured { time, behind, groups, dropped, usage, errors }))
+    Ok(Run::new(label, plan, Measured { time, behind, drained, groups, dropped, usage, errors }))
 }
 
 async fn drops(watched: &[Watched]) -> Result<Vec<Drops>, RunError> {

@@ -131,6 +131,9 @@ fn notes(run: &Run, text: &mut String) {
         }
         group.errors.iter().for_each(|error| note(format!("group {i}: stream ended: {error}")));
     }
+    if !run.dropped.is_empty() {
+        note(format!("{:.0} ms after the server had taken everything the last envelope arrived", run.drained_ms));
+    }
     run.errors.iter().for_each(|error| note(error.clone()));
     if run.residual != 0 {
         note(format!("NOT ACCOUNTED FOR: {} envelopes are missing that no server says it dropped", run.residual));

@@ -45,7 +45,7 @@ fn run(groups: Vec<Group>, dropped: Vec<Dropped>, cpu_ns: f64) -> Run {
     let usage =
         vec![Usage { name: "doppler".into(), cpu_seconds: 1.0, cpu_ns_per_envelope: cpu_ns, peak_rss_bytes: 3 << 20 }];
     let time = Duration::from_millis(500);
-    Run::new("doppler", &plan(), Measured { time, behind: time, groups, dropped, usage, errors: vec![] })
+    Run::new("doppler", &plan(), Measured { time, behind: time, drained: time, groups, dropped, usage, errors: vec![] })
 }
 
 #[test]

@@ -59,6 +59,8 @@ pub(super) struct Ended {
     pub(super) time: Duration,
     /// The most that a batch left behind its schedule.
     pub(super) behind: Duration,
+    /// From the last sender's end to the last arrival.
+    pub(super) drained: Duration,
     pub(super) groups: Vec<Group>,
     /// What the servers answered to senders, if not OK.
     pub(super) errors: Vec<String>,
@@ -279,11 +281,13 @@ impl<'a> Bench<'a> {
         self.tracker.wait().await;
 
         let last = self.tallies.iter().map(|tally| tally.last_arrival.load(Ordering::Relaxed)).max();
+        let ended = sent.iter().map(|sent| sent.ended.load(Ordering::Relaxed)).max();
         let behind = sent.iter().map(|sent| sent.latest.load(Ordering::Relaxed)).max();
         Ended {
             issued: issued.iter().sum(),
             time: Duration::from_nanos(last.unwrap_or_default().saturating_sub(start)),
             behind: Duration::from_nanos(behind.unwrap_or_default()),
+            drained: Duration::from_nanos(last.unwrap_or_default().saturating_sub(ended.unwrap_or_default())),
             groups,
             errors,
         }
