@@ -38,7 +38,21 @@ pub fn batch(bytes: &[u8]) {
         }
     }
     let kept = batch.len();
-    let sent = Selection::from(batch).encode();
+    let whole = Selection::from(batch);
+    for form in [Form::Preferred, Form::Deprecated] {
+        // The index is moved along, and is the one that a walk over the new bytes gives.
+        let converted = form.convert(&whole);
+        let (walked, refused) = Batch::index(converted.encode());
+        assert_eq!((converted.len(), walked.len(), refused.total()), (kept, kept, 0));
+        for (moved, found) in converted.entries().zip(walked.entries()) {
+            let batch = converted.batch();
+            assert_eq!(batch.source_id(moved), walked.source_id(found));
+            assert_eq!(batch.instance_id(moved), walked.instance_id(found));
+            assert_eq!(batch.envelope(moved), walked.envelope(found));
+            assert_eq!((moved.kind, moved.timestamp, moved.source), (found.kind, found.timestamp, found.source));
+        }
+    }
+    let sent = whole.encode();
     let read = v2::EnvelopeBatch::decode(sent.clone()).expect("what is sent decodes");
     assert_eq!(read.batch.len(), kept);
     let (index, refused) = Batch::index(sent);
