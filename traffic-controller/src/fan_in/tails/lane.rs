@@ -205,6 +205,8 @@ impl Lane {
     async fn plain(&mut self, stay: &Stay, met: &Met) {
         let mut served = HashSet::new();
         loop {
+            // Each source asks for all that its consumer wants.
+            self.pending.changes.lock().clear();
             let members: Vec<_> = self.shared.table.read().members.values().cloned().collect();
             if members.is_empty() {
                 return;
