@@ -27,15 +27,18 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
-use transport::{ChannelOptions, LinkLimits};
+use transport::{ChannelOptions, LinkLimits, TestCerts, install_crypto_provider};
 
 /// Ends a test that would hang.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A running doppler.
+/// A running doppler, over mutual TLS with the names of contract loggregator v2 §9.2 unless its configuration says otherwise.
 pub(crate) struct Doppler {
     handle: Handle,
     telemetry: Telemetry,
+    /// How its clients connect.
+    options: ChannelOptions,
+    _certs: TestCerts,
 }
 
 impl Doppler {
@@ -45,11 +48,17 @@ impl Doppler {
 
     /// Starts one whose configuration `change` has changed.
     pub(crate) async fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let telemetry = Telemetry::default();
+        install_crypto_provider();
+        let (telemetry, certs) = (Telemetry::default(), TestCerts::new());
         let mut config = Config::for_test();
+        config.grpc.tls = Some(certs.files("doppler"));
         change(&mut config);
+        let options = match config.grpc.tls {
+            Some(_) => ChannelOptions::tls(certs.identity("reverselogproxy"), "doppler"),
+            None => ChannelOptions::default(),
+        };
         let handle = config.bind(&telemetry).await.unwrap().spawn();
-        Self { handle, telemetry }
+        Self { handle, telemetry, options, _certs: certs }
     }
 
     pub(crate) fn addr(&self) -> SocketAddr {
@@ -57,7 +66,7 @@ impl Doppler {
     }
 
     pub(crate) fn channel(&self) -> Channel {
-        channel(self.addr(), &ChannelOptions::default())
+        channel(self.addr(), &self.options)
     }
 
     /// A subscription that reads on a connection of its own.
@@ -74,15 +83,23 @@ impl Doppler {
         subscribe(self.channel(), request).await
     }
 
+    /// Connections that take no more than 64 KiB ahead of the reader.
+    fn narrow(&self) -> ChannelOptions {
+        let window = NonZeroU32::new(65_535).unwrap();
+        let limits =
+            LinkLimits { stream_window_bytes: window, connection_window_bytes: window, ..LinkLimits::default() };
+        self.options.clone().within(&limits)
+    }
+
     /// A subscription whose connection takes no more than 64 KiB ahead of its reader.
     pub(crate) async fn subscribe_narrow(&self, selectors: Vec<v2::Selector>) -> Subscriber {
-        let options = narrow();
+        let options = self.narrow();
         subscribe(channel(self.addr(), &options), request("", "", selectors)).await.unwrap()
     }
 
     /// The same, for a consumer that asks to be told what it loses.
     pub(crate) async fn subscribe_asking(&self, selectors: Vec<v2::Selector>) -> Subscriber {
-        let options = narrow();
+        let options = self.narrow();
         let mut request = Request::new(request("", "", selectors));
         request.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
         let answer = EgressClient::new(channel(self.addr(), &options)).batched_receiver(request).await;
@@ -123,13 +140,6 @@ impl Doppler {
         let ((_, numbers), rest) = tokio::join!(self.shutdown(), read);
         (rest.try_into().unwrap(), numbers)
     }
-}
-
-/// No more than 64 KiB ahead of the reader.
-fn narrow() -> ChannelOptions {
-    let window = NonZeroU32::new(65_535).unwrap();
-    let limits = LinkLimits { stream_window_bytes: window, connection_window_bytes: window, ..LinkLimits::default() };
-    ChannelOptions::default().within(&limits)
 }
 
 pub(crate) fn channel(addr: SocketAddr, options: &ChannelOptions) -> Channel {
