@@ -7,6 +7,10 @@
 //! A socket that is closed while its peer still writes answers with a reset, and a peer whose write fails may give up what it has not read
 //! yet: the last acknowledgements, the reason for the end. So after the last byte of ours, what still comes is read and forgotten until the
 //! peer has closed too, for [`LINGER`] at most.
+//!
+//! Some gRPC clients also give up what they have received and not read yet when they see our end of the connection, and a client that has
+//! been told to go closes by itself once it is through. So at a stop a gRPC connection is not closed from here before its peer has closed,
+//! or [`LEAVE`] has passed.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -19,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 
 use crate::budget::Slot;
@@ -27,15 +32,31 @@ use crate::listen::ListenStats;
 
 /// How long a peer has for closing its side after ours: some round trips to another zone.
 const LINGER: Duration = Duration::from_millis(500);
+/// How long a gRPC client has at a stop for reading what it has been sent.
+const LEAVE: Duration = Duration::from_secs(5);
 
 /// An accepted connection, ready for a server to speak on.
 #[derive(Debug)]
 pub struct Conn {
     io: Io,
     info: ConnInfo,
-    /// Since our side was closed: until when the peer's is waited for.
-    linger: Option<Pin<Box<Sleep>>>,
-    _open: Open,
+    closing: Closing,
+    /// At its stop a gRPC server lets its clients close first.
+    clients_first: bool,
+    open: Open,
+}
+
+/// How far a connection is with its end.
+#[derive(Debug)]
+enum Closing {
+    /// Nobody has asked for it.
+    No,
+    /// Our side is open: until when the peer is waited for.
+    Leaving(Pin<Box<Sleep>>),
+    /// Our side is being closed.
+    Ours,
+    /// Our side is closed: until when the peer is waited for.
+    Lingering(Pin<Box<Sleep>>),
 }
 
 /// Who is at the other end. A gRPC service finds it in `Request::extensions`, an axum handler in its request's.
@@ -57,16 +78,18 @@ enum Io {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Counts the connection as open, from accept to drop.
+/// What an open connection holds: it counts from accept to drop.
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) slot: Slot,
     pub(crate) stats: Arc<ListenStats>,
+    /// Of its listener.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Conn {
     pub(crate) fn plain(socket: TcpStream, info: ConnInfo, open: Open) -> Self {
-        Self { io: Io::Plain(socket), info, linger: None, _open: open }
+        Self { io: Io::Plain(socket), info, closing: Closing::No, clients_first: false, open }
     }
 
     pub(crate) fn tls(stream: TlsStream<TcpStream>, mut info: ConnInfo, mut open: Open) -> Self {
@@ -76,7 +99,12 @@ impl Conn {
             open.slot.peer_is_known();
             info.peer = PeerCert::parse(certificate).ok().map(Arc::new);
         }
-        Self { io: Io::Tls(Box::new(stream)), info, linger: None, _open: open }
+        Self { io: Io::Tls(Box::new(stream)), info, closing: Closing::No, clients_first: false, open }
+    }
+
+    /// The same for a gRPC server.
+    pub(crate) fn for_grpc(self) -> Self {
+        Self { clients_first: true, ..self }
     }
 
     /// Who is at the other end.
@@ -90,6 +118,33 @@ impl Conn {
             Io::Plain(_) => false,
             Io::Tls(stream) => stream.get_ref().1.alpn_protocol() == Some(b"h2"),
         }
+    }
+}
+
+impl Io {
+    /// Closes our side.
+    fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Reads and forgets what comes until the peer has closed, or `until` has passed; whether it has closed.
+    fn poll_closed(&mut self, until: &mut Pin<Box<Sleep>>, cx: &mut Context<'_>) -> Poll<bool> {
+        let socket = match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.get_mut().0,
+        };
+        let mut scratch = [0; 4096];
+        while until.as_mut().poll(cx).is_pending() {
+            let mut unread = ReadBuf::new(&mut scratch);
+            let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut unread));
+            if read.is_err() || unread.filled().is_empty() {
+                return Poll::Ready(true);
+            }
+        }
+        Poll::Ready(false)
     }
 }
 
@@ -132,30 +187,25 @@ impl AsyncWrite for Conn {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        let linger = match &mut this.linger {
-            Some(linger) => linger,
-            none => {
-                ready!(match &mut this.io {
-                    Io::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-                    Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-                })?;
-                none.insert(Box::pin(sleep(LINGER)))
-            }
-        };
-        let socket = match &mut this.io {
-            Io::Plain(socket) => socket,
-            Io::Tls(stream) => stream.get_mut().0,
-        };
-        let mut scratch = [0; 4096];
-        while linger.as_mut().poll(cx).is_pending() {
-            let mut unread = ReadBuf::new(&mut scratch);
-            let read = ready!(Pin::new(&mut *socket).poll_read(cx, &mut unread));
-            if read.is_err() || unread.filled().is_empty() {
-                break;
+        loop {
+            let this = &mut *self;
+            match &mut this.closing {
+                Closing::No if this.clients_first && this.open.stop.is_cancelled() => {
+                    ready!(Pin::new(&mut *this).poll_flush(cx))?;
+                    this.closing = Closing::Leaving(Box::pin(sleep(LEAVE)));
+                }
+                Closing::No => this.closing = Closing::Ours,
+                Closing::Leaving(until) => match ready!(this.io.poll_closed(until, cx)) {
+                    true => return Poll::Ready(Ok(())),
+                    false => this.closing = Closing::Ours,
+                },
+                Closing::Ours => {
+                    ready!(this.io.poll_shutdown(cx))?;
+                    this.closing = Closing::Lingering(Box::pin(sleep(LINGER)));
+                }
+                Closing::Lingering(until) => return this.io.poll_closed(until, cx).map(|_| Ok(())),
             }
         }
-        Poll::Ready(Ok(()))
     }
 
     fn poll_write_vectored(

@@ -211,7 +211,7 @@ impl Stream for Incoming {
     type Item = Result<Conn, Infallible>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.connections.poll_recv(cx).map(|conn| conn.map(Ok))
+        self.connections.poll_recv(cx).map(|conn| conn.map(|conn| Ok(conn.for_grpc())))
     }
 }
 
@@ -270,7 +270,7 @@ impl Accept {
             }
         };
         stats.count_accepted();
-        let open = Open { slot, stats: Arc::clone(stats) };
+        let open = Open { slot, stats: Arc::clone(stats), stop: self.stop.clone() };
         if let Err(error) = set_options(&socket) {
             // The peer is gone already, or the kernel lacks an option: the connection is usable or will say so itself.
             debug!(%error, %remote, "Socket option refused");

@@ -1,6 +1,7 @@
 //! Who is let in, who is not, and that neither concerns the others.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hydrant_transport::{Budget, ChannelOptions, Identity, Refused, Security, TestCerts, TlsFiles, connect};
 use rustls::pki_types::ServerName;
@@ -173,6 +174,51 @@ async fn the_last_word_arrives() {
     patiently(client.write_all(&vec![1; 16 << 20])).await.unwrap();
     // It has not closed, and will not.
     patiently(serving).await.unwrap();
+}
+
+/// Reads frames until the last GOAWAY has come, and answers pings as the graceful end of a connection asks (RFC 9113 §6.7, §6.8).
+async fn until_told_to_go(client: &mut TcpStream) {
+    const PING: u8 = 6;
+    const GOAWAY: u8 = 7;
+    loop {
+        let mut head = [0; 9];
+        patiently(client.read_exact(&mut head)).await.unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        patiently(client.read_exact(&mut payload)).await.unwrap();
+        match head[3] {
+            PING if head[4] == 0 => {
+                head[4] = 1;
+                client.write_all(&[&head[..], &payload].concat()).await.unwrap();
+            }
+            // The first one names the highest number that a stream may have: more may come.
+            GOAWAY if !payload.starts_with(&i32::MAX.to_be_bytes()) => return,
+            _ => {}
+        }
+    }
+}
+
+/// At a stop a gRPC client that is told to go closes when it has read what it has, not when the server has written it.
+#[tokio::test]
+async fn a_grpc_client_is_told_to_go_and_closes_first() {
+    for closes in [true, false] {
+        let (server, stats) = grpc_server(listener(), Security::Plain);
+        let mut client = TcpStream::connect(server.addrs()).await.unwrap();
+        // The preface and empty SETTINGS.
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+        until(|| stats.open() == 1).await;
+        let stopped = TaskTracker::new().spawn(server.shutdown());
+        until_told_to_go(&mut client).await;
+        let mut rest = [0; 64];
+        if closes {
+            // Long enough for what the server does by itself to have happened; frames may come, the end does not.
+            let read = async { while client.read(&mut rest).await.unwrap() > 0 {} };
+            assert!(tokio::time::timeout(Duration::from_secs(1), read).await.is_err(), "the server closed first");
+            client.shutdown().await.unwrap();
+        }
+        while patiently(client.read(&mut rest)).await.unwrap() > 0 {}
+        patiently(stopped).await.unwrap().unwrap();
+        assert_eq!(stats.open(), 0);
+    }
 }
 
 #[tokio::test]
