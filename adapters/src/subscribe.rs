@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tonic::transport::Channel;
 use tracing::{debug, info, warn};
-use transport::{Address, Backoff, ChannelOptions, Dopplers, MAX_DOPPLERS, Stay, reason};
+use transport::{Address, Backoff, ChannelOptions, Dopplers, Met, Stay, reason};
 
 use crate::metrics::DrainMetrics;
 use crate::notice::{self, Losses};
@@ -114,9 +114,6 @@ impl Channels {
     }
 }
 
-/// How long a doppler that has left the set is read on, at most.
-const DRAINED: Duration = Duration::from_secs(30);
-
 /// One doppler that a drain reads from.
 struct Follow {
     address: Address,
@@ -126,23 +123,6 @@ struct Follow {
     since: Instant,
     /// When the last frame came.
     frame: Instant,
-}
-
-/// What a drain knows of dopplers that it does not read now.
-#[derive(Clone, Default)]
-struct Met(Arc<Mutex<HashMap<Address, Acquaintance>>>);
-
-impl Met {
-    fn put(&self, address: &Address, known: Acquaintance) {
-        let mut all = self.0.lock();
-        if all.len() < MAX_DOPPLERS || all.contains_key(address) {
-            all.insert(address.clone(), known);
-        }
-    }
-
-    fn take(&self, address: &Address) -> Acquaintance {
-        self.0.lock().remove(address).unwrap_or_else(Acquaintance::newcomer)
-    }
 }
 
 /// One drain's subscription.
@@ -157,43 +137,28 @@ pub(crate) struct Subscription {
 
 impl Subscription {
     /// Follows the set of dopplers until `stop`, then closes the ring.
-    pub(crate) async fn run(self, mut dopplers: Dopplers, channels: Arc<Channels>, stop: CancellationToken) {
+    pub(crate) async fn run(self, dopplers: Dopplers, channels: Arc<Channels>, stop: CancellationToken) {
         let subscription = Arc::new(self);
         let (streams, since) = (TaskTracker::new(), Instant::now());
-        let mut followed: HashMap<Address, Stay> = HashMap::new();
-        let met = Met::default();
-        let mut now = dopplers.current();
-        now.iter().for_each(|address| met.put(address, Acquaintance::present()));
-        loop {
-            // One that has left the set is read to its end.
-            followed.retain(|address, stay| stay.set(now.contains(address)));
-            for address in now.iter() {
-                if !followed.contains_key(address) {
-                    let stay = Stay::default();
-                    followed.insert(address.clone(), stay.clone());
-                    let (address, channel) = (address.clone(), channels.to(address));
-                    let follow = Follow { channel, known: met.take(&address), address, since, frame: since };
-                    let (subscription, stop, met) = (Arc::clone(&subscription), stop.clone(), met.clone());
-                    streams.spawn(async move {
-                        stop.run_until_cancelled(subscription.follow(follow, stay, met)).await;
-                    });
-                }
-            }
-            match stop.run_until_cancelled(dopplers.changed()).await {
-                Some(changed) => now = changed,
-                None => break,
-            }
-        }
+        let known = (Acquaintance::present(), Acquaintance::newcomer());
+        let start = |address, known, stay, met| {
+            let follow = Follow { channel: channels.to(&address), known, address, since, frame: since };
+            let (subscription, stop) = (Arc::clone(&subscription), stop.clone());
+            streams.spawn(async move {
+                stop.run_until_cancelled(subscription.follow(follow, stay, met)).await;
+            });
+        };
+        dopplers.read_each(known, &stop, start).await;
         streams.close();
         streams.wait().await;
         subscription.ring.close();
     }
 
     /// Keeps a stream open to one doppler, until it has left the set and its stream has ended, or for a while longer.
-    async fn follow(&self, mut follow: Follow, stay: Stay, met: Met) {
+    async fn follow(&self, mut follow: Follow, stay: Stay, met: Met<Acquaintance>) {
         tokio::select! {
             () = self.keep(&mut follow, &stay) => {}
-            () = stay.given_up(DRAINED) => {}
+            () = stay.given_up() => {}
         }
         met.put(&follow.address, follow.known);
     }

@@ -8,13 +8,11 @@
 //! *Invariants.* A doppler that is away, slow or broken changes nothing for the streams of the others. A consumer sees no end
 //! when dopplers go: it waits. Dropping the subscription closes every stream at once.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use diode::fair::{Bounds, Reader};
-use parking_lot::Mutex;
 use proto::hydrant::v1::Gap;
 use proto::loss::{Loss, Losses};
 use proto::raw::tags::Form;
@@ -29,7 +27,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 use tonic::Status;
 use tracing::{debug, warn};
-use transport::{Address, Backoff, MAX_DOPPLERS, Stay, reason};
+use transport::{Address, Backoff, Met, Stay, reason};
 
 use self::rings::{Ring, Rings};
 use self::tails::{Tail, Tails};
@@ -41,9 +39,6 @@ pub(crate) mod tails;
 
 /// A stream that lasted this long did work, even if nothing came: longer than a connection takes to fail.
 const WORKED: Duration = Duration::from_secs(10);
-
-/// How long a doppler that has left the set is read on, at most.
-const DRAINED: Duration = Duration::from_secs(30);
 
 /// Makes subscriptions. Cloning shares everything.
 #[derive(Clone)]
@@ -189,56 +184,21 @@ struct Feed {
 impl Feed {
     /// Until the consumer goes or the server stops. Then the ring is closed, once the last task has pushed what it had in hand.
     async fn run(self) {
-        let mut dopplers = self.upstream.dopplers();
-        let mut open: HashMap<Address, Stay> = HashMap::new();
-        let met = Met::default();
-        let mut current = dopplers.current();
-        current.iter().for_each(|address| met.put(address, Acquaintance::present()));
-        loop {
-            // One that has left the set is read to its end.
-            open.retain(|address, stay| stay.set(current.contains(address)));
-            for address in current.iter() {
-                if !open.contains_key(address) {
-                    open.insert(address.clone(), self.open(address.clone(), met.clone()));
-                }
-            }
-            match self.cancel.run_until_cancelled(dopplers.changed()).await {
-                Some(changed) => current = changed,
-                None => break,
-            }
-        }
+        let known = (Acquaintance::present(), Acquaintance::newcomer());
+        let dopplers = self.upstream.dopplers();
+        dopplers.read_each(known, &self.cancel, |address, known, stay, met| self.open(address, known, stay, met)).await;
         self.sources.close();
         self.sources.wait().await;
         self.inlet.ring.writer().close();
     }
 
     /// Starts the task for one doppler.
-    fn open(&self, address: Address, met: Met) -> Stay {
-        let stay = Stay::default();
+    fn open(&self, address: Address, known: Acquaintance, stay: Stay, met: Met<Acquaintance>) {
         let (request, upstream, inlet) = (self.request.clone(), self.upstream.clone(), self.inlet.clone());
-        let known = met.take(&address);
         let source = Source { address, request, upstream, inlet, since: self.since, known, frame: self.since };
-        let (cancel, stays) = (self.cancel.clone(), stay.clone());
-        let task = async move { cancel.run_until_cancelled(source.run(stays, met)).await };
+        let cancel = self.cancel.clone();
+        let task = async move { cancel.run_until_cancelled(source.run(stay, met)).await };
         self.tracker.spawn(self.sources.track_future(task));
-        stay
-    }
-}
-
-/// What a consumer knows of dopplers that it does not read now.
-#[derive(Clone, Default)]
-struct Met(Arc<Mutex<HashMap<Address, Acquaintance>>>);
-
-impl Met {
-    fn put(&self, address: &Address, known: Acquaintance) {
-        let mut all = self.0.lock();
-        if all.len() < MAX_DOPPLERS || all.contains_key(address) {
-            all.insert(address.clone(), known);
-        }
-    }
-
-    fn take(&self, address: &Address) -> Acquaintance {
-        self.0.lock().remove(address).unwrap_or_else(Acquaintance::newcomer)
     }
 }
 
@@ -258,10 +218,10 @@ struct Source {
 impl Source {
     /// Reads the stream again and again, at once after one that worked, else after growing waits; until the doppler has left the set and
     /// its stream has ended, or for a while longer.
-    async fn run(mut self, stay: Stay, met: Met) {
+    async fn run(mut self, stay: Stay, met: Met<Acquaintance>) {
         tokio::select! {
             () = self.keep(&stay) => {}
-            () = stay.given_up(DRAINED) => {}
+            () = stay.given_up() => {}
         }
         met.put(&self.address, self.known);
     }

@@ -17,15 +17,17 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 pub use self::address::{Address, AddressError};
+pub use self::readers::Met;
 pub use self::stay::Stay;
 use crate::backoff::Backoff;
 use crate::duration_text;
 
 mod address;
+mod readers;
 mod stay;
 
 /// The most dopplers that one entry may bring; what is beyond is left out, and the log says so.
-pub const MAX_DOPPLERS: usize = 1000;
+pub(crate) const MAX_DOPPLERS: usize = 1000;
 
 /// The largest file of dopplers that is read, in bytes.
 const MAX_FILE: u64 = 1024 * 1024;

@@ -34,7 +34,7 @@ pub use budget::Budget;
 pub use cert::{NotACertificate, PeerCert, Role};
 pub use channel::{ChannelOptions, ConnectError, LinkLimits, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};
-pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, MAX_DOPPLERS, Stay};
+pub use dopplers::{Address, AddressError, Doppler, DopplerSet, Dopplers, DopplersError, Met, Stay};
 pub use grpc::{GrpcLimits, MAX_MESSAGE_BYTES, server_builder};
 pub use guard::{LocalOnly, Refusal, own_origin};
 pub use handle::Handle;

@@ -22,10 +22,8 @@ use proto::v2;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use transport::{Address, Stay};
 
 use self::lane::{Lane, Pending};
-use super::Met;
 use super::rings::{self, Ring};
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
@@ -145,28 +143,14 @@ impl Shared {
     /// Keeps a lane to each doppler of the set until the server stops. Then the rings are closed, once the last lane has pushed what it
     /// had in hand.
     async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let mut dopplers = self.upstream.dopplers();
-        let mut open: HashMap<Address, Stay> = HashMap::new();
-        let (met, lanes) = (Met::default(), TaskTracker::new());
-        let mut current = dopplers.current();
-        current.iter().for_each(|address| met.put(address, Acquaintance::present()));
-        loop {
-            open.retain(|address, stay| stay.set(current.contains(address)));
-            for address in current.iter() {
-                if !open.contains_key(address) {
-                    let stay = Stay::default();
-                    let lane = Lane::new(address.clone(), Arc::clone(&self), met.take(address), lanes.clone());
-                    let (stop, stays, met) = (stop.clone(), stay.clone(), met.clone());
-                    let task = async move { stop.run_until_cancelled(lane.run(stays, met)).await };
-                    self.tracker.spawn(lanes.track_future(task));
-                    open.insert(address.clone(), stay);
-                }
-            }
-            match stop.run_until_cancelled(dopplers.changed()).await {
-                Some(changed) => current = changed,
-                None => break,
-            }
-        }
+        let (known, lanes) = ((Acquaintance::present(), Acquaintance::newcomer()), TaskTracker::new());
+        let open = |address, known, stay, met| {
+            let lane = Lane::new(address, Arc::clone(&self), known, lanes.clone());
+            let stop = stop.clone();
+            let task = async move { stop.run_until_cancelled(lane.run(stay, met)).await };
+            self.tracker.spawn(lanes.track_future(task));
+        };
+        self.upstream.dopplers().read_each(known, &stop, open).await;
         lanes.close();
         lanes.wait().await;
         let mut table = self.table.write();

@@ -9,6 +9,9 @@ use tokio::time::timeout;
 #[derive(Clone, Debug)]
 pub struct Stay(watch::Sender<Phase>);
 
+/// How long a doppler that has left the set is read on, at most.
+const DRAINED: Duration = Duration::from_secs(30);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Stays,
@@ -52,17 +55,17 @@ impl Stay {
         *self.0.borrow() == Phase::Left
     }
 
-    /// Waits until the doppler has been out of the set for `within`. From then on nobody reads it.
+    /// Waits until the doppler has been out of the set for 30 s. From then on nobody reads it.
     ///
     /// # Cancel safety
     /// Cancel safe.
-    pub async fn given_up(&self, within: Duration) {
+    pub async fn given_up(&self) {
         let mut phase = self.0.subscribe();
         loop {
             // The sender lives as long as `self`.
             drop(phase.wait_for(|phase| *phase != Phase::Stays).await);
             let back = async { phase.wait_for(|phase| *phase == Phase::Stays).await.is_ok() };
-            if timeout(within, back).await.is_err() && self.ends() {
+            if timeout(DRAINED, back).await.is_err() && self.ends() {
                 return;
             }
         }
@@ -86,9 +89,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_reader_is_given_up_after_a_while_and_not_when_it_comes_back() {
-        let (stay, within) = (Stay::default(), Duration::from_secs(30));
+        let stay = Stay::default();
         stay.set(false);
-        let waiting = stay.given_up(within);
+        let waiting = stay.given_up();
         tokio::pin!(waiting);
         assert!(timeout(Duration::from_secs(29), &mut waiting).await.is_err());
         stay.set(true);

@@ -14,9 +14,9 @@ use proto::v2;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
-use transport::{Address, Stay};
+use transport::{Address, Met, Stay};
 
-use super::super::{DRAINED, Inlet, Met, Retry, Source, Stopped};
+use super::super::{Inlet, Retry, Source, Stopped};
 use super::{Scratch, Shared};
 
 /// What has changed since a doppler was last asked. Noted under the lock of the table of consumers.
@@ -90,15 +90,15 @@ impl Lane {
     }
 
     /// Reads stream after stream until the doppler has left the set and its stream has ended, or for a while longer.
-    pub(super) async fn run(mut self, stay: Stay, met: Met) {
+    pub(super) async fn run(mut self, stay: Stay, met: Met<Acquaintance>) {
         tokio::select! {
             () = self.keep(&stay, &met) => {}
-            () = stay.given_up(DRAINED) => {}
+            () = stay.given_up() => {}
         }
         met.put(&self.address, self.known.clone());
     }
 
-    async fn keep(&mut self, stay: &Stay, met: &Met) {
+    async fn keep(&mut self, stay: &Stay, met: &Met<Acquaintance>) {
         let mut retry = Retry::new();
         loop {
             let Some(opening) = self.opening() else {
@@ -202,7 +202,7 @@ impl Lane {
     }
 
     /// Gives each consumer a stream of its own, until there are none any more.
-    async fn plain(&mut self, stay: &Stay, met: &Met) {
+    async fn plain(&mut self, stay: &Stay, met: &Met<Acquaintance>) {
         let mut served = HashSet::new();
         loop {
             // Each source asks for all that its consumer wants.
