@@ -75,7 +75,8 @@ impl Sum {
     fn tell(&self, source: &str) -> Result<(), Failure> {
         let dropped: u64 = self.dropped.iter().map(|(_, envelopes)| envelopes).sum();
         let lost = self.read.saturating_sub(self.delivered);
-        let mut text = format!("hydrant: {} lines for {source}: {} delivered", self.read, self.delivered);
+        let lines = if self.read == 1 { "line" } else { "lines" };
+        let mut text = format!("hydrant: {} {lines} for {source}: {} delivered", self.read, self.delivered);
         if lost > 0 {
             let mut reasons: Vec<String> =
                 self.dropped.iter().map(|(reason, envelopes)| format!("{envelopes} {reason}")).collect();

@@ -124,6 +124,6 @@ async fn every_role_uses_renewed_certificates_without_a_restart() {
     }
     let agent = up.agent().grpc.to_string();
     let (_, said, code) = run(&certs, "operator", &["emit", "my-app", "--agent", &agent], "one\n").await;
-    assert_eq!((said.as_str(), code), ("hydrant: 1 lines for my-app: 1 delivered\n", 0));
+    assert_eq!((said.as_str(), code), ("hydrant: 1 line for my-app: 1 delivered\n", 0));
     up.shutdown().await.unwrap();
 }
