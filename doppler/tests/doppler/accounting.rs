@@ -27,11 +27,19 @@ fn loud(number: i64) -> Envelope {
 
 /// One round: the loud source's lines, with one of each quiet source among them.
 fn round(round: i64) -> Vec<Vec<Envelope>> {
-    let noise = (0..LOUD).map(|i| loud(round * LOUD + i));
-    let mut envelopes: Vec<Envelope> = noise.collect();
-    for source in 0..QUIET {
-        envelopes.insert(source * 3, line(source, round));
+    mixed(round, QUIET, LOUD)
+}
+
+/// The same with so many quiet sources and so many lines of the loud one.
+fn mixed(round: i64, quiet: usize, noise: i64) -> Vec<Vec<Envelope>> {
+    let mut noise = round * noise..(round + 1) * noise;
+    let between = noise.clone().count() / quiet;
+    let mut envelopes = Vec::new();
+    for source in 0..quiet {
+        envelopes.push(line(source, round));
+        envelopes.extend(noise.by_ref().take(between).map(loud));
     }
+    envelopes.extend(noise.map(loud));
     envelopes.chunks(50).map(<[Envelope]>::to_vec).collect()
 }
 
@@ -44,10 +52,10 @@ fn by_source(envelopes: &[Envelope]) -> BTreeMap<&str, Vec<i64>> {
 }
 
 #[track_caller]
-fn assert_quiet_sources_are_whole(got: &BTreeMap<&str, Vec<i64>>) {
-    for source in 0..QUIET {
+fn assert_quiet_sources_are_whole(got: &BTreeMap<&str, Vec<i64>>, quiet: usize, rounds: i64) {
+    for source in 0..quiet {
         let numbers = got.get(format!("quiet-{source}").as_str());
-        assert_eq!(numbers, Some(&(0..ROUNDS).collect()), "quiet-{source} loses nothing and stays in order");
+        assert_eq!(numbers, Some(&(0..rounds).collect()), "quiet-{source} loses nothing and stays in order");
     }
 }
 
@@ -77,9 +85,58 @@ async fn a_loud_source_loses_its_own_and_every_envelope_is_accounted_for() {
     assert_eq!(sent, got.len() as u64 + numbers.dropped("queue_full"), "sent = received + dropped");
     assert_eq!(numbers.delivered(), got.len() as u64);
     let got = by_source(&got);
-    assert_quiet_sources_are_whole(&got);
+    assert_quiet_sources_are_whole(&got, QUIET, ROUNDS);
     assert!(got["loud"].is_sorted_by(|a, b| a < b), "what is left of the loud source is in order, once each");
     assert_eq!((ROUNDS * LOUD) as u64, got["loud"].len() as u64 + numbers.dropped("queue_full"), "only it has lost");
+}
+
+/// A consumer that takes a half and a third of what comes, for as long as it comes, and then all.
+#[tokio::test]
+async fn at_two_and_three_times_what_a_consumer_takes_a_thousand_quiet_sources_lose_nothing() {
+    const QUIET: usize = 1_000;
+    const TAKEN: usize = 4_000;
+    const ROUNDS: i64 = 20;
+    for over in [2, 3] {
+        let doppler = Doppler::with(|config| config.egress.ring_envelopes = 8_192.try_into().unwrap()).await;
+        let mut reader = doppler.subscribe_narrow(vec![logs("")]).await;
+        let noise = (over * TAKEN - QUIET) as i64;
+        let (mut sent, mut got) = (0, Vec::new());
+        let mut round = 0;
+        while round < ROUNDS {
+            let batches = mixed(round, QUIET, noise);
+            sent += batches.concat().len();
+            doppler.send(batches).await;
+            got.extend(reader.take(TAKEN).await);
+            round += 1;
+        }
+        let numbers = doppler.numbers().await;
+        numbers.hold();
+        let dropped = numbers.dropped("queue_full");
+        assert_eq!((numbers.received(), numbers.copies()), (sent as u64, sent as u64));
+        assert!(
+            dropped as usize > ROUNDS as usize * (over - 1) * TAKEN / 2,
+            "{dropped} is no overload of {over} times"
+        );
+        assert!(numbers.get("hydrant_queue_depth_bytes{queue=\"subscription\"}") <= 16 * 1024 * 1024);
+
+        // The load falls: what is held leaves, and what comes then arrives whole.
+        got.extend(reader.take(sent - dropped as usize - got.len()).await);
+        let after = mixed(round, QUIET, 2_000);
+        sent += after.concat().len();
+        doppler.send(after.clone()).await;
+        let fresh = reader.take(after.concat().len()).await;
+        assert_eq!(fresh, after.concat(), "nothing is missing once the load has fallen");
+        got.extend(fresh);
+
+        let ([rest], numbers) = doppler.drain([reader]).await;
+        assert_eq!(rest, []);
+        numbers.hold_to_the_end();
+        assert_eq!((numbers.lost(), numbers.dropped("queue_full")), (dropped, dropped));
+        assert_eq!(sent as u64, got.len() as u64 + dropped);
+        let got = by_source(&got);
+        assert_quiet_sources_are_whole(&got, QUIET, ROUNDS + 1);
+        assert!(got["loud"][..got["loud"].len() - 2_000].is_sorted_by(|a, b| a < b), "in order, once each");
+    }
 }
 
 /// The tags of the markers among envelopes.

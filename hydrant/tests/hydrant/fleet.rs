@@ -62,8 +62,13 @@ impl Certs {
 
 /// A doppler at `listen`, over mutual TLS.
 pub(crate) async fn doppler(certs: &Certs, listen: &str) -> Process {
+    doppler_with(certs, listen, "").await
+}
+
+/// The same with `more` configuration.
+pub(crate) async fn doppler_with(certs: &Certs, listen: &str, more: &str) -> Process {
     let config = format!(
-        "doppler.grpc.tls = {}\ndoppler.grpc.access.enforce = true\ndoppler.flush_timeout = \"10s\"\n",
+        "doppler.grpc.tls = {}\ndoppler.grpc.access.enforce = true\ndoppler.flush_timeout = \"10s\"\n{more}\n",
         certs.toml("doppler")
     );
     Process::start_with("doppler", &config, &[("HYDRANT_DOPPLER__GRPC__LISTEN", listen.to_owned())]).await

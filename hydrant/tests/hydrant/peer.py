@@ -1,7 +1,10 @@
 """A producer or a consumer of loggregator.v2 on gRPC's C core: nothing of it was written here but these lines.
 
-produce ADDRESS NAME CA CERT KEY COUNT   sends COUNT numbered lines, then keeps its stream open until the server ends it
-consume ADDRESS NAME CA CERT KEY COUNT   reads COUNT lines, which must be in order, then on until the server ends the stream
+ADDRESS NAME CA CERT KEY COUNT, and on standard input, one a line and all on one channel:
+  send   sends COUNT numbered lines, then keeps its stream open until the server ends it
+  open   subscribes, and reads nothing yet
+  idle   waits until the server wants no more calls on this connection
+  read   reads COUNT lines, which must be in order, then on until the server ends the stream
 """
 import sys
 import threading
@@ -55,60 +58,73 @@ def say(*words):
     print(*words, flush=True)
 
 
-def produce(make, there, count):
-    Batch, Envelope = make("EnvelopeBatch"), make("Envelope")
-    ended = threading.Event()
+class Peer:
+    def __init__(self, address, name, ca, cert, key, count):
+        self.make = messages()
+        self.channel = channel(address, name, ca, cert, key)
+        self.count = int(count)
 
-    def batches():
-        for first in range(0, count, 100):
-            batch = Batch()
-            for i in range(first, min(first + 100, count)):
-                batch.batch.add(timestamp=i, source_id="peer", instance_id="0").log.payload = b"%d " % i + b"x" * 200
-            yield batch
-        say("sent")
-        ended.wait()
+    def send(self):
+        Batch = self.make("EnvelopeBatch")
+        ended = threading.Event()
 
-    call = there.stream_unary(
-        "/loggregator.v2.Ingress/BatchSender",
-        request_serializer=Batch.SerializeToString,
-        response_deserializer=make("BatchSenderResponse").FromString,
-    )
-    try:
-        _, outcome = call.with_call(batches())
-        say("ended", outcome.code().name)
-    except grpc.RpcError as error:
-        say("ended", error.code().name, error.details())
-    ended.set()
+        def batches():
+            for first in range(0, self.count, 100):
+                batch = Batch()
+                for i in range(first, min(first + 100, self.count)):
+                    batch.batch.add(timestamp=i, source_id="peer", instance_id="0").log.payload = b"%d " % i + b"x" * 200
+                yield batch
+            say("sent")
+            ended.wait()
+
+        call = self.channel.stream_unary(
+            "/loggregator.v2.Ingress/BatchSender",
+            request_serializer=Batch.SerializeToString,
+            response_deserializer=self.make("BatchSenderResponse").FromString,
+        )
+        try:
+            _, outcome = call.with_call(batches())
+            say("ended", outcome.code().name)
+        except grpc.RpcError as error:
+            say("ended", error.code().name, error.details())
+        ended.set()
+
+    def open(self):
+        request = self.make("EgressBatchRequest")(use_preferred_tags=True)
+        request.selectors.add(source_id="peer").log.SetInParent()
+        call = self.channel.unary_stream(
+            "/loggregator.v2.Egress/BatchedReceiver",
+            request_serializer=request.__class__.SerializeToString,
+            response_deserializer=self.make("EnvelopeBatch").FromString,
+        )
+        self.stream = call(request)
+        self.stream.initial_metadata()
+        say("open")
+
+    def idle(self):
+        came = threading.Event()
+        self.channel.subscribe(lambda state: came.set() if state is grpc.ChannelConnectivity.IDLE else None)
+        came.wait()
+        say("idle")
+
+    def read(self):
+        got = 0
+        try:
+            for batch in self.stream:
+                for envelope in batch.batch:
+                    if not envelope.log.payload.startswith(b"%d " % got) or envelope.timestamp != got:
+                        return say("line", got, "was due, and came", envelope.log.payload[:20])
+                    got += 1
+                if got > 0.95 * self.count:
+                    # The last ones slower than they come: the server waits until this client has closed.
+                    time.sleep(0.1)
+                if got == self.count:
+                    say("got", got)
+            say("ended", self.stream.code().name)
+        except grpc.RpcError as error:
+            say("ended", error.code().name, error.details())
 
 
-def consume(make, there, count):
-    Batch = make("EnvelopeBatch")
-    request = make("EgressBatchRequest")(use_preferred_tags=True)
-    request.selectors.add(source_id="peer").log.SetInParent()
-    call = there.unary_stream(
-        "/loggregator.v2.Egress/BatchedReceiver",
-        request_serializer=request.__class__.SerializeToString,
-        response_deserializer=Batch.FromString,
-    )
-    stream = call(request)
-    stream.initial_metadata()
-    say("open")
-    got = 0
-    try:
-        for batch in stream:
-            for envelope in batch.batch:
-                if not envelope.log.payload.startswith(b"%d " % got) or envelope.timestamp != got:
-                    return say("line", got, "was due, and came", envelope.log.payload[:20])
-                got += 1
-            if got < 1000:
-                # Slow at first: the server meets closed windows.
-                time.sleep(0.2)
-            if got == count:
-                say("got", got)
-        say("ended", stream.code().name)
-    except grpc.RpcError as error:
-        say("ended", error.code().name, error.details())
-
-
-role, address, name, ca, cert, key, count = sys.argv[1:]
-{"produce": produce, "consume": consume}[role](messages(), channel(address, name, ca, cert, key), int(count))
+peer = Peer(*sys.argv[1:])
+for command in sys.stdin:
+    getattr(peer, command.strip())()
