@@ -54,6 +54,8 @@ fn walker(c: &mut Criterion) {
         });
     });
     group.bench_function("tags to deprecated_tags", |b| b.iter(|| Form::Deprecated.convert(black_box(&whole))));
+    let deprecated = Form::Deprecated.convert(&whole);
+    group.bench_function("deprecated_tags to tags", |b| b.iter(|| Form::Preferred.convert(black_box(&deprecated))));
     group.finish();
 }
 

@@ -66,8 +66,8 @@ pub(super) fn deprecated_tag_len(key: &[u8], text: &[u8]) -> usize {
 /// Keys of length-delimited fields: the two maps, and what stands in their entries.
 const TAG: u8 = 9 << 3 | WireType::Len as u8;
 const DEPRECATED_TAG: u8 = 3 << 3 | WireType::Len as u8;
-const FIRST: u8 = 1 << 3 | WireType::Len as u8;
-const SECOND: u8 = 2 << 3 | WireType::Len as u8;
+pub(super) const FIRST: u8 = 1 << 3 | WireType::Len as u8;
+pub(super) const SECOND: u8 = 2 << 3 | WireType::Len as u8;
 
 /// Appends a `source_id`.
 pub fn put_source_id(into: &mut impl BufMut, source_id: &[u8]) {

@@ -60,7 +60,34 @@ pub fn each<'a>(envelope: &'a [u8], mut visit: impl FnMut(Tag<'a>)) {
 }
 
 /// The entry of one of the two maps.
+#[inline]
 fn read(deprecated: bool, entry: &[u8]) -> Tag<'_> {
+    short(deprecated, entry).unwrap_or_else(|| read_any(deprecated, entry))
+}
+
+/// An entry as writers write it, if it is a short one: the key, then a text.
+#[inline]
+fn short(deprecated: bool, entry: &[u8]) -> Option<Tag<'_>> {
+    let (key, value) = short_field(edit::FIRST, entry)?;
+    let (value, []) = short_field(edit::SECOND, value)? else { return None };
+    if !deprecated {
+        return Some(Tag { deprecated, key, value: Value::Text(value) });
+    }
+    let (text, []) = short_field(edit::FIRST, value)? else { return None };
+    Some(Tag { deprecated, key, value: Value::Text(text) })
+}
+
+/// The bytes of the first field, which has this key and a length of one byte, and what follows it.
+#[inline]
+fn short_field(field_key: u8, message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&[first, len], rest) = message.split_first_chunk()?;
+    if first != field_key || len >= 0x80 {
+        return None;
+    }
+    rest.split_at_checked(len.into())
+}
+
+fn read_any(deprecated: bool, entry: &[u8]) -> Tag<'_> {
     let mut tag = Tag { deprecated, key: &[], value: if deprecated { Value::Unset } else { Value::Text(&[]) } };
     each_field(entry, |number, bytes| match number {
         1 => tag.key = bytes,
@@ -217,12 +244,11 @@ impl<'a> Plan<'a> {
     fn tag(&mut self, form: Form, entry: &'a [u8]) {
         let deprecated = form == Form::Preferred;
         let Tag { key, value, .. } = read(deprecated, entry);
-        if deprecated {
-            // A later entry of the same key replaces this one, even one without a value.
-            self.tags.retain(|(other, _)| *other != key);
-        }
-        if let Some(text) = value.text(|value| decimal::general(value, decimal::TAG_EXPONENT)) {
-            self.tags.push((key, text));
+        match value.text(|value| decimal::general(value, decimal::TAG_EXPONENT)) {
+            // A later entry of the same key replaces this one, in this map as in the other.
+            Some(text) => self.tags.push((key, text)),
+            // Even one without a value.
+            None => self.tags.retain(|(other, _)| *other != key),
         }
     }
 
