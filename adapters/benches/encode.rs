@@ -4,7 +4,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hydrant_adapters::syslog::config::Options;
-use hydrant_adapters::syslog::encode::{Encoder, Framing};
+use hydrant_adapters::syslog::encode::{Encoder, Style};
 use prost::Message;
 use proto::v2;
 
@@ -29,21 +29,21 @@ fn envelope() -> v2::Envelope {
 fn encode(criterion: &mut Criterion) {
     let envelope = envelope();
     let bytes = bytes::Bytes::from(envelope.encode_to_vec());
-    let mut encoder = Encoder::new(&Options::default(), "org.space.app", true);
+    let mut encoder = Encoder::new(&Options::default(), "org.space.app", true, Style::default());
     let mut out = Vec::with_capacity(4096);
     let mut group = criterion.benchmark_group("syslog");
     group.throughput(Throughput::Elements(1));
     group.bench_function("encode", |bencher| {
         bencher.iter(|| {
             out.clear();
-            encoder.encode(black_box(&envelope), Framing::OctetCount, &mut out)
+            encoder.encode(black_box(&envelope), &mut out)
         });
     });
     group.bench_function("decode_and_encode", |bencher| {
         bencher.iter(|| {
             out.clear();
             let envelope = v2::Envelope::decode(black_box(bytes.clone()));
-            envelope.map(|envelope| encoder.encode(&envelope, Framing::OctetCount, &mut out))
+            envelope.map(|envelope| encoder.encode(&envelope, &mut out))
         });
     });
     group.finish();

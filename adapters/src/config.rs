@@ -10,7 +10,9 @@ use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
-use crate::syslog::config::{DrainUrl, Scheme};
+use crate::syslog::config::{DrainUrl, Scheme, Secret};
+use crate::syslog::encode::Style;
+use crate::syslog::preset::{LineConfig, Preset, StyleError, Wanted};
 
 /// The usual admin port of the adapters.
 pub const ADMIN_PORT: u16 = 14827;
@@ -46,6 +48,21 @@ pub struct DrainConfig {
     pub name: String,
     /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`. Shown without user name, password and options.
     pub url: DrainUrl,
+    /// A receiver that expects more than RFC 5424 says. Absent: none.
+    #[serde(default)]
+    pub preset: Option<Preset>,
+    /// The token of the account, for a preset that wants one. Never shown. Absent: none.
+    #[serde(default)]
+    pub token: Option<Secret>,
+    /// A file whose first line is that token, read at the start. Absent: none.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// What a preset marks lines with: Loggly's tags, the type of Logz.io's logs. None.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// How lines look.
+    #[serde(default)]
+    pub line: LineConfig,
     /// Whom a `syslog-tls` drain trusts and what it shows. Absent: it trusts the system's authorities and shows nothing.
     #[serde(default)]
     pub tls: Option<DrainTls>,
@@ -133,6 +150,14 @@ pub enum ConfigError {
         /// The key that is not.
         missing: &'static str,
     },
+    /// The lines cannot look as they should.
+    #[error("drains: the drain \"{drain}\": {error}")]
+    Line {
+        /// The drain's name.
+        drain: String,
+        /// What is wrong.
+        error: StyleError,
+    },
     /// What the receiver's certificate must carry could stand in none.
     #[error(
         "drains: the drain \"{drain}\" cannot ask a certificate for {name:?}, which is no DNS name or address; set tls.server_name"
@@ -185,6 +210,7 @@ impl Config {
                 return Err(ConfigError::EmptySource(drain.name.clone()));
             }
             drain.check_tls()?;
+            drain.lines().check().map_err(|error| drain.line_error(error))?;
         }
         Ok(())
     }
@@ -196,6 +222,11 @@ impl DrainConfig {
         Self {
             name: name.into(),
             url,
+            preset: None,
+            token: None,
+            token_file: None,
+            labels: Vec::new(),
+            line: LineConfig::default(),
             tls: None,
             sources: Vec::new(),
             hostname: String::new(),
@@ -213,6 +244,26 @@ impl DrainConfig {
         let name = named.unwrap_or_else(|| self.url.address.host());
         ServerName::try_from(name.to_owned())
             .map_err(|_| ConfigError::ServerName { drain: self.name.clone(), name: name.to_owned() })
+    }
+
+    /// How the lines look. Reads the file of the token.
+    pub(crate) fn style(&self) -> Result<Style, ConfigError> {
+        self.lines().style().map_err(|error| self.line_error(error))
+    }
+
+    fn lines(&self) -> Wanted<'_> {
+        Wanted {
+            scheme: self.url.scheme,
+            preset: self.preset,
+            token: self.token.as_ref(),
+            token_file: self.token_file.as_deref(),
+            labels: &self.labels,
+            line: &self.line,
+        }
+    }
+
+    fn line_error(&self, error: StyleError) -> ConfigError {
+        ConfigError::Line { drain: self.name.clone(), error }
     }
 
     fn check_tls(&self) -> Result<(), ConfigError> {

@@ -25,6 +25,7 @@ pub(crate) struct Metrics {
     pub(crate) queue: QueueMetrics,
     stage: StageMetrics,
     filtered: Counter,
+    cut: Counter,
     sent: Counter,
     confirmed: Counter,
     requeued: Counter,
@@ -59,6 +60,11 @@ impl Metrics {
             filtered: telemetry.counter(
                 "hydrant_drain_filtered_envelopes_total",
                 "Envelopes that a drain's options leave out, or that have no lines.",
+                &[],
+            ),
+            cut: telemetry.counter(
+                "hydrant_drain_cut_lines_total",
+                "Lines longer than a drain's receiver takes, written without their tags or without their end.",
                 &[],
             ),
             sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to a link, repeats included.", link),
@@ -173,6 +179,10 @@ impl DrainMetrics {
 
     pub(crate) fn filtered(&self, envelopes: u64) {
         self.all.filtered.increment(envelopes);
+    }
+
+    pub(crate) fn cut(&self, lines: u64) {
+        self.all.cut.increment(lines);
     }
 
     pub(crate) fn sent(&self, envelopes: u64) {

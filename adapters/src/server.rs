@@ -20,7 +20,7 @@ use crate::retry::Retry;
 use crate::subscribe::{self, Channels, Queued, Subscription};
 use crate::syslog::config::Scheme;
 use crate::syslog::drain::{Drain, Parts};
-use crate::syslog::encode::Encoder;
+use crate::syslog::encode::{Encoder, Style};
 use crate::syslog::trust::{self, Trust, Watched};
 
 /// Adapters whose ports are bound; nothing runs yet.
@@ -99,6 +99,7 @@ pub enum ServeError {
 #[derive(Debug)]
 struct Prepared {
     config: DrainConfig,
+    style: Style,
     trust: Option<Trust>,
     writer: Writer<Queued>,
     reader: diode::fair::Reader<Queued>,
@@ -149,7 +150,7 @@ impl Config {
 
 impl Prepared {
     fn new(config: DrainConfig, metrics: &Metrics, telemetry: &Telemetry) -> Result<Self, BindError> {
-        let trust = trust_of(&config)?;
+        let (style, trust) = (config.style()?, trust_of(&config)?);
         let bounds = Bounds { envelopes: config.ring.envelopes, bytes: config.ring.bytes };
         let (writer, reader) = diode::fair::channel(bounds);
         let metrics = metrics.drain(telemetry, &config.name);
@@ -161,7 +162,7 @@ impl Prepared {
         if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
             telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
         }
-        Ok(Self { config, trust, writer, reader, metrics })
+        Ok(Self { config, style, trust, writer, reader, metrics })
     }
 }
 
@@ -225,7 +226,7 @@ impl Server {
         let channels = Arc::new(self.channels);
         let agent = transport::channel(&self.agent, &self.agent_options);
         let (mut running, mut watched) = (Vec::new(), Vec::new());
-        for Prepared { config, trust, writer, reader, metrics } in self.drains {
+        for Prepared { config, style, trust, writer, reader, metrics } in self.drains {
             remark(&config);
             let losses = Arc::new(Losses::new(config.announces()));
             watched.extend(trust.as_ref().map(|trust| Watched::new(config.name.clone(), trust)));
@@ -249,10 +250,11 @@ impl Server {
                 Parts {
                     name,
                     url,
+                    scheme: config.url.scheme,
                     address: config.url.address.clone(),
                     trust,
                     ring: reader,
-                    encoder: Encoder::new(options, &config.hostname, config.metadata),
+                    encoder: Encoder::new(options, &config.hostname, config.metadata, style),
                     resend: config.resend,
                     retry: Retry::new(config.retry, Backoff::random_seed()),
                     losses,

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "adapters/datagrams.rs"]
+mod datagrams;
 #[path = "adapters/faults.rs"]
 mod faults;
 #[path = "adapters/golden.rs"]

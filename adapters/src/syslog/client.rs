@@ -1,55 +1,35 @@
-//! One connection to a syslog receiver, over TCP or TLS: opens, writes, and notices its end.
+//! One connection to a syslog receiver: opens, writes, and notices its end.
 //!
-//! Frames enter, bytes leave. A receiver says nothing: that it has closed is seen by reading, so the connection is read before each
-//! write ([`Link::check`]) and watched while it is idle ([`Link::ended`]); what a receiver does say is thrown away. Never retries,
-//! never drops: the caller decides what an [`End`] means for the lines written.
+//! Frames enter, bytes leave. Never retries, never drops: the caller decides what an [`End`] means for the lines written.
 
 use std::collections::VecDeque;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use smallvec::SmallVec;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use transport::Address;
 
-use self::tls::Session;
+use self::datagrams::Datagrams;
+use self::stream::Stream;
+use super::config::Scheme;
 use super::trust::Trust;
-use super::window::{Frame, UNACKNOWLEDGED_FOR};
+use super::window::Frame;
 
-mod tls;
+mod datagrams;
+mod stream;
 
 /// For name look-up, connecting and the TLS handshake together, and for each line of a write.
 pub const DEADLINE: Duration = Duration::from_secs(10);
-/// Before the first keepalive probe, and between probes.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// The kernel's send buffer: what it holds must be part of what is kept to be sent again.
-const SEND_BUFFER: usize = 256 * 1024;
-/// Frames in one system call.
-const SLICES: usize = 64;
-/// Reads in a row before others have their turn.
-const READS: usize = 16;
-/// On top of twice the handshake: for a receiver to think about our certificate.
-const THINKING: Duration = Duration::from_millis(100);
 
 /// An open connection.
 #[derive(Debug)]
-pub struct Link {
-    stream: TcpStream,
-    layer: Layer,
-    opened: Instant,
-    /// How long connecting, or the handshake, took: about the time that news take from there to here.
-    distance: Duration,
-}
+pub struct Link(Kind);
 
-/// What lies between frames and the socket.
 #[derive(Debug)]
-enum Layer {
-    Plain,
-    Tls(Box<Session>),
+enum Kind {
+    Stream(Stream),
+    Datagrams(Datagrams),
 }
 
 /// How a connection ended.
@@ -62,12 +42,12 @@ pub enum End {
 }
 
 impl Link {
-    /// Connects to the first address of the name that answers, and with `trust` shakes hands there. Each gets an even share of the
-    /// time that is left.
+    /// Connects to the first address of the name that answers, and over TLS shakes hands there with `trust`. Each gets an even share of
+    /// the time that is left.
     ///
     /// # Errors
     /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last.
-    pub async fn open(address: &Address, mut trust: Option<&mut Trust>) -> io::Result<Self> {
+    pub async fn open(scheme: Scheme, address: &Address, mut trust: Option<&mut Trust>) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
         let target = (address.host(), address.port());
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
@@ -77,41 +57,26 @@ impl Link {
             let begun = Instant::now();
             let left = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
             let share = begun + deadline.saturating_duration_since(begun) / left;
-            match Self::open_one(*addr, trust.as_deref_mut(), share).await {
-                Ok(link) => return Ok(link),
+            let opened = match scheme {
+                Scheme::SyslogUdp => Datagrams::open(*addr).map(Kind::Datagrams),
+                Scheme::Syslog | Scheme::SyslogTls => {
+                    Stream::open(*addr, trust.as_deref_mut(), share).await.map(Kind::Stream)
+                }
+            };
+            match opened {
+                Ok(kind) => return Ok(Self(kind)),
                 Err(error) => last = io::Error::new(error.kind(), format!("{addr}: {error}")),
             }
         }
         Err(last)
     }
 
-    async fn open_one(addr: SocketAddr, trust: Option<&mut Trust>, by: Instant) -> io::Result<Self> {
-        let opened = Instant::now();
-        let connected = timeout_at(by, TcpStream::connect(addr)).await;
-        let stream = connected.map_err(|_| late("no answer".to_owned()))??;
-        set_options(&stream)?;
-        let Some(trust) = trust else {
-            return Ok(Self { stream, layer: Layer::Plain, opened, distance: opened.elapsed() });
-        };
-        let begun = Instant::now();
-        let session = timeout_at(by, Session::open(&stream, trust)).await;
-        let mut session = session.map_err(|_| late("no answer to the TLS handshake".to_owned()))??;
-        let distance = begun.elapsed();
-        let patience = by.min(Instant::now() + (2 * distance + THINKING).min(Duration::from_secs(1)));
-        if let Ok(verdict) = timeout_at(patience, session.accepted(&stream)).await {
-            verdict?;
-        }
-        Ok(Self { stream, layer: Layer::Tls(Box::new(session)), opened, distance })
-    }
-
-    /// Since when it is open.
-    pub fn opened(&self) -> Instant {
-        self.opened
-    }
-
     /// How long to wait after a write for the news that the receiver closed upon it: twice the way there, and some time to think.
     pub fn pause(&self) -> Duration {
-        (2 * self.distance + Duration::from_millis(10)).min(Duration::from_secs(1))
+        match &self.0 {
+            Kind::Stream(stream) => stream.pause(),
+            Kind::Datagrams(_) => datagrams::PAUSE,
+        }
     }
 
     /// Looks whether the connection has ended, without waiting. Asks the kernel, not the runtime, which may not have heard yet.
@@ -119,20 +84,21 @@ impl Link {
     /// # Errors
     /// How it ended.
     pub fn check(&mut self) -> Result<(), End> {
-        match &mut self.layer {
-            Layer::Plain => check(&self.stream),
-            Layer::Tls(session) => session.check(&self.stream),
+        match &mut self.0 {
+            Kind::Stream(stream) => stream.check(),
+            Kind::Datagrams(datagrams) => datagrams.check(),
         }
     }
 
-    /// Waits until the receiver closes or resets the connection, or says over TLS that it will.
+    /// Waits until the receiver closes or resets the connection, or says over TLS that it will, or its machine answers that nobody
+    /// listens.
     ///
     /// # Cancel safety
     /// Nothing is lost: what the receiver says is thrown away in any case.
     pub async fn ended(&mut self) -> End {
-        match &mut self.layer {
-            Layer::Plain => ended(&self.stream).await,
-            Layer::Tls(session) => session.ended(&self.stream).await,
+        match &mut self.0 {
+            Kind::Stream(stream) => stream.ended().await,
+            Kind::Datagrams(datagrams) => datagrams.ended().await,
         }
     }
 
@@ -144,140 +110,22 @@ impl Link {
     /// # Cancel safety
     /// When cancelled, part of the frame after the first `written` may have been written: the connection must not be written to again.
     pub async fn write(&mut self, frames: &VecDeque<Frame>, count: usize, written: &mut usize) -> io::Result<()> {
-        if let Layer::Tls(session) = &mut self.layer {
-            return session.write(&self.stream, frames, count, written).await;
+        match &mut self.0 {
+            Kind::Stream(stream) => stream.write(frames, count, written).await,
+            Kind::Datagrams(datagrams) => datagrams.write(frames, count, written).await,
         }
-        let mut offset = 0;
-        let mut deadline = Instant::now() + DEADLINE;
-        while *written < count {
-            let mut slices: SmallVec<[IoSlice<'_>; SLICES]> = SmallVec::new();
-            for (i, frame) in frames.range(*written..count).take(SLICES).enumerate() {
-                slices.push(IoSlice::new(if i == 0 { &frame.bytes[offset..] } else { &frame.bytes }));
-            }
-            match self.stream.try_write_vectored(&slices) {
-                Ok(taken) => {
-                    offset += taken;
-                    if advance(frames, count, &mut offset, written) {
-                        deadline = Instant::now() + DEADLINE;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let writable = timeout_at(deadline, self.stream.writable()).await;
-                    writable.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "the receiver does not read"))??;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 
-    /// Closes our side and waits until the receiver has closed its own and acknowledged every byte: then it is [`End::Closed`].
-    pub async fn settle(mut self, within: Duration) -> End {
-        let deadline = Instant::now() + within;
-        let late = || End::Broken(late("the receiver did not close".to_owned()));
-        let pause = self.pause();
-        if let Layer::Tls(session) = &mut self.layer {
-            // A receiver that has closed answers anything but the end with a reset, which would look like a loss. So one that has said
-            // its farewell gets ours only while its socket is open.
-            let mut gone = false;
-            if session.is_over() {
-                match timeout_at(deadline.min(Instant::now() + pause), ended(&self.stream)).await {
-                    Ok(End::Closed) => gone = true,
-                    Ok(broken) => return broken,
-                    Err(_) => {}
-                }
-            }
-            if !gone {
-                match timeout_at(deadline, session.close(&self.stream)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => return End::Broken(error),
-                    Err(_) => return late(),
-                }
-            }
-        }
-        if let Err(error) = self.stream.shutdown().await {
-            return End::Broken(error);
-        }
-        let closed = async {
-            match self.ended().await {
-                End::Closed => ended(&self.stream).await,
-                broken => broken,
-            }
-        };
-        match timeout_at(deadline, closed).await {
-            Ok(End::Closed) => {}
-            Ok(broken) => return broken,
-            Err(_) => return late(),
-        }
-        // The kernel forgets the peer of a connection when both sides have closed and all is acknowledged, or when it was reset; the
-        // latter leaves an error. No readiness tells of it.
-        let mut pause = Duration::from_micros(100);
-        while self.stream.peer_addr().is_ok() {
-            if Instant::now() >= deadline {
-                return late();
-            }
-            sleep(pause).await;
-            pause = (2 * pause).min(Duration::from_millis(20));
-        }
-        match self.stream.take_error() {
-            Ok(None) => End::Closed,
-            Ok(Some(error)) | Err(error) => End::Broken(error),
+    /// Closes our side and waits until the receiver has closed its own and acknowledged every byte: then it is [`End::Closed`]. Of
+    /// datagrams nobody hears: they count as taken unless the receiver's machine answers that nobody listens.
+    pub async fn settle(self, within: Duration) -> End {
+        match self.0 {
+            Kind::Stream(stream) => stream.settle(within).await,
+            Kind::Datagrams(datagrams) => datagrams.settle(within).await,
         }
     }
 }
 
 fn late(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
-}
-
-/// Looks whether the peer has ended the connection.
-fn check(stream: &TcpStream) -> Result<(), End> {
-    let mut thrown_away = [std::mem::MaybeUninit::uninit(); 1024];
-    // A receiver that talks without end is not read here without end.
-    for _ in 0..READS {
-        match SockRef::from(stream).recv(&mut thrown_away) {
-            Ok(0) => return Err(End::Closed),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(End::Broken(error)),
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the peer ends the connection.
-async fn ended(stream: &TcpStream) -> End {
-    let mut thrown_away = [0; 1024];
-    loop {
-        if let Err(error) = stream.readable().await {
-            return End::Broken(error);
-        }
-        match stream.try_read(&mut thrown_away) {
-            Ok(0) => return End::Closed,
-            Ok(_) => tokio::task::yield_now().await,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return End::Broken(error),
-        }
-    }
-}
-
-/// Bytes were written, so that `offset` of them lie beyond the first `written` frames: moves both on. `true` when a frame is complete.
-fn advance(frames: &VecDeque<Frame>, count: usize, offset: &mut usize, written: &mut usize) -> bool {
-    let before = *written;
-    while *written < count && *offset >= frames[*written].bytes.len() {
-        *offset -= frames[*written].bytes.len();
-        *written += 1;
-    }
-    *written > before
-}
-
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
-    Ok(())
 }

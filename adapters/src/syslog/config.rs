@@ -33,6 +33,8 @@ pub enum Scheme {
     Syslog,
     /// The same over TLS.
     SyslogTls,
+    /// Over UDP, each line a datagram (RFC 5426).
+    SyslogUdp,
 }
 
 /// Which envelopes a drain sends, and what of them.
@@ -62,7 +64,8 @@ pub enum LogTypes {
 }
 
 /// Text that must not be shown.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
+#[serde(transparent)]
 pub struct Secret(String);
 
 /// Why a text is no drain URL. No variant shows user name, password or query.
@@ -72,13 +75,13 @@ pub enum DrainUrlError {
     #[error("the drain URL has {0} bytes; at most {MAX_URL} are allowed")]
     TooLong(usize),
     /// No `://`.
-    #[error("the drain URL has no scheme; write syslog://host:port or syslog-tls://host:port")]
+    #[error("the drain URL has no scheme; write {SCHEMES}")]
     NoScheme,
     /// A scheme that drains do not speak.
-    #[error("the drain URL's scheme is \"{0}\"; write syslog://host:port or syslog-tls://host:port")]
+    #[error("the drain URL's scheme is \"{0}\"; write {SCHEMES}")]
     Scheme(String),
     /// Host without port.
-    #[error("the drain URL has no port, and syslog over TCP has no default one; write {0}://{1}:{port}", port = .0.usual_port())]
+    #[error("the drain URL has no port, and {0} has no default one; write {0}://{1}:{port}", port = .0.usual_port())]
     NoPort(Scheme, String),
     /// Host and port cannot be read.
     #[error("the drain URL's host and port: {0}")]
@@ -90,6 +93,9 @@ pub enum DrainUrlError {
     #[error("the drain URL's {0} names no known type; the types are {known}", known = LOG_TYPES.join(", "))]
     NoLogType(&'static str),
 }
+
+/// What may stand before host and port.
+const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port or syslog-udp://host:port";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -108,6 +114,7 @@ impl DrainUrl {
         let scheme = match scheme {
             "syslog" => Scheme::Syslog,
             "syslog-tls" => Scheme::SyslogTls,
+            "syslog-udp" => Scheme::SyslogUdp,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
@@ -141,7 +148,7 @@ impl Scheme {
     /// The port that receivers usually have; not a default.
     fn usual_port(self) -> u16 {
         match self {
-            Self::Syslog => 514,
+            Self::Syslog | Self::SyslogUdp => 514,
             Self::SyslogTls => 6514,
         }
     }
@@ -153,6 +160,7 @@ impl fmt::Display for Scheme {
         f.write_str(match self {
             Self::Syslog => "syslog",
             Self::SyslogTls => "syslog-tls",
+            Self::SyslogUdp => "syslog-udp",
         })
     }
 }
@@ -170,6 +178,20 @@ impl fmt::Debug for DrainUrl {
 impl fmt::Display for DrainUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.anonymised())
+    }
+}
+
+impl Secret {
+    /// The text, for the receiver alone.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A configuration that is dumped shows no secret.
+impl serde::Serialize for Secret {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("<REDACTED>")
     }
 }
 
@@ -194,7 +216,7 @@ impl<'de> serde::Deserialize<'de> for DrainUrl {
     }
 }
 
-/// Writes the anonymised form: a configuration that is dumped shows no secret.
+/// Writes the anonymised form.
 impl serde::Serialize for DrainUrl {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)

@@ -18,6 +18,7 @@ use transport::Address;
 
 use self::health::{Change, Health, State};
 use super::client::{End, Link};
+use super::config::Scheme;
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
@@ -40,6 +41,7 @@ pub(crate) struct Drain {
     name: String,
     /// The destination, anonymised.
     url: String,
+    scheme: Scheme,
     address: Address,
     /// For a drain over TLS.
     trust: Option<Trust>,
@@ -64,6 +66,7 @@ pub(crate) struct Drain {
 pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) url: String,
+    pub(crate) scheme: Scheme,
     pub(crate) address: Address,
     pub(crate) trust: Option<Trust>,
     pub(crate) ring: Reader<Queued>,
@@ -105,6 +108,7 @@ impl Drain {
         Self {
             name: parts.name,
             url: parts.url,
+            scheme: parts.scheme,
             address: parts.address,
             trust: parts.trust,
             ring: parts.ring,
@@ -190,7 +194,7 @@ impl Drain {
 
     async fn connect(&mut self) -> Flow {
         let opened = tokio::select! {
-            opened = Link::open(&self.address, self.trust.as_mut()) => opened,
+            opened = Link::open(self.scheme, &self.address, self.trust.as_mut()) => opened,
             () = self.stop.hard.cancelled() => return Flow::End,
         };
         match opened {
@@ -208,9 +212,9 @@ impl Drain {
     async fn link_lost(&mut self, end: End) -> Flow {
         let in_order = matches!(end, End::Closed) && self.link.as_ref().is_some_and(|open| open.used);
         let before = self.window.unsent().len();
-        let text = match &end {
-            End::Closed => "the destination closed the connection".to_owned(),
-            End::Broken(error) => error.to_string(),
+        let error = match &end {
+            End::Closed => io::Error::other("the destination closed the connection"),
+            End::Broken(error) => io::Error::new(error.kind(), error.to_string()),
         };
         self.link_ended(end).await;
         if in_order && self.window.unsent().len() == before {
@@ -218,7 +222,7 @@ impl Drain {
             self.succeeded();
             return Flow::On;
         }
-        self.failed(&io::Error::other(text)).await
+        self.failed(&error).await
     }
 
     /// The connection ended: what was written to it is confirmed, or comes back.

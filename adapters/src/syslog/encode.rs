@@ -23,12 +23,32 @@ const MAX_HOSTNAME_PART: usize = 63;
 const ENTERPRISE: &str = "@47450";
 
 /// What stands around a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// Its length in decimal and a space before it (RFC 6587 §3.4.1): for TCP and TLS.
+    #[default]
     OctetCount,
+    /// A line feed after it and none in it (RFC 6587 §3.4.2): one in a payload or value becomes `#012`, as rsyslog writes it.
+    LineFeed,
+    /// Its length in four bytes, big-endian, and no line feed at its end: for the client, which makes a datagram of it (RFC 5426).
+    Datagram,
     /// Nothing: for the body of a request.
     None,
+}
+
+/// How the messages of one drain look, beyond what the contract says. The default is the contract's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Style {
+    /// What stands around a message.
+    pub framing: Framing,
+    /// Timestamps end in `Z`, not in `+00:00`.
+    pub zulu: bool,
+    /// Stands before each message.
+    pub prefix: String,
+    /// The inside of a structured data element before all others; empty is none.
+    pub element: String,
+    /// The longest message. A longer one loses its tags first, and then the end of its text.
+    pub max_bytes: Option<usize>,
 }
 
 /// Why an envelope has no form as a message. It never will have one: it is dropped and counted as `convert_error`.
@@ -52,8 +72,11 @@ pub struct Encoder {
     log_types: LogTypes,
     hostname: String,
     metadata: bool,
+    style: Style,
     header: Vec<u8>,
     message: Vec<u8>,
+    /// Messages that were cut and not yet told.
+    cut: u64,
 }
 
 type Tags<'a> = SmallVec<[(&'a str, &'a str); 16]>;
@@ -61,15 +84,22 @@ type Tags<'a> = SmallVec<[(&'a str, &'a str); 16]>;
 impl Encoder {
     /// For a drain with these options; `hostname` is used for envelopes whose tags name no app, space and organization. `metadata`
     /// says whether tags are sent where the options do not.
-    pub fn new(options: &Options, hostname: &str, metadata: bool) -> Self {
+    pub fn new(options: &Options, hostname: &str, metadata: bool, style: Style) -> Self {
         Self {
             kinds: options.kinds,
             log_types: options.log_types.clone(),
             hostname: hostname.to_owned(),
             metadata: options.metadata.unwrap_or(metadata),
+            style,
             header: Vec::new(),
             message: Vec::new(),
+            cut: 0,
         }
+    }
+
+    /// How many messages were longer than [`Style::max_bytes`] since this was last asked.
+    pub fn take_cut(&mut self) -> u64 {
+        std::mem::take(&mut self.cut)
     }
 
     /// Appends the messages of `envelope` to `out` and returns how many there are.
@@ -78,12 +108,7 @@ impl Encoder {
     ///
     /// # Errors
     /// [`Unencodable`]; `out` is then as it was.
-    pub fn encode(
-        &mut self,
-        envelope: &v2::Envelope,
-        framing: Framing,
-        out: &mut impl bytes::BufMut,
-    ) -> Result<usize, Unencodable> {
+    pub fn encode(&mut self, envelope: &v2::Envelope, out: &mut impl bytes::BufMut) -> Result<usize, Unencodable> {
         let Some(message) = &envelope.message else { return Ok(0) };
         if !self.admits(message, envelope) {
             return Ok(0);
@@ -99,19 +124,24 @@ impl Encoder {
         }
         match message {
             Message::Log(log) => {
-                self.begin();
-                put_tags(&mut self.message, &tags);
-                if tags.is_empty() {
-                    self.message.push(b'-');
-                }
-                self.message.push(b' ');
-                put_payload(&mut self.message, &log.payload);
-                self.end(framing, out);
+                let is_bare = self.style.element.is_empty();
+                self.put(out, &tags, |out, tags| {
+                    put_tags(out, tags);
+                    if is_bare && tags.is_empty() {
+                        out.push(b'-');
+                    }
+                    out.push(b' ');
+                    put_payload(out, &log.payload);
+                });
             }
             Message::Counter(counter) => {
                 let (total, delta) = (counter.total.to_string(), counter.delta.to_string());
-                self.metric("counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)], &tags);
-                self.end(framing, out);
+                self.put_metric(
+                    out,
+                    &tags,
+                    "counter",
+                    &[("name", &counter.name), ("total", &total), ("delta", &delta)],
+                );
             }
             Message::Gauge(gauge) => {
                 let mut metrics: SmallVec<[(&str, &v2::GaugeValue); 8]> =
@@ -119,19 +149,16 @@ impl Encoder {
                 metrics.sort_unstable_by_key(|(name, _)| *name);
                 for (name, metric) in &metrics {
                     let value = general(metric.value, SYSLOG_EXPONENT);
-                    self.metric("gauge", &[("name", name), ("value", &value), ("unit", &metric.unit)], &tags);
-                    self.end(framing, out);
+                    self.put_metric(out, &tags, "gauge", &[("name", name), ("value", &value), ("unit", &metric.unit)]);
                 }
                 return Ok(metrics.len());
             }
             Message::Timer(timer) => {
                 let (start, stop) = (timer.start.to_string(), timer.stop.to_string());
-                self.metric("timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)], &tags);
-                self.end(framing, out);
+                self.put_metric(out, &tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)]);
             }
             Message::Event(event) => {
-                self.metric("event", &[("title", &event.title), ("body", &event.body)], &tags);
-                self.end(framing, out);
+                self.put_metric(out, &tags, "event", &[("title", &event.title), ("body", &event.body)]);
             }
         }
         Ok(1)
@@ -158,7 +185,7 @@ impl Encoder {
             Message::Log(log) if log.r#type != i32::from(v2::log::Type::Out) => b"<-1>1 ",
             _ => b"<14>1 ",
         });
-        put_timestamp(out, envelope.timestamp);
+        put_timestamp(out, envelope.timestamp, if self.style.zulu { "Z" } else { "+00:00" });
         field(out, "HOSTNAME", MAX_HOSTNAME, |out| put_hostname(out, tags, &self.hostname))?;
         field(out, "APP-NAME", MAX_APP_NAME, |out| out.extend_from_slice(envelope.source_id.as_bytes()))?;
         field(out, "PROCID", MAX_PROCID, |out| match message {
@@ -173,25 +200,84 @@ impl Encoder {
         Ok(())
     }
 
-    fn begin(&mut self) {
-        self.message.clear();
-        self.message.extend_from_slice(&self.header);
-    }
-
     /// A message of one element, the tags, and no text.
-    fn metric(&mut self, id: &str, parameters: &[(&str, &str)], tags: &Tags<'_>) {
-        self.begin();
-        put_element(&mut self.message, id, parameters.iter().copied());
-        put_tags(&mut self.message, tags);
-        self.message.extend_from_slice(b" \n");
+    fn put_metric(&mut self, out: &mut impl bytes::BufMut, tags: &Tags<'_>, id: &str, parameters: &[(&str, &str)]) {
+        self.put(out, tags, |out, tags| {
+            put_element(out, id, parameters.iter().copied());
+            put_tags(out, tags);
+            out.extend_from_slice(b" \n");
+        });
     }
 
-    fn end(&self, framing: Framing, out: &mut impl bytes::BufMut) {
-        if framing == Framing::OctetCount {
-            put_decimal(out, self.message.len());
-            out.put_u8(b' ');
+    /// Writes one message: the header, and what `rest` puts after it.
+    fn put(&mut self, out: &mut impl bytes::BufMut, tags: &Tags<'_>, rest: impl Fn(&mut Vec<u8>, &Tags<'_>)) {
+        self.make(tags, &rest);
+        if let Some(max) = self.style.max_bytes
+            && self.message.len() > max
+        {
+            self.cut += 1;
+            self.make(&Tags::new(), &rest);
+            cut(&mut self.message, max);
+        }
+        match self.style.framing {
+            Framing::OctetCount => {
+                put_decimal(out, self.message.len());
+                out.put_u8(b' ');
+            }
+            Framing::Datagram => {
+                self.message.pop();
+                out.put_u32(u32::try_from(self.message.len()).unwrap_or(u32::MAX));
+            }
+            Framing::LineFeed | Framing::None => {}
         }
         out.put_slice(&self.message);
+    }
+
+    fn make(&mut self, tags: &Tags<'_>, rest: impl Fn(&mut Vec<u8>, &Tags<'_>)) {
+        let (message, style) = (&mut self.message, &self.style);
+        message.clear();
+        message.extend_from_slice(style.prefix.as_bytes());
+        message.extend_from_slice(&self.header);
+        if !style.element.is_empty() {
+            message.push(b'[');
+            message.extend_from_slice(style.element.as_bytes());
+            message.push(b']');
+        }
+        rest(message, tags);
+        if style.framing == Framing::LineFeed {
+            escape_line_feeds(message);
+        }
+    }
+}
+
+/// Every line feed but the last becomes `#012`.
+fn escape_line_feeds(message: &mut Vec<u8>) {
+    let last = message.len().saturating_sub(1);
+    if message[..last].contains(&b'\n') {
+        let mut escaped: Vec<u8> = Vec::with_capacity(message.len() + 64);
+        for line in message[..last].split_inclusive(|byte| *byte == b'\n') {
+            match line.split_last() {
+                Some((b'\n', line)) => {
+                    escaped.extend_from_slice(line);
+                    escaped.extend_from_slice(b"#012");
+                }
+                _ => escaped.extend_from_slice(line),
+            }
+        }
+        escaped.push(b'\n');
+        *message = escaped;
+    }
+}
+
+/// Cuts a message to `max` bytes, its last line feed among them, and not within a character.
+fn cut(message: &mut Vec<u8>, max: usize) {
+    if message.len() > max {
+        let mut end = max.saturating_sub(1);
+        while end > 0 && message[end] & 0b1100_0000 == 0b1000_0000 {
+            end -= 1;
+        }
+        message.truncate(end);
+        message.push(b'\n');
     }
 }
 
@@ -318,8 +404,8 @@ fn put_decimal(out: &mut impl bytes::BufMut, mut value: usize) {
     out.put_slice(&digits[at..]);
 }
 
-/// `2023-11-14T22:13:20.123456+00:00`: microseconds, cut off and not rounded, without zeros at their end.
-fn put_timestamp(out: &mut Vec<u8>, nanoseconds: i64) {
+/// `2023-11-14T22:13:20.123456+00:00`: microseconds, cut off and not rounded, without zeros at their end; then `zone`.
+fn put_timestamp(out: &mut Vec<u8>, nanoseconds: i64, zone: &str) {
     let seconds = nanoseconds.div_euclid(1_000_000_000);
     let micros = nanoseconds.rem_euclid(1_000_000_000) / 1000;
     let (year, month, day) = date(seconds.div_euclid(86_400));
@@ -343,7 +429,7 @@ fn put_timestamp(out: &mut Vec<u8>, nanoseconds: i64) {
             out.pop();
         }
     }
-    out.extend_from_slice(b"+00:00");
+    out.extend_from_slice(zone.as_bytes());
 }
 
 fn put_padded(out: &mut Vec<u8>, value: i64, width: u32) {

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hydrant_adapters::syslog::config::DrainUrl;
-use hydrant_adapters::syslog::encode::{Encoder, Framing, Unencodable};
+use hydrant_adapters::syslog::encode::{Encoder, Framing, Style, Unencodable};
 use prost::Message;
 use proto::v2;
 use serde_json::Value;
@@ -28,7 +28,7 @@ fn bytes(value: &Value, key: &str) -> Vec<u8> {
 }
 
 /// The encoder for a vector's drain, and its envelopes.
-fn set_up(vector: &Value) -> (Encoder, Vec<v2::Envelope>) {
+fn set_up(vector: &Value, framing: Framing) -> (Encoder, Vec<v2::Envelope>) {
     let url = vector["drain_url"].as_str().unwrap().replace(" (aggregate)", "").replace("<drain>", "drain:514");
     let (_, rest) = url.split_once("://").unwrap();
     let options = DrainUrl::parse(&format!("syslog://{rest}")).unwrap().options;
@@ -44,15 +44,15 @@ fn set_up(vector: &Value) -> (Encoder, Vec<v2::Envelope>) {
         }
         envelope
     });
-    (Encoder::new(&options, hostname, true), envelopes.collect())
+    (Encoder::new(&options, hostname, true, Style { framing, ..Style::default() }), envelopes.collect())
 }
 
 /// What each envelope becomes.
 fn encode(vector: &Value, framing: Framing) -> Vec<Result<Vec<u8>, Unencodable>> {
-    let (mut encoder, envelopes) = set_up(vector);
+    let (mut encoder, envelopes) = set_up(vector, framing);
     let mut encoded = |envelope| {
         let mut out = Vec::new();
-        encoder.encode(envelope, framing, &mut out).map(|_| out)
+        encoder.encode(envelope, &mut out).map(|_| out)
     };
     envelopes.iter().map(&mut encoded).collect()
 }

@@ -4,9 +4,11 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use hydrant_adapters::DrainTls;
 use hydrant_adapters::syslog::client::Link;
+use hydrant_adapters::syslog::config::Scheme;
+use hydrant_adapters::syslog::preset::Preset;
 use hydrant_adapters::syslog::trust::Trust;
+use hydrant_adapters::{DrainConfig, DrainTls};
 use proto::v2;
 use proto::v2::envelope::Message;
 use rustls::pki_types::ServerName;
@@ -35,7 +37,12 @@ fn tool(name: &str) -> PathBuf {
 impl Rsyslog {
     /// Starts it so that it takes octet-counted TCP on `port`, and forwards what it read, field by field, to `judge`.
     fn start(dir: &Path, port: u16, judge: u16) -> Self {
-        Self::start_as("rsyslogd", "", "", dir, port, judge)
+        Self::start_as("rsyslogd", "", "imtcp", "", dir, port, judge)
+    }
+
+    /// The same over UDP.
+    fn start_udp(dir: &Path, port: u16, judge: u16) -> Self {
+        Self::start_as("rsyslogd", "", "imudp", "", dir, port, judge)
     }
 
     /// The same over TLS, as `receiver`. `mode` is rsyslog's `streamDriver.authMode`: `anon`, or `x509/certvalid` for mutual TLS.
@@ -47,14 +54,14 @@ impl Rsyslog {
             key = receiver.key.display(),
         );
         let imtcp = format!("streamDriver.name=\"ossl\" streamDriver.mode=\"1\" streamDriver.authMode=\"{mode}\"");
-        Self::start_as("rsyslogd-tls", &global, &imtcp, dir, port, judge)
+        Self::start_as("rsyslogd-tls", &global, "imtcp", &imtcp, dir, port, judge)
     }
 
-    fn start_as(name: &str, global: &str, imtcp: &str, dir: &Path, port: u16, judge: u16) -> Self {
+    fn start_as(name: &str, global: &str, input: &str, options: &str, dir: &Path, port: u16, judge: u16) -> Self {
         let config = format!(
             "global(workDirectory=\"{dir}\" {global})\n\
-             module(load=\"imtcp\" {imtcp})\n\
-             input(type=\"imtcp\" port=\"{port}\" address=\"127.0.0.1\")\n\
+             module(load=\"{input}\" {options})\n\
+             input(type=\"{input}\" port=\"{port}\" address=\"127.0.0.1\")\n\
              template(name=\"fields\" type=\"string\" string=\"%pri%|%protocol-version%|%timestamp:::date-rfc3339%|%hostname%|%app-name%|%procid%|%msgid%|%structured-data%|%msg%|\\n\")\n\
              if $app-name startswith \"app-\" then action(type=\"omfwd\" target=\"127.0.0.1\" port=\"{judge}\" protocol=\"tcp\" template=\"fields\")\n",
             dir = dir.display(),
@@ -130,15 +137,20 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// Sends the golden envelopes, and compares what rsyslog read with the golden fields. Lines may come twice.
+/// Sends the golden envelopes, and compares what rsyslog read with the golden fields.
 async fn compare(rig: &Rig, judge: &tokio::net::TcpListener) {
+    compare_with(rig, judge, str::to_owned).await;
+}
+
+/// The same, where `change` makes of the golden fields what a drain's style makes of them.
+async fn compare_with(rig: &Rig, judge: &tokio::net::TcpListener, change: impl Fn(&str) -> String) {
     let golden = golden();
     rig.send(&golden.iter().map(|(envelope, _)| envelope.clone()).collect::<Vec<_>>()).await;
     let (stream, _) = judge.accept().await.unwrap();
     let mut read = BufReader::new(stream).lines();
     for (envelope, fields) in &golden {
         let line = read.next_line().await.unwrap().unwrap_or_else(|| panic!("rsyslog closed before {envelope:?}"));
-        assert_eq!(line, *fields);
+        assert_eq!(line, change(fields));
     }
 }
 
@@ -153,6 +165,52 @@ async fn rsyslog_reads_the_fields_of_the_golden_lines() {
     })
     .await;
     compare(&rig, &judge).await;
+}
+
+#[tokio::test]
+async fn rsyslog_reads_them_out_of_datagrams() {
+    let (judge, judge_addr) = receiver().await;
+    let addr: SocketAddr = ([127, 0, 0, 1], free_port()).into();
+    let dir = tempfile::tempdir().unwrap();
+    let _rsyslog = Rsyslog::start_udp(dir.path(), addr.port(), judge_addr.port());
+    let rig = Rig::start(addr, "", |config| {
+        config.drains[0].url = format!("syslog-udp://{addr}?drain-data=all").parse().unwrap();
+        config.drains[0].hostname = "org.space.app-host".to_owned();
+    })
+    .await;
+    // A datagram has no line feed at its end that rsyslog would write as one.
+    compare(&rig, &judge).await;
+}
+
+#[tokio::test]
+async fn rsyslog_reads_them_in_the_style_of_each_preset() {
+    let zulu = |fields: &str| fields.replace("+00:00|", "Z|");
+    let token = |fields: &str| {
+        let element = "[token-1@41058 tag=\"prod\" tag=\"web\"]";
+        let (before, elements) = fields.split_once("|-|").unwrap();
+        zulu(&format!("{before}|-|{element}{}", elements.strip_prefix('-').unwrap_or(elements)))
+    };
+    let loggly = "token = \"token-1\"\nlabels = [\"prod\", \"web\"]";
+    for (preset, more) in [(Preset::Splunk, ""), (Preset::Papertrail, ""), (Preset::Loggly, loggly)] {
+        let (judge, judge_addr) = receiver().await;
+        let port = free_port();
+        let dir = tempfile::tempdir().unwrap();
+        let _rsyslog = Rsyslog::start(dir.path(), port, judge_addr.port());
+        let rig = Rig::start(([127, 0, 0, 1], port).into(), "?drain-data=all", |config| {
+            let text = format!("name = \"test\"\nurl = \"{}\"\n{more}", config.drains[0].url);
+            let named: DrainConfig = toml::from_str(&text).unwrap();
+            let drain = &mut config.drains[0];
+            drain.hostname = "org.space.app-host".to_owned();
+            (drain.preset, drain.token, drain.labels) = (Some(preset), named.token, named.labels);
+        })
+        .await;
+        let changed = |fields: &str| match preset {
+            Preset::Papertrail => zulu(fields),
+            Preset::Loggly => token(fields),
+            _ => fields.to_owned(),
+        };
+        compare_with(&rig, &judge, changed).await;
+    }
 }
 
 #[tokio::test]
@@ -214,7 +272,7 @@ async fn rsyslog_refuses_a_drain_until_it_shows_the_right_certificate_and_then_g
 async fn refusal(addr: SocketAddr, tls: &DrainTls) -> String {
     let mut trust = Trust::load(tls, ServerName::try_from("127.0.0.1").unwrap()).unwrap();
     loop {
-        match Link::open(&addr.into(), Some(&mut trust)).await {
+        match Link::open(Scheme::SyslogTls, &addr.into(), Some(&mut trust)).await {
             Ok(_) => panic!("rsyslog took it"),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
             Err(error) => {

@@ -88,14 +88,17 @@ fn values_without_effect_are_remarked_on() {
 
 #[test]
 fn each_mistake_says_what_is_right() {
-    assert_eq!(error("drain:514"), "the drain URL has no scheme; write syslog://host:port or syslog-tls://host:port");
+    assert_eq!(
+        error("drain:514"),
+        "the drain URL has no scheme; write syslog://host:port, syslog-tls://host:port or syslog-udp://host:port"
+    );
     assert_eq!(
         error("http://drain:514"),
-        "the drain URL's scheme is \"http\"; write syslog://host:port or syslog-tls://host:port"
+        "the drain URL's scheme is \"http\"; write syslog://host:port, syslog-tls://host:port or syslog-udp://host:port"
     );
     assert_eq!(
         error("syslog://drain"),
-        "the drain URL has no port, and syslog over TCP has no default one; write syslog://drain:514"
+        "the drain URL has no port, and syslog has no default one; write syslog://drain:514"
     );
     assert!(error("syslog-tls://drain").ends_with("write syslog-tls://drain:6514"), "{}", error("syslog-tls://drain"));
     assert!(error("syslog://drain:none").contains("from 1 to 65535"));

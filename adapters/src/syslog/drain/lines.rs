@@ -12,7 +12,6 @@ use tracing::debug;
 
 use super::Drain;
 use crate::notice;
-use crate::syslog::encode::Framing;
 use crate::syslog::window::Frame;
 
 /// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
@@ -50,7 +49,7 @@ impl Drain {
             if self.chunk.capacity() - self.chunk.len() < CHUNK / 8 {
                 self.chunk.reserve(CHUNK);
             }
-            match self.encoder.encode(&envelope, Framing::OctetCount, &mut self.chunk) {
+            match self.encoder.encode(&envelope, &mut self.chunk) {
                 Ok(0) => filtered += 1,
                 Ok(_) => {
                     let is_notice = notice::is_notice(envelope.payload());
@@ -66,6 +65,10 @@ impl Drain {
         }
         if filtered > 0 {
             self.metrics.filtered(filtered);
+        }
+        let cut = self.encoder.take_cut();
+        if cut > 0 {
+            self.metrics.cut(cut);
         }
     }
 

@@ -12,6 +12,7 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
 use crate::syslog::config::Options;
+use crate::syslog::encode::Style;
 
 struct Bench {
     ring: Writer<Queued>,
@@ -30,10 +31,11 @@ fn bench(schedule: Schedule) -> Bench {
     let parts = Parts {
         name: "test".to_owned(),
         url: "syslog://127.0.0.1:1".to_owned(),
+        scheme: Scheme::Syslog,
         address: "127.0.0.1:1".parse().unwrap(),
         trust: None,
         ring: reader,
-        encoder: Encoder::new(&Options::default(), "h", true),
+        encoder: Encoder::new(&Options::default(), "h", true, Style::default()),
         resend: true,
         retry: Retry::new(schedule, 1),
         losses: Arc::clone(&losses),

@@ -9,7 +9,7 @@ use crate::syslog::config::DrainUrl;
 fn frame(query: &str, hostname: &str, envelope: &v2::Envelope) -> String {
     let mut out = Vec::new();
     let options = DrainUrl::parse(&format!("syslog://drain:514{query}")).unwrap().options;
-    Encoder::new(&options, hostname, true).encode(envelope, Framing::OctetCount, &mut out).unwrap();
+    Encoder::new(&options, hostname, true, Style::default()).encode(envelope, &mut out).unwrap();
     String::from_utf8(out).unwrap()
 }
 
@@ -17,11 +17,15 @@ fn log(payload: &'static str) -> v2::Envelope {
     v2::Envelope::log("app-tcp", payload).at(1_700_000_000_123_456_789)
 }
 
+fn bare() -> Style {
+    Style { framing: Framing::None, ..Style::default() }
+}
+
 fn plain(envelope: &v2::Envelope) -> Result<String, Unencodable> {
     let mut out = Vec::new();
-    let mut encoder = Encoder::new(&Options::default(), "h", true);
+    let mut encoder = Encoder::new(&Options::default(), "h", true, bare());
     encoder.kinds = Kinds::ALL;
-    encoder.encode(envelope, Framing::None, &mut out).map(|_| String::from_utf8(out).unwrap())
+    encoder.encode(envelope, &mut out).map(|_| String::from_utf8(out).unwrap())
 }
 
 /// The lines of contract §1.7.
@@ -89,12 +93,12 @@ fn what_can_never_be_a_message_is_an_error_and_leaves_nothing() {
         assert_eq!(plain(&log("x").tag(key, "v")), Err(Unencodable::TagKey), "{key}");
     }
     let mut out = b"before".to_vec();
-    let mut encoder = Encoder::new(&Options::default(), "bad host", true);
-    assert_eq!(encoder.encode(&log("x"), Framing::OctetCount, &mut out), Err(Unencodable::Header("HOSTNAME")));
+    let mut encoder = Encoder::new(&Options::default(), "bad host", true, Style::default());
+    assert_eq!(encoder.encode(&log("x"), &mut out), Err(Unencodable::Header("HOSTNAME")));
     assert_eq!(out, b"before");
     // Tags that are not sent cannot spoil a line.
-    let mut encoder = Encoder::new(&Options::default(), "h", false);
-    assert_eq!(encoder.encode(&log("x").tag("a b", "v"), Framing::None, &mut out), Ok(1));
+    let mut encoder = Encoder::new(&Options::default(), "h", false, bare());
+    assert_eq!(encoder.encode(&log("x").tag("a b", "v"), &mut out), Ok(1));
 }
 
 #[test]
@@ -134,7 +138,7 @@ fn what_the_options_leave_out_gives_nothing() {
 fn dates_are_those_of_the_calendar() {
     let stamp = |seconds: i64| {
         let mut out = Vec::new();
-        put_timestamp(&mut out, seconds * 1_000_000_000);
+        put_timestamp(&mut out, seconds * 1_000_000_000, "+00:00");
         String::from_utf8(out).unwrap()
     };
     for (seconds, text) in [
@@ -159,4 +163,76 @@ fn dates_are_those_of_the_calendar() {
         assert!(next_day || next_month || next_year, "{last:?} {:?}", (y, m, d));
         last = (y, m, d);
     }
+}
+
+/// The messages of one envelope in a style.
+fn styled(style: Style, envelope: &v2::Envelope) -> (String, u64) {
+    let mut out = Vec::new();
+    let mut encoder = Encoder::new(&Options::default(), "h", true, style);
+    encoder.encode(envelope, &mut out).unwrap();
+    (String::from_utf8(out).unwrap(), encoder.take_cut())
+}
+
+#[test]
+fn with_line_feeds_a_message_is_one_line() {
+    let style = Style { framing: Framing::LineFeed, ..Style::default() };
+    let line = |payload: &'static str| styled(style.clone(), &v2::Envelope::log("a", payload).tag("k", "1\n2")).0;
+    let before = "<14>1 1970-01-01T00:00:00+00:00 h a [] - [tags@47450 k=\"1#0122\"] ";
+    for (payload, text) in [("one", "one"), ("one\n", "one"), ("one\ntwo\n\n", "one#012two#012"), ("", "")] {
+        assert_eq!(line(payload), format!("{before}{text}\n"));
+    }
+}
+
+#[test]
+fn a_style_adds_what_a_receiver_asks_for() {
+    let style = Style {
+        framing: Framing::LineFeed,
+        zulu: true,
+        prefix: "[token] ".to_owned(),
+        element: "id@1 tag=\"x\"".to_owned(),
+        max_bytes: None,
+    };
+    let log = v2::Envelope::log("a", "hello").at(1_700_000_000_500_000_000);
+    let start = "[token] <14>1 2023-11-14T22:13:20.5Z h a [] - [id@1 tag=\"x\"]";
+    assert_eq!(styled(style.clone(), &log).0, format!("{start} hello\n"));
+    assert_eq!(styled(style.clone(), &log.tag("k", "v")).0, format!("{start}[tags@47450 k=\"v\"] hello\n"));
+    let event = v2::Envelope::event("a", "t", "b").at(1_700_000_000_500_000_000);
+    assert_eq!(styled(style, &event).0, format!("{start}[event@47450 title=\"t\" body=\"b\"] \n"));
+}
+
+#[test]
+fn a_long_message_loses_its_tags_first_and_then_its_end() {
+    let header = "<14>1 1970-01-01T00:00:00+00:00 h a [] - ";
+    let style =
+        |room: usize| Style { framing: Framing::None, max_bytes: Some(header.len() + room), ..Style::default() };
+    let log = v2::Envelope::log("a", "äöü").tag("k", "v");
+    let whole = "[tags@47450 k=\"v\"] äöü\n";
+    assert_eq!(styled(style(whole.len()), &log), (format!("{header}{whole}"), 0));
+    assert_eq!(styled(style(whole.len() - 1), &log), (format!("{header}- äöü\n"), 1));
+    assert_eq!(styled(style(9), &log), (format!("{header}- äöü\n"), 1));
+    assert_eq!(styled(style(8), &log), (format!("{header}- äö\n"), 1), "not within a character");
+    assert_eq!(styled(style(7), &log), (format!("{header}- äö\n"), 1));
+    assert_eq!(styled(style(6), &log), (format!("{header}- ä\n"), 1));
+}
+
+#[test]
+fn datagrams_are_told_apart_by_their_lengths() {
+    let style = Style { framing: Framing::Datagram, ..Style::default() };
+    let mut out = Vec::new();
+    let mut encoder = Encoder::new(&Options { kinds: Kinds::ALL, ..Options::default() }, "h", true, style);
+    let mut gauge = v2::Envelope::gauge("a", "x", 1.0, "");
+    if let Some(Message::Gauge(gauge)) = &mut gauge.message {
+        gauge.metrics.insert("y".to_owned(), v2::GaugeValue { unit: String::new(), value: 2.0 });
+    }
+    assert_eq!(encoder.encode(&gauge, &mut out), Ok(2));
+    let (mut rest, mut datagrams) = (out.as_slice(), Vec::new());
+    while let Some((len, more)) = rest.split_first_chunk() {
+        let (datagram, more) = more.split_at(u32::from_be_bytes(*len) as usize);
+        datagrams.push(std::str::from_utf8(datagram).unwrap());
+        rest = more;
+    }
+    let line = |name, value| {
+        format!("<14>1 1970-01-01T00:00:00+00:00 h a [] - [gauge@47450 name=\"{name}\" value=\"{value}\" unit=\"\"] ")
+    };
+    assert_eq!(datagrams, [line("x", 1), line("y", 2)]);
 }

@@ -14,7 +14,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use transport::ClientTls;
 
-use super::{DEADLINE, End, READS, SLICES, advance};
+use super::super::{DEADLINE, End};
+use super::{READS, SLICES, advance};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::Frame;
 
@@ -83,13 +84,13 @@ impl Session {
         self.over
     }
 
-    /// As [`Link::check`](super::Link::check).
+    /// As [`Stream::check`](super::Stream::check).
     pub(super) fn check(&mut self, stream: &TcpStream) -> Result<(), End> {
         let socket = SockRef::from(stream);
         self.receive(&mut &*socket)
     }
 
-    /// As [`Link::ended`](super::Link::ended).
+    /// As [`Stream::ended`](super::Stream::ended).
     pub(super) async fn ended(&mut self, stream: &TcpStream) -> End {
         loop {
             if self.over {
@@ -105,7 +106,7 @@ impl Session {
         }
     }
 
-    /// As [`Link::write`](super::Link::write).
+    /// As [`Stream::write`](super::Stream::write).
     pub(super) async fn write(
         &mut self,
         stream: &TcpStream,
