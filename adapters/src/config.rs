@@ -10,7 +10,7 @@ use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
-use crate::syslog::config::{DrainUrl, Scheme, Secret};
+use crate::syslog::config::{DrainUrl, Secret};
 use crate::syslog::encode::Style;
 use crate::syslog::preset::{LineConfig, Preset, StyleError, Wanted};
 
@@ -46,7 +46,7 @@ pub struct Config {
 pub struct DrainConfig {
     /// Names the drain in logs and among adapters: several processes with a drain of the same name share its envelopes.
     pub name: String,
-    /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`. Shown without user name, password and options.
+    /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`, `syslog-udp://…`, `https://…`, `https-batch://…`. Shown without user name, password and options.
     pub url: DrainUrl,
     /// A receiver that expects more than RFC 5424 says. Absent: none.
     #[serde(default)]
@@ -63,7 +63,7 @@ pub struct DrainConfig {
     /// How lines look.
     #[serde(default)]
     pub line: LineConfig,
-    /// Whom a `syslog-tls` drain trusts and what it shows. Absent: it trusts the system's authorities and shows nothing.
+    /// Whom a drain over TLS trusts and what it shows. Absent: it trusts the system's authorities and shows nothing.
     #[serde(default)]
     pub tls: Option<DrainTls>,
     /// The sources to send; empty sends those of everybody.
@@ -132,7 +132,7 @@ pub enum ConfigError {
     EmptySource(String),
     /// A `tls` table without TLS would promise what is not kept.
     #[error(
-        "drains: the drain \"{drain}\" has a tls table, and its URL is {url}; write syslog-tls://, or leave the table out"
+        "drains: the drain \"{drain}\" has a tls table, and its URL is {url}; write syslog-tls:// or https://, or leave the table out"
     )]
     TlsOnPlain {
         /// The drain's name.
@@ -268,7 +268,7 @@ impl DrainConfig {
 
     fn check_tls(&self) -> Result<(), ConfigError> {
         let drain = || self.name.clone();
-        if self.url.scheme == Scheme::SyslogTls {
+        if self.url.scheme.is_tls() {
             self.server_name()?;
         } else if self.tls.is_some() {
             return Err(ConfigError::TlsOnPlain { drain: drain(), url: self.url.anonymised() });
@@ -347,7 +347,7 @@ mod tests {
         assert_eq!(check("syslog-tls://10.0.0.1:6514", whole), Ok(()));
         assert_eq!(
             check("syslog://user:canary@h:1", "tls = {}").unwrap_err(),
-            "drains: the drain \"x\" has a tls table, and its URL is syslog://h:1; write syslog-tls://, or leave the table out"
+            "drains: the drain \"x\" has a tls table, and its URL is syslog://h:1; write syslog-tls:// or https://, or leave the table out"
         );
         assert_eq!(
             check("syslog-tls://h:1", "tls.cert = \"a.pem\"").unwrap_err(),

@@ -9,7 +9,7 @@
 //!
 //! *Invariants.* A drain that stalls delays no other drain and no doppler: its ring drops. Each envelope that a drain receives is
 //! delivered, filtered, dropped for a reason or uncertain, and counted as that. No log, metric or notice shows more of a drain's URL
-//! than scheme, host and path.
+//! than scheme, host and path, and of an HTTPS one not the path.
 
 mod config;
 mod metrics;

@@ -8,7 +8,7 @@ use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 use transport::ClientTls;
 
 /// The reasons for which a drain drops.
-const REASONS: [Reason; 8] = [
+const REASONS: [Reason; 9] = [
     Reason::DecodeError,
     Reason::Oversize,
     Reason::TooMany,
@@ -16,6 +16,7 @@ const REASONS: [Reason; 8] = [
     Reason::ConvertError,
     Reason::Expired,
     Reason::RetryExhausted,
+    Reason::RejectedPermanent,
     Reason::ShutdownDeadline,
 ];
 

@@ -18,7 +18,6 @@ use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
 use crate::retry::Retry;
 use crate::subscribe::{self, Channels, Queued, Subscription};
-use crate::syslog::config::Scheme;
 use crate::syslog::drain::{Drain, Parts};
 use crate::syslog::encode::{Encoder, Style};
 use crate::syslog::trust::{self, Trust, Watched};
@@ -168,7 +167,7 @@ impl Prepared {
 
 /// Reads what a drain over TLS needs, from its own files.
 fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, BindError> {
-    if config.url.scheme != Scheme::SyslogTls {
+    if !config.url.scheme.is_tls() {
         return Ok(None);
     }
     let name = config.server_name()?;
@@ -250,8 +249,7 @@ impl Server {
                 Parts {
                     name,
                     url,
-                    scheme: config.url.scheme,
-                    address: config.url.address.clone(),
+                    destination: config.url.clone(),
                     trust,
                     ring: reader,
                     encoder: Encoder::new(options, &config.hostname, config.metadata, style),

@@ -10,6 +10,8 @@ mod faults;
 mod golden;
 #[path = "adapters/healthy.rs"]
 mod healthy;
+#[path = "adapters/https.rs"]
+mod https;
 #[path = "adapters/rsyslog.rs"]
 mod rsyslog;
 #[path = "adapters/support.rs"]

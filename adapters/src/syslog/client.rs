@@ -7,17 +7,26 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
-use transport::Address;
 
 use self::datagrams::Datagrams;
+use self::http::Http;
+pub use self::http::Refusal;
 use self::stream::Stream;
-use super::config::Scheme;
+use super::config::{DrainUrl, Scheme};
 use super::trust::Trust;
-use super::window::Frame;
+use super::window::{Frame, UNACKNOWLEDGED_FOR};
 
 mod datagrams;
+mod http;
 mod stream;
+
+/// Before the first keepalive probe, and between probes.
+const KEEPALIVE: Duration = Duration::from_secs(10);
+/// The kernel's send buffer: what it holds must be part of what is kept to be sent again.
+const SEND_BUFFER: usize = 256 * 1024;
 
 /// For name look-up, connecting and the TLS handshake together, and for each line of a write.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -30,6 +39,7 @@ pub struct Link(Kind);
 enum Kind {
     Stream(Stream),
     Datagrams(Datagrams),
+    Http(Http),
 }
 
 /// How a connection ended.
@@ -42,14 +52,14 @@ pub enum End {
 }
 
 impl Link {
-    /// Connects to the first address of the name that answers, and over TLS shakes hands there with `trust`. Each gets an even share of
-    /// the time that is left.
+    /// Connects to the first address of the URL's host that answers, and over TLS shakes hands there with `trust`. Each gets an even
+    /// share of the time that is left.
     ///
     /// # Errors
     /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last.
-    pub async fn open(scheme: Scheme, address: &Address, mut trust: Option<&mut Trust>) -> io::Result<Self> {
+    pub async fn open(url: &DrainUrl, mut trust: Option<&mut Trust>) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
-        let target = (address.host(), address.port());
+        let target = (url.address.host(), url.address.port());
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
         let found: Vec<SocketAddr> = found.map_err(|_| late("name look-up took too long".to_owned()))??.collect();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
@@ -57,11 +67,12 @@ impl Link {
             let begun = Instant::now();
             let left = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);
             let share = begun + deadline.saturating_duration_since(begun) / left;
-            let opened = match scheme {
-                Scheme::SyslogUdp => Datagrams::open(*addr).map(Kind::Datagrams),
-                Scheme::Syslog | Scheme::SyslogTls => {
-                    Stream::open(*addr, trust.as_deref_mut(), share).await.map(Kind::Stream)
+            let opened = match (url.scheme, trust.as_deref_mut()) {
+                (Scheme::SyslogUdp, _) => Datagrams::open(*addr).map(Kind::Datagrams),
+                (Scheme::Https | Scheme::HttpsBatch, Some(trust)) => {
+                    Http::open(*addr, url, trust, share).await.map(Kind::Http)
                 }
+                (_, trust) => Stream::open(*addr, trust, share).await.map(Kind::Stream),
             };
             match opened {
                 Ok(kind) => return Ok(Self(kind)),
@@ -76,6 +87,7 @@ impl Link {
         match &self.0 {
             Kind::Stream(stream) => stream.pause(),
             Kind::Datagrams(_) => datagrams::PAUSE,
+            Kind::Http(_) => Duration::ZERO,
         }
     }
 
@@ -87,6 +99,7 @@ impl Link {
         match &mut self.0 {
             Kind::Stream(stream) => stream.check(),
             Kind::Datagrams(datagrams) => datagrams.check(),
+            Kind::Http(http) => http.check(),
         }
     }
 
@@ -99,13 +112,15 @@ impl Link {
         match &mut self.0 {
             Kind::Stream(stream) => stream.ended().await,
             Kind::Datagrams(datagrams) => datagrams.ended().await,
+            Kind::Http(http) => http.ended().await,
         }
     }
 
     /// Writes the first `count` frames. `written` tells at any time how many have been written in full.
     ///
     /// # Errors
-    /// The connection is broken, or did not take a line within [`DEADLINE`].
+    /// The connection is broken, or did not take a line within [`DEADLINE`]; or the receiver answers with a [`Refusal`], and the
+    /// connection may be used again.
     ///
     /// # Cancel safety
     /// When cancelled, part of the frame after the first `written` may have been written: the connection must not be written to again.
@@ -113,7 +128,13 @@ impl Link {
         match &mut self.0 {
             Kind::Stream(stream) => stream.write(frames, count, written).await,
             Kind::Datagrams(datagrams) => datagrams.write(frames, count, written).await,
+            Kind::Http(http) => http.write(frames, count, written).await,
         }
+    }
+
+    /// Whether the receiver answers what it is sent: then what is written is delivered.
+    pub fn answers(&self) -> bool {
+        matches!(self.0, Kind::Http(_))
     }
 
     /// Closes our side and waits until the receiver has closed its own and acknowledged every byte: then it is [`End::Closed`]. Of
@@ -122,10 +143,21 @@ impl Link {
         match self.0 {
             Kind::Stream(stream) => stream.settle(within).await,
             Kind::Datagrams(datagrams) => datagrams.settle(within).await,
+            Kind::Http(http) => http.settle(),
         }
     }
 }
 
 fn late(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+fn set_options(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = SockRef::from(stream);
+    socket.set_send_buffer_size(SEND_BUFFER)?;
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
+    Ok(())
 }

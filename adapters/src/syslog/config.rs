@@ -4,7 +4,9 @@
 //! password and query never leave again: whatever is shown is [`DrainUrl::anonymised`].
 
 use std::fmt;
+use std::str::FromStr;
 
+use http::uri::PathAndQuery;
 use percent_encoding::percent_decode_str;
 use proto::raw::Kind;
 use transport::{Address, AddressError};
@@ -23,6 +25,8 @@ pub struct DrainUrl {
     pub options: Options,
     path: String,
     user_info: Option<Secret>,
+    /// Path and query, as they were written.
+    target: Secret,
     remarks: Vec<String>,
 }
 
@@ -35,6 +39,10 @@ pub enum Scheme {
     SyslogTls,
     /// Over UDP, each line a datagram (RFC 5426).
     SyslogUdp,
+    /// Each line the body of a POST over HTTPS.
+    Https,
+    /// Many lines, one after the other, the body of a POST over HTTPS.
+    HttpsBatch,
 }
 
 /// Which envelopes a drain sends, and what of them.
@@ -86,6 +94,9 @@ pub enum DrainUrlError {
     /// Host and port cannot be read.
     #[error("the drain URL's host and port: {0}")]
     Address(#[source] AddressError),
+    /// Path and options cannot stand in a request.
+    #[error("the drain URL's path or options hold a character that must be written as % and two digits")]
+    Target,
     /// Both lists of log types at once.
     #[error("the drain URL has include-log-types and exclude-log-types; keep one of them")]
     BothLogTypes,
@@ -94,8 +105,12 @@ pub enum DrainUrlError {
     NoLogType(&'static str),
 }
 
+/// The port of HTTPS: the only one that a URL may leave out.
+const HTTPS: u16 = 443;
+
 /// What may stand before host and port.
-const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port or syslog-udp://host:port";
+const SCHEMES: &str =
+    "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path or https-batch://host/path";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -115,27 +130,53 @@ impl DrainUrl {
             "syslog" => Scheme::Syslog,
             "syslog-tls" => Scheme::SyslogTls,
             "syslog-udp" => Scheme::SyslogUdp,
+            "https" => Scheme::Https,
+            "https-batch" => Scheme::HttpsBatch,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let target = if path.is_empty() { format!("/{target}") } else { target.to_owned() };
+        if scheme.is_http() && PathAndQuery::from_str(&target).is_err() {
+            return Err(DrainUrlError::Target);
+        }
         let (user_info, host) = match authority.rsplit_once('@') {
             Some((user_info, host)) => (Some(Secret(user_info.to_owned())), host),
             None => (None, authority),
         };
-        let address = host.parse().map_err(|error| match error {
+        let address = match host.parse() {
+            Err(AddressError::NoPort(_)) if scheme.is_http() => format!("{host}:{HTTPS}").parse(),
+            other => other,
+        };
+        let address = address.map_err(|error| match error {
             AddressError::NoPort(host) => DrainUrlError::NoPort(scheme, host),
             error => DrainUrlError::Address(error),
         })?;
         let mut remarks = Vec::new();
         let options = Options::parse(&Query::new(query), &mut remarks)?;
-        Ok(Self { scheme, address, options, path: path.to_owned(), user_info, remarks })
+        Ok(Self { scheme, address, options, path: path.to_owned(), user_info, target: Secret(target), remarks })
     }
 
-    /// The URL without user name, password and query: for logs, metrics and notices.
+    /// The URL without user name, password and query: for logs, metrics and notices. Over HTTPS without its path, where some receivers
+    /// want a token.
     pub fn anonymised(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.address, self.path)
+        let path = match self.path.as_str() {
+            "" | "/" => "",
+            _ if self.scheme.is_http() => "/…",
+            path => path,
+        };
+        format!("{}://{}{path}", self.scheme, self.address)
+    }
+
+    /// User name and password, decoded, with a `:` between them; for the destination alone.
+    pub(super) fn credentials(&self) -> Option<Vec<u8>> {
+        self.user_info.as_ref().map(|info| percent_decode_str(info.reveal()).collect())
+    }
+
+    /// Path and query as they were written, options too; for the destination alone.
+    pub(super) fn target(&self) -> &str {
+        self.target.reveal()
     }
 
     /// What was understood but is likely not meant, one sentence each: to be logged once.
@@ -145,11 +186,22 @@ impl DrainUrl {
 }
 
 impl Scheme {
+    /// Requests, and not lines one after the other.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Https | Self::HttpsBatch)
+    }
+
+    /// Over TLS.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::SyslogTls | Self::Https | Self::HttpsBatch)
+    }
+
     /// The port that receivers usually have; not a default.
     fn usual_port(self) -> u16 {
         match self {
             Self::Syslog | Self::SyslogUdp => 514,
             Self::SyslogTls => 6514,
+            Self::Https | Self::HttpsBatch => HTTPS,
         }
     }
 }
@@ -161,6 +213,8 @@ impl fmt::Display for Scheme {
             Self::Syslog => "syslog",
             Self::SyslogTls => "syslog-tls",
             Self::SyslogUdp => "syslog-udp",
+            Self::Https => "https",
+            Self::HttpsBatch => "https-batch",
         })
     }
 }
@@ -201,7 +255,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-impl std::str::FromStr for DrainUrl {
+impl FromStr for DrainUrl {
     type Err = DrainUrlError;
 
     fn from_str(text: &str) -> Result<Self, DrainUrlError> {

@@ -14,11 +14,11 @@ use proto::reason::Reason;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
-use transport::Address;
 
 use self::health::{Change, Health, State};
-use super::client::{End, Link};
-use super::config::Scheme;
+use self::lines::REQUEST;
+use super::client::{End, Link, Refusal};
+use super::config::{DrainUrl, Scheme};
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
@@ -33,6 +33,8 @@ mod lines;
 
 /// For a receiver to acknowledge everything and close.
 const SETTLE: Duration = Duration::from_secs(1);
+/// How long lines wait for others to go with them in one request.
+const GATHERED_FOR: Duration = Duration::from_secs(1);
 /// Failures in a row after which a drain that is stopping gives up.
 const LAST_ATTEMPTS: u32 = 3;
 
@@ -41,8 +43,7 @@ pub(crate) struct Drain {
     name: String,
     /// The destination, anonymised.
     url: String,
-    scheme: Scheme,
-    address: Address,
+    destination: DrainUrl,
     /// For a drain over TLS.
     trust: Option<Trust>,
     ring: Reader<Queued>,
@@ -51,6 +52,8 @@ pub(crate) struct Drain {
     encoder: Encoder,
     chunk: BytesMut,
     window: Window,
+    /// How many envelopes go into one request, since one of more was refused for good.
+    narrow: Option<usize>,
     link: Option<Open>,
     retry: Retry,
     health: Health,
@@ -66,8 +69,7 @@ pub(crate) struct Drain {
 pub(crate) struct Parts {
     pub(crate) name: String,
     pub(crate) url: String,
-    pub(crate) scheme: Scheme,
-    pub(crate) address: Address,
+    pub(crate) destination: DrainUrl,
     pub(crate) trust: Option<Trust>,
     pub(crate) ring: Reader<Queued>,
     pub(crate) encoder: Encoder,
@@ -108,14 +110,14 @@ impl Drain {
         Self {
             name: parts.name,
             url: parts.url,
-            scheme: parts.scheme,
-            address: parts.address,
+            destination: parts.destination,
             trust: parts.trust,
             ring: parts.ring,
             in_hand: None,
             encoder: parts.encoder,
             chunk: BytesMut::new(),
             window: Window::new(parts.resend),
+            narrow: None,
             link: None,
             retry: parts.retry,
             health: Health::default(),
@@ -143,7 +145,8 @@ impl Drain {
     async fn fill(&mut self) -> bool {
         loop {
             self.encode();
-            if !self.window.unsent().is_empty() {
+            let due = self.due();
+            if due.is_some_and(|due| due <= Instant::now()) {
                 return !self.stop.hard.is_cancelled();
             }
             let prune_at = self.window.prune_at();
@@ -153,8 +156,9 @@ impl Drain {
                 end = ended(self.link.as_mut()) => self.link_ended(end).await,
                 load = self.ring.recv() => match load {
                     Some(load) => self.in_hand = Some((load, 0)),
-                    None => return false,
+                    None => return due.is_some(),
                 },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
                 () = sleep_until(prune_at.unwrap_or_else(Instant::now)), if prune_at.is_some() => {
                     self.let_go(|window| window.prune(Instant::now()));
                 }
@@ -162,13 +166,29 @@ impl Drain {
         }
     }
 
+    /// When the lines in hand are to be written: at once, or when as many are there as a request should hold, or the first has waited for
+    /// [`GATHERED_FOR`]. `None` without lines.
+    fn due(&self) -> Option<Instant> {
+        let first = self.window.unsent().front()?;
+        let gathers = self.destination.scheme == Scheme::HttpsBatch;
+        if gathers && self.has_room() { Some(first.since + GATHERED_FOR) } else { Some(Instant::now()) }
+    }
+
+    /// How many envelopes to write next, at once.
+    fn burst(&self) -> usize {
+        let gathers = self.destination.scheme == Scheme::HttpsBatch;
+        let burst = if gathers { self.window.unsent().len() } else { self.window.burst() };
+        burst.min(self.narrow.unwrap_or(usize::MAX))
+    }
+
     /// One step towards the destination: connects, or writes one burst.
     async fn deliver(&mut self) -> Flow {
+        let burst = self.burst();
         let Some(open) = &mut self.link else { return self.connect().await };
         if let Err(end) = open.link.check() {
             return self.link_lost(end).await;
         }
-        let (burst, mut written) = (self.window.burst(), 0);
+        let mut written = 0;
         open.used = true;
         let outcome = tokio::select! {
             outcome = open.link.write(self.window.unsent(), burst, &mut written) => outcome,
@@ -176,8 +196,13 @@ impl Drain {
         };
         self.wrote(written);
         if let Err(error) = outcome {
-            return self.link_lost(End::Broken(error)).await;
+            return match Refusal::of(&error) {
+                Some(refusal) if refusal.permanent => self.refused(burst - written, &error),
+                Some(_) => self.failed(&error).await,
+                None => self.link_lost(End::Broken(error)).await,
+            };
         }
+        self.narrow = self.narrow.map(|narrow| 2 * narrow).filter(|narrow| *narrow < REQUEST.0);
         if self.window.is_careful() {
             let pause = self.link.as_ref().map_or(Duration::ZERO, |open| open.link.pause());
             tokio::select! {
@@ -192,9 +217,22 @@ impl Drain {
         Flow::On
     }
 
+    /// The receiver will never take the first lines in hand, `count` envelopes, as they are: looks for the one that is to blame, and
+    /// gives that up.
+    fn refused(&mut self, count: usize, error: &io::Error) -> Flow {
+        let alone = self.destination.scheme != Scheme::HttpsBatch || count <= 1;
+        if !alone {
+            self.narrow = Some(count / 2);
+        } else if let Some(frame) = self.window.pop() {
+            self.unhealthy(error);
+            self.lose_frame(&frame, Reason::RejectedPermanent);
+        }
+        Flow::On
+    }
+
     async fn connect(&mut self) -> Flow {
         let opened = tokio::select! {
-            opened = Link::open(self.scheme, &self.address, self.trust.as_mut()) => opened,
+            opened = Link::open(&self.destination, self.trust.as_mut()) => opened,
             () = self.stop.hard.cancelled() => return Flow::End,
         };
         match opened {
@@ -246,8 +284,8 @@ impl Drain {
         self.tell_unconfirmed();
     }
 
-    /// An attempt failed: waits as the schedule says, then gives up what it says.
-    async fn failed(&mut self, error: &io::Error) -> Flow {
+    /// Shows, and says in the log, that something does not work.
+    fn unhealthy(&mut self, error: &io::Error) {
         if let Some(Change { state, tell }) = self.health.failed(Instant::now()) {
             self.metrics.state(state as u8);
             if state == State::Failing {
@@ -256,7 +294,13 @@ impl Drain {
                 warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying");
             }
         }
-        let next = self.retry.failed(error.kind() == io::ErrorKind::ConnectionRefused);
+    }
+
+    /// An attempt failed: waits as the schedule says, or as the receiver asks, then gives up what the schedule says.
+    async fn failed(&mut self, error: &io::Error) -> Flow {
+        self.unhealthy(error);
+        let mut next = self.retry.failed(error.kind() == io::ErrorKind::ConnectionRefused);
+        next.wait = Refusal::of(error).and_then(|refusal| refusal.after).unwrap_or_default().max(next.wait);
         if self.stop.soft.is_cancelled() {
             self.stop.failures += 1;
             if self.stop.failures >= LAST_ATTEMPTS {
@@ -305,6 +349,9 @@ impl Drain {
         self.metrics.requeued(wrote.again);
         self.metrics.confirmed(wrote.let_go);
         self.tell_unconfirmed();
+        if self.link.as_ref().is_some_and(|open| open.link.answers()) {
+            self.let_go(Window::closed);
+        }
         if self.stop.soft.is_cancelled() {
             self.drained.flushed += wrote.first;
         }

@@ -32,7 +32,9 @@ pub enum Framing {
     LineFeed,
     /// Its length in four bytes, big-endian, and no line feed at its end: for the client, which makes a datagram of it (RFC 5426).
     Datagram,
-    /// Nothing: for the body of a request.
+    /// Its length in four bytes, big-endian: for the client, which makes the body of a request of it.
+    Post,
+    /// Nothing: for the body of a request that holds many.
     None,
 }
 
@@ -224,8 +226,10 @@ impl Encoder {
                 put_decimal(out, self.message.len());
                 out.put_u8(b' ');
             }
-            Framing::Datagram => {
-                self.message.pop();
+            Framing::Datagram | Framing::Post => {
+                if self.style.framing == Framing::Datagram {
+                    self.message.pop();
+                }
                 out.put_u32(u32::try_from(self.message.len()).unwrap_or(u32::MAX));
             }
             Framing::LineFeed | Framing::None => {}

@@ -137,6 +137,8 @@ impl Wanted<'_> {
         let (mut style, preset) = (Style::default(), self.preset);
         style.framing = match self.scheme {
             Scheme::SyslogUdp => Framing::Datagram,
+            Scheme::Https => Framing::Post,
+            Scheme::HttpsBatch => Framing::None,
             Scheme::Syslog | Scheme::SyslogTls => match (self.line.framing, preset) {
                 (Some(LineFraming::OctetCounting), _) | (None, None) => Framing::OctetCount,
                 (Some(LineFraming::LineFeed), _) | (None, Some(_)) => Framing::LineFeed,
@@ -191,8 +193,11 @@ impl Wanted<'_> {
         if self.preset == Some(Preset::Logz) && self.labels.len() > 1 {
             return Err(StyleError::NoUse("the preset logz takes one label, the type of the logs"));
         }
-        if self.line.framing.is_some() && self.scheme == Scheme::SyslogUdp {
-            return Err(StyleError::NoUse("line.framing goes with TCP and TLS; over UDP each line is a datagram"));
+        if self.line.framing.is_some() && !matches!(self.scheme, Scheme::Syslog | Scheme::SyslogTls) {
+            return Err(StyleError::NoUse("line.framing goes with syslog:// and syslog-tls:// only"));
+        }
+        if self.preset.is_some() && self.scheme.is_http() {
+            return Err(StyleError::NoUse("presets are for syslog; over HTTPS the URL says whose the lines are"));
         }
         if wants_token && self.line.element.is_some() {
             return Err(StyleError::NoUse("line.element takes the place of what this preset puts there; keep one"));

@@ -4,10 +4,11 @@
 //! one drain names are no other's. The files are looked at every 5 s and read again when they change; files that cannot be used are
 //! told of, and the old ones stay in force. Never connects.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConnection;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -49,6 +50,11 @@ impl Trust {
     /// Our side of a new connection, with the newest files.
     pub(super) fn connection(&mut self) -> Result<ClientConnection, rustls::Error> {
         ClientConnection::new(self.tls.config(), self.server_name.clone())
+    }
+
+    /// The same for a client that makes its connections itself.
+    pub(super) fn client(&mut self) -> (Arc<ClientConfig>, ServerName<'static>) {
+        (self.tls.config(), self.server_name.clone())
     }
 
     /// Waits until the next connection would use newer files than the last one.

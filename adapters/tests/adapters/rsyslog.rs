@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use hydrant_adapters::syslog::client::Link;
-use hydrant_adapters::syslog::config::Scheme;
 use hydrant_adapters::syslog::preset::Preset;
 use hydrant_adapters::syslog::trust::Trust;
 use hydrant_adapters::{DrainConfig, DrainTls};
@@ -271,8 +270,9 @@ async fn rsyslog_refuses_a_drain_until_it_shows_the_right_certificate_and_then_g
 /// What rsyslog's refusal is in words, once it is there.
 async fn refusal(addr: SocketAddr, tls: &DrainTls) -> String {
     let mut trust = Trust::load(tls, ServerName::try_from("127.0.0.1").unwrap()).unwrap();
+    let url = format!("syslog-tls://{addr}").parse().unwrap();
     loop {
-        match Link::open(Scheme::SyslogTls, &addr.into(), Some(&mut trust)).await {
+        match Link::open(&url, Some(&mut trust)).await {
             Ok(_) => panic!("rsyslog took it"),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
             Err(error) => {

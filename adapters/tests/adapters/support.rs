@@ -100,7 +100,15 @@ pub(crate) fn check_laws(telemetry: &Telemetry) {
     assert_eq!(queue("accepted"), queue("taken") + evicted, "the ring is empty");
     let dropped = |reason: &str| n(&format!("hydrant_dropped_envelopes_total{{stage=\"drain\",reason=\"{reason}\"}}"));
     assert_eq!(dropped("queue_full"), evicted);
-    let reasons = ["decode_error", "queue_full", "convert_error", "expired", "retry_exhausted", "shutdown_deadline"];
+    let reasons = [
+        "decode_error",
+        "queue_full",
+        "convert_error",
+        "expired",
+        "retry_exhausted",
+        "rejected_permanent",
+        "shutdown_deadline",
+    ];
     let delivered = n("hydrant_delivered_envelopes_total{stage=\"drain\"}");
     let all = delivered + n("hydrant_drain_filtered_envelopes_total") + reasons.into_iter().map(dropped).sum::<u64>();
     assert_eq!(

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hydrant_adapters::syslog::client::Link;
-use hydrant_adapters::syslog::config::Scheme;
 use hydrant_adapters::syslog::trust::Trust;
 use hydrant_adapters::{Config, DrainConfig, DrainTls};
 use proto::v2;
@@ -79,8 +78,8 @@ async fn refusal(server: Option<Arc<ServerConfig>>, tls: &DrainTls, name: &'stat
             None => stream.write_all(b"220 mail.example ready\r\n").await.unwrap(),
         }
     };
-    let address = addr.into();
-    let (opened, ()) = tokio::join!(Link::open(Scheme::SyslogTls, &address, Some(&mut trust)), accept);
+    let url = format!("syslog-tls://{addr}").parse().unwrap();
+    let (opened, ()) = tokio::join!(Link::open(&url, Some(&mut trust)), accept);
     let error = opened.unwrap_err().to_string();
     error.strip_prefix(&format!("{addr}: ")).unwrap_or_else(|| panic!("{error} does not name {addr}")).to_owned()
 }
@@ -149,8 +148,8 @@ async fn a_receiver_that_refuses_us_is_understood() {
 async fn no_drain_trusts_what_only_another_one_names() {
     let (one, other) = (Receiver::start().await, Receiver::start().await);
     let mut trust = Trust::load(&one.trusting(), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
-    let address = one.addr.into();
-    let (opened, stream) = tokio::join!(Link::open(Scheme::SyslogTls, &address, Some(&mut trust)), one.accept());
+    let url = format!("syslog-tls://{}", one.addr).parse().unwrap();
+    let (opened, stream) = tokio::join!(Link::open(&url, Some(&mut trust)), one.accept());
     opened.unwrap();
     drop(stream);
     let text = refusal(Some(other.certs.identity("receiver").https_config()), &one.trusting(), "127.0.0.1").await;

@@ -14,11 +14,12 @@ fn document(name: &str) -> String {
 #[test]
 fn every_toml_block_is_a_configuration() {
     let mut checked = 0;
-    for name in ["README.md", "docs/configuration.md", "docs/operating.md"] {
+    for name in ["README.md", "docs/configuration.md", "docs/drains.md", "docs/operating.md"] {
         for block in document(name).split("```toml\n").skip(1) {
             let block = block.split("```").next().unwrap();
-            if let Err(error) = toml::from_str::<Config>(block) {
-                panic!("{name}:\n{block}\n{error}");
+            match toml::from_str::<Config>(block) {
+                Ok(config) => config.adapters.check().unwrap_or_else(|error| panic!("{name}:\n{block}\n{error}")),
+                Err(error) => panic!("{name}:\n{block}\n{error}"),
             }
             checked += 1;
         }

@@ -9,22 +9,18 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use smallvec::SmallVec;
-use socket2::{SockRef, TcpKeepalive};
+use socket2::SockRef;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::tls::Session;
-use super::{DEADLINE, End, late};
+use super::{DEADLINE, End, late, set_options};
 use crate::syslog::trust::Trust;
-use crate::syslog::window::{Frame, UNACKNOWLEDGED_FOR};
+use crate::syslog::window::Frame;
 
 mod tls;
 
-/// Before the first keepalive probe, and between probes.
-const KEEPALIVE: Duration = Duration::from_secs(10);
-/// The kernel's send buffer: what it holds must be part of what is kept to be sent again.
-const SEND_BUFFER: usize = 256 * 1024;
 /// Frames in one system call.
 const SLICES: usize = 64;
 /// Reads in a row before others have their turn.
@@ -234,14 +230,4 @@ fn advance(frames: &VecDeque<Frame>, count: usize, offset: &mut usize, written: 
         *written += 1;
     }
     *written > before
-}
-
-fn set_options(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = SockRef::from(stream);
-    socket.set_send_buffer_size(SEND_BUFFER)?;
-    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE))?;
-    #[cfg(any(target_os = "linux", target_os = "android"))]
-    socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED_FOR))?;
-    Ok(())
 }

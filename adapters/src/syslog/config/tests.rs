@@ -88,14 +88,8 @@ fn values_without_effect_are_remarked_on() {
 
 #[test]
 fn each_mistake_says_what_is_right() {
-    assert_eq!(
-        error("drain:514"),
-        "the drain URL has no scheme; write syslog://host:port, syslog-tls://host:port or syslog-udp://host:port"
-    );
-    assert_eq!(
-        error("http://drain:514"),
-        "the drain URL's scheme is \"http\"; write syslog://host:port, syslog-tls://host:port or syslog-udp://host:port"
-    );
+    assert_eq!(error("drain:514"), format!("the drain URL has no scheme; write {SCHEMES}"));
+    assert_eq!(error("http://drain:514"), format!("the drain URL's scheme is \"http\"; write {SCHEMES}"));
     assert_eq!(
         error("syslog://drain"),
         "the drain URL has no port, and syslog has no default one; write syslog://drain:514"
@@ -109,6 +103,28 @@ fn each_mistake_says_what_is_right() {
         error("syslog://d:1?include-log-types=WEB")
             .contains("include-log-types names no known type; the types are API")
     );
+}
+
+#[test]
+fn requests_have_a_port_and_a_target_of_their_own() {
+    let parse = |text: &str| DrainUrl::parse(text).unwrap();
+    let url = parse("https://us%20er:p%40ss@logs.example/in/put?drain-data=all&token=a%20b#part");
+    assert_eq!((url.scheme, url.address.to_string().as_str()), (Scheme::Https, "logs.example:443"));
+    assert_eq!(url.target(), "/in/put?drain-data=all&token=a%20b", "with the options of the drain");
+    assert_eq!(url.credentials().as_deref(), Some(&b"us er:p@ss"[..]));
+    assert_eq!(url.options.kinds, Kinds::ALL);
+    let bare = parse("https-batch://[::1]:8443?x=1");
+    assert_eq!(
+        (bare.scheme, bare.address.to_string().as_str(), bare.target()),
+        (Scheme::HttpsBatch, "[::1]:8443", "/?x=1")
+    );
+    assert_eq!(parse("https://[::1]").address.to_string(), "[::1]:443");
+    assert_eq!(parse("https://h").credentials(), None);
+    assert!(error("https://h/a b").contains("must be written as %"));
+    assert!(error("https:///path").contains("no usable host"), "{}", error("https:///path"));
+    // A path may be a token.
+    assert_eq!(parse("https://u:canary@h/canary?canary#canary").anonymised(), "https://h:443/…");
+    assert_eq!(parse("https-batch://h/").to_string(), "https-batch://h:443");
 }
 
 #[test]

@@ -12,19 +12,28 @@ use tracing::debug;
 
 use super::Drain;
 use crate::notice;
+use crate::syslog::config::Scheme;
 use crate::syslog::window::Frame;
 
 /// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
 const AHEAD: (usize, usize) = (512, 128 * 1024);
+/// The same where many go into one request: as many as one should hold.
+pub(super) const REQUEST: (usize, usize) = (8192, 512 * 1024);
 /// Lines are made in pieces of memory of this size.
 const CHUNK: usize = 64 * 1024;
 
 impl Drain {
+    /// Whether more lines are to be made.
+    pub(super) fn has_room(&self) -> bool {
+        let ahead = if self.destination.scheme == Scheme::HttpsBatch { REQUEST } else { AHEAD };
+        self.window.unsent().len() < ahead.0 && self.window.unsent_bytes() < ahead.1
+    }
+
     /// Makes lines of what was taken from the ring, and takes more if there is more, up to [`AHEAD`].
     pub(super) fn encode(&mut self) {
         let now = Instant::now();
         let mut filtered = 0;
-        while self.window.unsent().len() < AHEAD.0 && self.window.unsent_bytes() < AHEAD.1 {
+        while self.has_room() {
             let Some((load, next)) = &mut self.in_hand else {
                 match self.ring.try_recv() {
                     Ok(load) => self.in_hand = Some((load, 0)),

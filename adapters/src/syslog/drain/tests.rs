@@ -31,8 +31,7 @@ fn bench(schedule: Schedule) -> Bench {
     let parts = Parts {
         name: "test".to_owned(),
         url: "syslog://127.0.0.1:1".to_owned(),
-        scheme: Scheme::Syslog,
-        address: "127.0.0.1:1".parse().unwrap(),
+        destination: "syslog://127.0.0.1:1".parse().unwrap(),
         trust: None,
         ring: reader,
         encoder: Encoder::new(&Options::default(), "h", true, Style::default()),

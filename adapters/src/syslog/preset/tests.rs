@@ -84,7 +84,8 @@ fn what_does_not_go_together_is_said() {
     assert!(tcp("line.framing = \"newline\"").contains("`line-feed`"));
     let udp = |more: &str| error("syslog-udp://h:1", more);
     assert!(udp("line.max_bytes = 65508").contains("480 to 65507"));
-    assert!(udp("line.framing = \"line-feed\"").contains("each line is a datagram"));
+    assert!(udp("line.framing = \"line-feed\"").contains("syslog:// and syslog-tls:// only"));
+    assert!(error("https://h", "preset = \"splunk\"").contains("presets are for syslog"));
     let canary = "preset = \"loggly\"\ntoken = \"canary canary\"\nline = {}";
     assert!(!tcp(canary).contains("canary"), "{}", tcp(canary));
 }

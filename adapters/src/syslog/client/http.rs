@@ -1,0 +1,272 @@
+//! A receiver over HTTPS: each message, or all that are there, the body of a POST (contract: syslog drains §2.3, §2.4).
+//!
+//! One connection of HTTP/1.1 and one request at a time. Its answer says what became of the lines: unlike elsewhere, what is written is
+//! delivered. Redirects are not followed. The connection runs within the calls: nothing is spawned.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::client::conn::http1::{Builder, SendRequest};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+
+use super::{End, late, set_options};
+use crate::syslog::config::{DrainUrl, Scheme};
+use crate::syslog::trust::Trust;
+use crate::syslog::window::Frame;
+
+/// For a request and its answer.
+const ANSWER: Duration = Duration::from_secs(20);
+/// A connection that was idle this long is not used again.
+const IDLE: Duration = Duration::from_secs(30);
+/// The most of an answer that is read; the connection of a longer one is closed.
+const MAX_ANSWER: usize = 64 * 1024;
+/// The longest wait that an answer may ask for.
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// A connection to one receiver.
+pub(super) struct Http {
+    sender: SendRequest<Full<Bytes>>,
+    /// Until it has ended.
+    connection: Option<Connection>,
+    endpoint: Endpoint,
+    used: Instant,
+}
+
+/// Reads and writes while it is polled.
+type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
+
+/// What all requests have in common.
+#[derive(Debug)]
+struct Endpoint {
+    target: String,
+    host: HeaderValue,
+    authorization: Option<HeaderValue>,
+    batch: bool,
+}
+
+/// An answer that is not success.
+#[derive(Debug, thiserror::Error)]
+#[error("the destination answers {status}{hint}")]
+pub struct Refusal {
+    status: StatusCode,
+    hint: &'static str,
+    /// The same lines will never be taken.
+    pub permanent: bool,
+    /// It asks for this long a wait.
+    pub after: Option<Duration>,
+}
+
+impl Refusal {
+    /// The refusal in an error of [`Link::write`](super::Link::write), if it is one.
+    pub fn of(error: &io::Error) -> Option<&Self> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    fn from(answer: &Response<Incoming>) -> Self {
+        let status = answer.status();
+        let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        Self {
+            status,
+            hint: match status {
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; look at user name, password or token in the URL",
+                status if status.is_redirection() => ", and a drain follows no redirect; write the new address",
+                _ => "",
+            },
+            permanent: matches!(
+                status,
+                StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
+            ),
+            after: seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT)),
+        }
+    }
+}
+
+impl std::fmt::Debug for Http {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Http").field("open", &self.connection.is_some()).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    fn new(url: &DrainUrl) -> io::Result<Self> {
+        let header = |text: String| HeaderValue::try_from(text).map_err(io::Error::other);
+        let authorization = url.credentials().map(|credentials| {
+            let mut value = header(format!("Basic {}", BASE64_STANDARD.encode(credentials)))?;
+            value.set_sensitive(true);
+            Ok::<_, io::Error>(value)
+        });
+        let host = url.address.to_string();
+        Ok(Self {
+            target: url.target().to_owned(),
+            host: header(host.strip_suffix(":443").unwrap_or(&host).to_owned())?,
+            authorization: authorization.transpose()?,
+            batch: url.scheme == Scheme::HttpsBatch,
+        })
+    }
+
+    fn request(&self, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
+        let mut request = Request::post(&self.target)
+            .header(HOST, &self.host)
+            .header(USER_AGENT, concat!("hydrant/", env!("CARGO_PKG_VERSION")))
+            .header(CONTENT_TYPE, "text/plain");
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        request.body(Full::new(body)).map_err(io::Error::other)
+    }
+}
+
+impl Http {
+    /// Connects and shakes hands, until `by`.
+    ///
+    /// # Errors
+    /// In words: what was wrong, with the receiver's certificate or with ours too.
+    pub(super) async fn open(addr: SocketAddr, url: &DrainUrl, trust: &mut Trust, by: Instant) -> io::Result<Self> {
+        let endpoint = Endpoint::new(url)?;
+        let connected = timeout_at(by, TcpStream::connect(addr)).await;
+        let socket = connected.map_err(|_| late("no answer".to_owned()))??;
+        set_options(&socket)?;
+        let (config, name) = trust.client();
+        let secured = timeout_at(by, TlsConnector::from(config).connect(name, socket)).await;
+        let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
+        let stream = secured.map_err(|error| in_words(error, trust))?;
+        // Receivers that are not particular about the case of headers are the rule, not the law.
+        let builder = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
+        let (sender, connection) = builder.await.map_err(io::Error::other)?;
+        Ok(Self { sender, connection: Some(Box::pin(connection)), endpoint, used: Instant::now() })
+    }
+
+    /// As [`Link::check`](super::Link::check).
+    pub(super) fn check(&mut self) -> Result<(), End> {
+        if self.used.elapsed() > IDLE {
+            return Err(End::Closed);
+        }
+        match self.poll_ended(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(end) => Err(end),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// As [`Link::ended`](super::Link::ended).
+    pub(super) async fn ended(&mut self) -> End {
+        std::future::poll_fn(|cx| self.poll_ended(cx)).await
+    }
+
+    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(End::Closed) };
+        let Poll::Ready(outcome) = connection.as_mut().poll(cx) else { return Poll::Pending };
+        self.connection = None;
+        Poll::Ready(match outcome {
+            Ok(()) => End::Closed,
+            Err(error) => End::Broken(broken(&error)),
+        })
+    }
+
+    /// As [`Link::write`](super::Link::write): a frame is written when the receiver has said that it has it.
+    ///
+    /// # Errors
+    /// No answer, or a [`Refusal`].
+    pub(super) async fn write(
+        &mut self,
+        frames: &VecDeque<Frame>,
+        count: usize,
+        written: &mut usize,
+    ) -> io::Result<()> {
+        if self.endpoint.batch {
+            let mut body = BytesMut::with_capacity(frames.range(..count).map(|frame| frame.bytes.len()).sum());
+            frames.range(..count).for_each(|frame| body.extend_from_slice(&frame.bytes));
+            self.post(body.freeze()).await?;
+            *written = count;
+            return Ok(());
+        }
+        for frame in frames.range(..count) {
+            let mut rest = frame.bytes.clone();
+            while let Some(len) = rest.first_chunk() {
+                let len = u32::from_be_bytes(*len) as usize;
+                rest.advance(4);
+                self.post(rest.split_to(len)).await?;
+            }
+            *written += 1;
+        }
+        Ok(())
+    }
+
+    /// As [`Link::settle`](super::Link::settle): every answer has come.
+    pub(super) fn settle(self) -> End {
+        End::Closed
+    }
+
+    async fn post(&mut self, body: Bytes) -> io::Result<()> {
+        let request = self.endpoint.request(body)?;
+        let exchange = exchange(&mut self.sender, request);
+        let connection = &mut self.connection;
+        let outcome = timeout(ANSWER, async {
+            tokio::pin!(exchange);
+            loop {
+                tokio::select! {
+                    outcome = &mut exchange => return outcome,
+                    // What it ends with is told by the exchange.
+                    () = ended(connection) => {}
+                }
+            }
+        })
+        .await;
+        self.used = Instant::now();
+        outcome.map_err(|_| late(format!("no answer within {} s", ANSWER.as_secs())))?
+    }
+}
+
+/// Runs the connection to its end; never ends twice.
+async fn ended(connection: &mut Option<Connection>) {
+    match connection {
+        Some(running) => {
+            let _ = running.await;
+            *connection = None;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends a request and reads its answer to the end.
+async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> io::Result<()> {
+    sender.ready().await.map_err(|error| broken(&error))?;
+    let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
+    let refusal = (!answer.status().is_success()).then(|| Refusal::from(&answer));
+    // A receiver that talks without end is not read here without end; hyper closes a connection whose answer was not read.
+    let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    refusal.map_or(Ok(()), |refusal| Err(io::Error::other(refusal)))
+}
+
+/// What went wrong below HTTP, which is what can be acted upon.
+fn broken(error: &hyper::Error) -> io::Error {
+    let below = std::error::Error::source(error).and_then(|source| source.downcast_ref::<io::Error>());
+    match below {
+        Some(below) => io::Error::new(below.kind(), below.to_string()),
+        None if error.is_incomplete_message() || error.is_canceled() || error.is_closed() => {
+            io::Error::new(io::ErrorKind::ConnectionReset, "the destination closed the connection without an answer")
+        }
+        None => io::Error::new(io::ErrorKind::InvalidData, format!("the destination does not speak HTTP/1.1: {error}")),
+    }
+}
+
+/// What is wrong with a certificate.
+fn in_words(error: io::Error, trust: &Trust) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(inner) => io::Error::new(io::ErrorKind::InvalidData, trust.tls().explain(inner)),
+        None => error,
+    }
+}
