@@ -366,6 +366,11 @@ fn log_types(query: &Query, remarks: &mut Vec<String>) -> Result<LogTypes, Drain
 }
 
 impl LogTypes {
+    /// True when every log passes.
+    pub fn admits_all(&self) -> bool {
+        *self == Self::All
+    }
+
     /// True when a log with this `source_type` tag passes.
     pub fn admits(&self, source_type: Option<&str>) -> bool {
         let known = |types: &[&'static str]| {

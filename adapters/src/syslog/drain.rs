@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use self::health::{Change, Health, State};
-use self::lines::REQUEST;
+use self::lines::{LastSource, REQUEST};
 use super::client::{End, Link, Refusal};
 use super::config::{DrainUrl, Scheme};
 use super::encode::Encoder;
@@ -50,6 +50,7 @@ pub(crate) struct Drain {
     /// What was taken from the ring, and how much of it has been encoded.
     in_hand: Option<(Queued, usize)>,
     encoder: Encoder,
+    last_source: LastSource,
     chunk: BytesMut,
     window: Window,
     /// How many envelopes go into one request, since one of more was refused for good.
@@ -115,6 +116,7 @@ impl Drain {
             ring: parts.ring,
             in_hand: None,
             encoder: parts.encoder,
+            last_source: LastSource::default(),
             chunk: BytesMut::new(),
             window: Window::new(parts.resend),
             narrow: None,

@@ -4,18 +4,22 @@
 //! their names; other envelopes, and those that the drain's options leave out, give none. The bytes are those of the contract, with
 //! one exception that it leaves open: a source type too long to stand in PROCID together with an instance is cut (see [`Encoder`]).
 
+use prost::Message;
 use proto::decimal::{SYSLOG_EXPONENT, general};
 use proto::raw::Kind;
 use proto::v2;
-use proto::v2::envelope::Message;
 use smallvec::SmallVec;
 
+use self::names::Names;
+pub use self::parts::Parts;
+use self::parts::{Log, Tag, find};
+use self::time::Times;
 use super::config::{Kinds, LogTypes, Options};
 
-/// The longest header fields, in bytes (RFC 5424 §6). Longer ones are cut.
-const MAX_HOSTNAME: usize = 255;
-const MAX_APP_NAME: usize = 48;
-const MAX_PROCID: usize = 128;
+mod names;
+mod parts;
+mod time;
+
 /// The longest part of a host name made of tags.
 const MAX_HOSTNAME_PART: usize = 63;
 
@@ -53,7 +57,7 @@ pub struct Style {
     pub max_bytes: Option<usize>,
 }
 
-/// Why an envelope has no form as a message. It never will have one: it is dropped and counted as `convert_error`.
+/// Why an envelope has no form as a message. It never will have one: it is dropped, and counted as `convert_error` or `decode_error`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unencodable {
     /// A header field may hold visible ASCII only.
@@ -62,6 +66,9 @@ pub enum Unencodable {
     /// The key of a tag is the name of a parameter: visible ASCII without `=`, `]` and `"`.
     #[error("a tag's key holds something else than visible ASCII characters, or one of =, ] and \"")]
     TagKey,
+    /// Not well-formed on the wire, or text that is not UTF-8.
+    #[error("the envelope is not well-formed")]
+    Malformed,
 }
 
 /// Makes messages for one drain.
@@ -72,16 +79,17 @@ pub enum Unencodable {
 pub struct Encoder {
     kinds: Kinds,
     log_types: LogTypes,
-    hostname: String,
     metadata: bool,
     style: Style,
+    names: Names,
+    times: Times,
     header: Vec<u8>,
     message: Vec<u8>,
+    /// Whether a tag of the envelope at hand has something to escape.
+    escape: bool,
     /// Messages that were cut and not yet told.
     cut: u64,
 }
-
-type Tags<'a> = SmallVec<[(&'a str, &'a str); 16]>;
 
 impl Encoder {
     /// For a drain with these options; `hostname` is used for envelopes whose tags name no app, space and organization. `metadata`
@@ -90,11 +98,13 @@ impl Encoder {
         Self {
             kinds: options.kinds,
             log_types: options.log_types.clone(),
-            hostname: hostname.to_owned(),
             metadata: options.metadata.unwrap_or(metadata),
+            names: Names::new(hostname),
+            times: Times::new(if style.zulu { "Z" } else { "+00:00" }),
             style,
             header: Vec::new(),
             message: Vec::new(),
+            escape: false,
             cut: 0,
         }
     }
@@ -106,119 +116,117 @@ impl Encoder {
 
     /// Appends the messages of `envelope` to `out` and returns how many there are.
     ///
-    /// Costs a copy of the payload and of the tags; allocates only for envelopes of more than 16 tags or for long messages.
+    /// Costs a copy of the payload and of the tags; allocates only for envelopes of more than 16 tags or for long messages, and for
+    /// what is no log.
     ///
     /// # Errors
     /// [`Unencodable`]; `out` is then as it was.
-    pub fn encode(&mut self, envelope: &v2::Envelope, out: &mut impl bytes::BufMut) -> Result<usize, Unencodable> {
-        let Some(message) = &envelope.message else { return Ok(0) };
-        if !self.admits(message, envelope) {
+    pub fn encode(&mut self, envelope: &Parts<'_>, out: &mut impl bytes::BufMut) -> Result<usize, Unencodable> {
+        let Some((kind, bytes)) = envelope.message else { return Ok(0) };
+        if !self.admits(kind, envelope) {
             return Ok(0);
         }
-        let mut tags: Tags<'_> = envelope.tags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
-        tags.sort_unstable();
-        self.set_header(envelope, message, &tags)?;
-        if !self.metadata {
-            tags.clear();
+        let log =
+            if kind == Kind::Log { Log::read(bytes).map_err(|_| Unencodable::Malformed)? } else { Log::default() };
+        self.set_header(envelope, kind, log)?;
+        let tags: &[Tag<'_>] = if self.metadata { &envelope.tags } else { &[] };
+        let mut looks = 0;
+        for tag in tags {
+            if !is_parameter_name(tag.key) {
+                return Err(Unencodable::TagKey);
+            }
+            looks |= look(tag.value);
         }
-        if !tags.iter().all(|(key, _)| is_parameter_name(key)) {
-            return Err(Unencodable::TagKey);
+        if looks & NOT_ASCII != 0 && !tags.iter().all(|tag| std::str::from_utf8(tag.value).is_ok()) {
+            return Err(Unencodable::Malformed);
         }
-        match message {
-            Message::Log(log) => {
-                let is_bare = self.style.element.is_empty();
-                self.put(out, &tags, |out, tags| {
-                    put_tags(out, tags);
+        self.escape = looks & SPECIAL != 0;
+        match kind {
+            Kind::None => Ok(0),
+            Kind::Log => {
+                let (is_bare, escape) = (self.style.element.is_empty(), self.escape);
+                self.put(out, tags, |out, tags| {
+                    put_tags(out, tags, escape);
                     if is_bare && tags.is_empty() {
                         out.push(b'-');
                     }
                     out.push(b' ');
-                    put_payload(out, &log.payload);
+                    put_payload(out, log.payload);
                 });
+                Ok(1)
             }
-            Message::Counter(counter) => {
+            Kind::Counter => {
+                let counter: v2::Counter = decode(bytes)?;
                 let (total, delta) = (counter.total.to_string(), counter.delta.to_string());
-                self.put_metric(
-                    out,
-                    &tags,
-                    "counter",
-                    &[("name", &counter.name), ("total", &total), ("delta", &delta)],
-                );
+                self.put_metric(out, tags, "counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)]);
+                Ok(1)
             }
-            Message::Gauge(gauge) => {
+            Kind::Gauge => {
+                let gauge: v2::Gauge = decode(bytes)?;
                 let mut metrics: SmallVec<[(&str, &v2::GaugeValue); 8]> =
                     gauge.metrics.iter().map(|(name, value)| (name.as_str(), value)).collect();
                 metrics.sort_unstable_by_key(|(name, _)| *name);
                 for (name, metric) in &metrics {
                     let value = general(metric.value, SYSLOG_EXPONENT);
-                    self.put_metric(out, &tags, "gauge", &[("name", name), ("value", &value), ("unit", &metric.unit)]);
+                    self.put_metric(out, tags, "gauge", &[("name", name), ("value", &value), ("unit", &metric.unit)]);
                 }
-                return Ok(metrics.len());
+                Ok(metrics.len())
             }
-            Message::Timer(timer) => {
+            Kind::Timer => {
+                let timer: v2::Timer = decode(bytes)?;
                 let (start, stop) = (timer.start.to_string(), timer.stop.to_string());
-                self.put_metric(out, &tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)]);
+                self.put_metric(out, tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)]);
+                Ok(1)
             }
-            Message::Event(event) => {
-                self.put_metric(out, &tags, "event", &[("title", &event.title), ("body", &event.body)]);
+            Kind::Event => {
+                let event: v2::Event = decode(bytes)?;
+                self.put_metric(out, tags, "event", &[("title", &event.title), ("body", &event.body)]);
+                Ok(1)
             }
         }
-        Ok(1)
     }
 
-    fn admits(&self, message: &Message, envelope: &v2::Envelope) -> bool {
-        let kind = match message {
-            Message::Log(_) => Kind::Log,
-            Message::Counter(_) => Kind::Counter,
-            Message::Gauge(_) => Kind::Gauge,
-            Message::Timer(_) => Kind::Timer,
-            Message::Event(_) => Kind::Event,
+    fn admits(&self, kind: Kind, envelope: &Parts<'_>) -> bool {
+        let source_type = || {
+            let tag = find(&envelope.tags, "source_type")?;
+            std::str::from_utf8(tag.value).ok()
         };
-        let source_type = || envelope.tags.get("source_type").map(String::as_str);
-        self.kinds.contains(kind) && (kind != Kind::Log || self.log_types.admits(source_type()))
+        self.kinds.contains(kind)
+            && (kind != Kind::Log || self.log_types.admits_all() || self.log_types.admits(source_type()))
     }
 
     /// Everything before the structured data: `<PRI>1 TIMESTAMP HOSTNAME APP-NAME PROCID MSGID `.
-    fn set_header(&mut self, envelope: &v2::Envelope, message: &Message, tags: &Tags<'_>) -> Result<(), Unencodable> {
+    fn set_header(&mut self, envelope: &Parts<'_>, kind: Kind, log: Log<'_>) -> Result<(), Unencodable> {
         let out = &mut self.header;
         out.clear();
-        out.extend_from_slice(match message {
-            Message::Log(log) if log.r#type == i32::from(v2::log::Type::Err) => b"<11>1 ",
-            Message::Log(log) if log.r#type != i32::from(v2::log::Type::Out) => b"<-1>1 ",
+        out.extend_from_slice(match kind {
+            Kind::Log if log.kind == i32::from(v2::log::Type::Err) => b"<11>1 ",
+            Kind::Log if log.kind != i32::from(v2::log::Type::Out) => b"<-1>1 ",
             _ => b"<14>1 ",
         });
-        put_timestamp(out, envelope.timestamp, if self.style.zulu { "Z" } else { "+00:00" });
-        field(out, "HOSTNAME", MAX_HOSTNAME, |out| put_hostname(out, tags, &self.hostname))?;
-        field(out, "APP-NAME", MAX_APP_NAME, |out| out.extend_from_slice(envelope.source_id.as_bytes()))?;
-        field(out, "PROCID", MAX_PROCID, |out| match message {
-            Message::Log(_) => put_log_procid(out, tag(tags, "source_type"), &envelope.instance_id),
-            _ => {
-                out.push(b'[');
-                out.extend_from_slice(envelope.instance_id.as_bytes());
-                out.push(b']');
-            }
-        })?;
-        out.extend_from_slice(b" - ");
+        self.times.put(out, envelope.timestamp);
+        out.extend_from_slice(self.names.of(envelope, kind == Kind::Log)?);
         Ok(())
     }
 
     /// A message of one element, the tags, and no text.
-    fn put_metric(&mut self, out: &mut impl bytes::BufMut, tags: &Tags<'_>, id: &str, parameters: &[(&str, &str)]) {
+    fn put_metric(&mut self, out: &mut impl bytes::BufMut, tags: &[Tag<'_>], id: &str, parameters: &[(&str, &str)]) {
+        let escape = self.escape;
         self.put(out, tags, |out, tags| {
-            put_element(out, id, parameters.iter().copied());
-            put_tags(out, tags);
+            put_element(out, id, true, parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
+            put_tags(out, tags, escape);
             out.extend_from_slice(b" \n");
         });
     }
 
     /// Writes one message: the header, and what `rest` puts after it.
-    fn put(&mut self, out: &mut impl bytes::BufMut, tags: &Tags<'_>, rest: impl Fn(&mut Vec<u8>, &Tags<'_>)) {
+    fn put(&mut self, out: &mut impl bytes::BufMut, tags: &[Tag<'_>], rest: impl Fn(&mut Vec<u8>, &[Tag<'_>])) {
         self.make(tags, &rest);
         if let Some(max) = self.style.max_bytes
             && self.message.len() > max
         {
             self.cut += 1;
-            self.make(&Tags::new(), &rest);
+            self.make(&[], &rest);
             cut(&mut self.message, max);
         }
         match self.style.framing {
@@ -237,7 +245,7 @@ impl Encoder {
         out.put_slice(&self.message);
     }
 
-    fn make(&mut self, tags: &Tags<'_>, rest: impl Fn(&mut Vec<u8>, &Tags<'_>)) {
+    fn make(&mut self, tags: &[Tag<'_>], rest: impl Fn(&mut Vec<u8>, &[Tag<'_>])) {
         let (message, style) = (&mut self.message, &self.style);
         message.clear();
         message.extend_from_slice(style.prefix.as_bytes());
@@ -297,50 +305,68 @@ fn field(out: &mut Vec<u8>, name: &'static str, max: usize, put: impl FnOnce(&mu
     if out[start..].iter().all(u8::is_ascii_graphic) { Ok(()) } else { Err(Unencodable::Header(name)) }
 }
 
-fn is_parameter_name(key: &str) -> bool {
-    key.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'=' | b']' | b'"'))
+fn is_parameter_name(key: &[u8]) -> bool {
+    key.iter().fold(true, |so_far, byte| so_far & PARAMETER_NAME[usize::from(*byte)])
 }
 
-fn tag<'a>(tags: &Tags<'a>, key: &str) -> &'a str {
-    tags.binary_search_by(|(name, _)| (*name).cmp(key)).map_or("", |found| tags[found].1)
-}
-
-/// `org.space.app` out of the tags; the drain's own name when they name none of the three (contract §1.2).
-fn put_hostname(out: &mut Vec<u8>, tags: &Tags<'_>, fallback: &str) {
-    let keys = ["organization_name", "space_name", "app_name"];
-    if !keys.iter().any(|key| tags.binary_search_by(|(name, _)| (*name).cmp(key)).is_ok()) {
-        return out.extend_from_slice(fallback.as_bytes());
+/// The bytes that may stand in the name of a parameter.
+static PARAMETER_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_graphic() && !matches!(byte, b'=' | b']' | b'"');
+        byte += 1;
     }
-    for (i, key) in keys.into_iter().enumerate() {
+    table
+};
+
+/// What [`look`] finds.
+const SPECIAL: u8 = 1;
+const NOT_ASCII: u8 = 0x80;
+
+/// Whether a value holds something to escape, and something else than ASCII: one pass without a branch for each byte.
+fn look(value: &[u8]) -> u8 {
+    value.iter().fold(0, |so_far, byte| {
+        so_far | (byte & NOT_ASCII) | u8::from(*byte == b'\\') | u8::from(*byte == b'"') | u8::from(*byte == b']')
+    })
+}
+
+fn decode<M: Message + Default>(bytes: &[u8]) -> Result<M, Unencodable> {
+    M::decode(bytes).map_err(|_| Unencodable::Malformed)
+}
+
+/// `org.space.app` (contract §1.2).
+fn put_hostname(out: &mut Vec<u8>, names: [&[u8]; 3]) {
+    for (i, name) in names.into_iter().enumerate() {
         if i > 0 {
             out.push(b'.');
         }
         let start = out.len();
-        put_clean(out, tag(tags, key), |byte| byte.is_ascii_alphanumeric());
+        put_clean(out, name, |byte| byte.is_ascii_alphanumeric());
         out.truncate(start + MAX_HOSTNAME_PART);
     }
 }
 
 /// `[TYPE/instance]` (contract §1.3).
-fn put_log_procid(out: &mut Vec<u8>, source_type: &str, instance: &str) {
+fn put_log_procid(out: &mut Vec<u8>, source_type: &[u8], instance: &[u8], max: usize) {
     out.push(b'[');
     let start = out.len();
     put_clean(out, source_type, |byte| byte.is_ascii_graphic());
     out[start..].make_ascii_uppercase();
     if !instance.is_empty() {
-        out.truncate(start + MAX_PROCID - 3);
-        let room = MAX_PROCID - 3 - (out.len() - start);
+        out.truncate(start + max - 3);
+        let room = max - 3 - (out.len() - start);
         out.push(b'/');
-        out.extend_from_slice(&instance.as_bytes()[..instance.len().min(room)]);
+        out.extend_from_slice(&instance[..instance.len().min(room)]);
     }
     out.push(b']');
 }
 
 /// Writes a run of white space as one `-`, keeps `-` and what `keep` admits, and takes `-` off the end.
-fn put_clean(out: &mut Vec<u8>, text: &str, keep: impl Fn(u8) -> bool) {
+fn put_clean(out: &mut Vec<u8>, text: &[u8], keep: impl Fn(u8) -> bool) {
     let start = out.len();
     let mut space = false;
-    for byte in text.bytes() {
+    for &byte in text {
         let is_space = byte.is_ascii_whitespace();
         if is_space && !space || byte == b'-' {
             out.push(b'-');
@@ -354,21 +380,25 @@ fn put_clean(out: &mut Vec<u8>, text: &str, keep: impl Fn(u8) -> bool) {
     }
 }
 
-fn put_tags(out: &mut Vec<u8>, tags: &Tags<'_>) {
+fn put_tags(out: &mut Vec<u8>, tags: &[Tag<'_>], escape: bool) {
     if !tags.is_empty() {
-        put_element(out, "tags", tags.iter().copied());
+        put_element(out, "tags", escape, tags.iter().map(|tag| (tag.key, tag.value)));
     }
 }
 
-fn put_element<'a>(out: &mut Vec<u8>, id: &str, parameters: impl Iterator<Item = (&'a str, &'a str)>) {
+fn put_element<'a>(out: &mut Vec<u8>, id: &str, escape: bool, parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>) {
     out.push(b'[');
     out.extend_from_slice(id.as_bytes());
     out.extend_from_slice(ENTERPRISE.as_bytes());
     for (name, value) in parameters {
         out.push(b' ');
-        out.extend_from_slice(name.as_bytes());
+        out.extend_from_slice(name);
         out.extend_from_slice(b"=\"");
-        put_escaped(out, value.as_bytes());
+        if escape {
+            put_escaped(out, value);
+        } else {
+            out.extend_from_slice(value);
+        }
         out.push(b'"');
     }
     out.push(b']');
@@ -386,8 +416,10 @@ fn put_escaped(out: &mut Vec<u8>, mut value: &[u8]) {
 /// The payload without its NUL bytes, with a line feed at its end.
 fn put_payload(out: &mut Vec<u8>, payload: &[u8]) {
     let start = out.len();
-    for part in payload.split(|byte| *byte == 0) {
-        out.extend_from_slice(part);
+    if payload.contains(&0) {
+        payload.split(|byte| *byte == 0).for_each(|part| out.extend_from_slice(part));
+    } else {
+        out.extend_from_slice(payload);
     }
     if out.len() == start || out.last() != Some(&b'\n') {
         out.push(b'\n');
@@ -406,57 +438,6 @@ fn put_decimal(out: &mut impl bytes::BufMut, mut value: usize) {
         }
     }
     out.put_slice(&digits[at..]);
-}
-
-/// `2023-11-14T22:13:20.123456+00:00`: microseconds, cut off and not rounded, without zeros at their end; then `zone`.
-fn put_timestamp(out: &mut Vec<u8>, nanoseconds: i64, zone: &str) {
-    let seconds = nanoseconds.div_euclid(1_000_000_000);
-    let micros = nanoseconds.rem_euclid(1_000_000_000) / 1000;
-    let (year, month, day) = date(seconds.div_euclid(86_400));
-    let second = seconds.rem_euclid(86_400);
-    // The years of an i64 of nanoseconds are 1677 to 2262.
-    put_padded(out, year, 4);
-    out.push(b'-');
-    put_padded(out, month, 2);
-    out.push(b'-');
-    put_padded(out, day, 2);
-    out.push(b'T');
-    put_padded(out, second / 3600, 2);
-    out.push(b':');
-    put_padded(out, second / 60 % 60, 2);
-    out.push(b':');
-    put_padded(out, second % 60, 2);
-    if micros > 0 {
-        out.push(b'.');
-        put_padded(out, micros, 6);
-        while out.last() == Some(&b'0') {
-            out.pop();
-        }
-    }
-    out.extend_from_slice(zone.as_bytes());
-}
-
-fn put_padded(out: &mut Vec<u8>, value: i64, width: u32) {
-    for place in (0..width).rev() {
-        out.push(b'0' + (value / 10_i64.pow(place) % 10) as u8);
-    }
-}
-
-/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar.
-///
-/// Counts from the 1st of March of the year 0, so that the leap day is the last of a year and every 400 years are alike.
-fn date(days: i64) -> (i64, i64, i64) {
-    const DAYS_IN_400_YEARS: i64 = 146_097;
-    let days = days + 719_468;
-    let era = days.div_euclid(DAYS_IN_400_YEARS);
-    let day_of_era = days.rem_euclid(DAYS_IN_400_YEARS);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    // Months from March on have 31, 30, 31, 30, 31 days, over and over: 153 in five of them.
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

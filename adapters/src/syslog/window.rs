@@ -19,6 +19,7 @@
 //! *Invariant*: no line is written before an earlier one that is still in hand.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,7 +46,7 @@ pub struct Frame {
     /// The lines, with their octet counts.
     pub bytes: Bytes,
     /// Whose they are.
-    pub source_id: String,
+    pub source_id: Arc<str>,
     /// Whether the envelope is itself a notice about lost lines.
     pub is_notice: bool,
     /// When the envelope came to the drain.
@@ -84,7 +85,7 @@ pub struct Window {
 
 impl Frame {
     /// The lines of an envelope that came at `since`.
-    pub fn new(bytes: Bytes, source_id: String, is_notice: bool, since: Instant) -> Self {
+    pub fn new(bytes: Bytes, source_id: Arc<str>, is_notice: bool, since: Instant) -> Self {
         Self { bytes, source_id, is_notice, since, chances: 0, written: false }
     }
 

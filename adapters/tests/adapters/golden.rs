@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hydrant_adapters::syslog::config::DrainUrl;
-use hydrant_adapters::syslog::encode::{Encoder, Framing, Style, Unencodable};
+use hydrant_adapters::syslog::encode::{Encoder, Framing, Parts, Style, Unencodable};
 use prost::Message;
 use proto::v2;
 use serde_json::Value;
@@ -27,22 +27,23 @@ fn bytes(value: &Value, key: &str) -> Vec<u8> {
     BASE64_STANDARD.decode(value[key].as_str().expect("bytes in base64")).unwrap()
 }
 
-/// The encoder for a vector's drain, and its envelopes.
-fn set_up(vector: &Value, framing: Framing) -> (Encoder, Vec<v2::Envelope>) {
+/// The encoder for a vector's drain, and its envelopes as bytes.
+fn set_up(vector: &Value, framing: Framing) -> (Encoder, Vec<Vec<u8>>) {
     let url = vector["drain_url"].as_str().unwrap().replace(" (aggregate)", "").replace("<drain>", "drain:514");
     let (_, rest) = url.split_once("://").unwrap();
     let options = DrainUrl::parse(&format!("syslog://{rest}")).unwrap().options;
     let hostname = vector["binding_hostname"].as_str().unwrap_or_default();
     let envelopes = vector["input"].as_array().unwrap();
     let envelopes = envelopes.iter().map(|input| {
-        let mut envelope = v2::Envelope::decode(bytes(input, "b64").as_slice()).unwrap();
+        let mut bytes = bytes(input, "b64");
+        let envelope = v2::Envelope::decode(bytes.as_slice()).unwrap();
         // An agent names an envelope without source after its origin: here before a drain ever sees it.
         if envelope.source_id.is_empty()
             && let Some(origin) = envelope.tags.get("origin")
         {
-            envelope.source_id = origin.clone();
+            proto::raw::edit::put_source_id(&mut bytes, origin.as_bytes());
         }
-        envelope
+        bytes
     });
     (Encoder::new(&options, hostname, true, Style { framing, ..Style::default() }), envelopes.collect())
 }
@@ -50,9 +51,9 @@ fn set_up(vector: &Value, framing: Framing) -> (Encoder, Vec<v2::Envelope>) {
 /// What each envelope becomes.
 fn encode(vector: &Value, framing: Framing) -> Vec<Result<Vec<u8>, Unencodable>> {
     let (mut encoder, envelopes) = set_up(vector, framing);
-    let mut encoded = |envelope| {
-        let mut out = Vec::new();
-        encoder.encode(envelope, &mut out).map(|_| out)
+    let mut encoded = |bytes: &Vec<u8>| {
+        let (mut out, mut spare) = (Vec::new(), Vec::new());
+        encoder.encode(&Parts::read(bytes, &mut spare).unwrap(), &mut out).map(|_| out)
     };
     envelopes.iter().map(&mut encoded).collect()
 }

@@ -59,6 +59,14 @@ pub fn each<'a>(envelope: &'a [u8], mut visit: impl FnMut(Tag<'a>)) {
     });
 }
 
+/// The key and value of a `tags` entry.
+#[inline]
+pub fn entry(entry: &[u8]) -> (&[u8], &[u8]) {
+    let Tag { key, value, .. } = read(false, entry);
+    let Value::Text(value) = value else { return (key, &[]) };
+    (key, value)
+}
+
 /// The entry of one of the two maps.
 #[inline]
 fn read(deprecated: bool, entry: &[u8]) -> Tag<'_> {

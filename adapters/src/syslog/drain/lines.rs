@@ -3,6 +3,8 @@
 //! Loads enter from the ring without waiting; frames leave to the window. Whatever leaves neither way is counted here, and recorded for
 //! its owner.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use prost::Message;
 use proto::reason::Reason;
@@ -13,6 +15,7 @@ use tracing::debug;
 use super::Drain;
 use crate::notice;
 use crate::syslog::config::Scheme;
+use crate::syslog::encode::{Parts, Unencodable};
 use crate::syslog::window::Frame;
 
 /// Lines are made ahead of the connection up to this many envelopes, and this many bytes.
@@ -21,6 +24,25 @@ const AHEAD: (usize, usize) = (512, 128 * 1024);
 pub(super) const REQUEST: (usize, usize) = (8192, 512 * 1024);
 /// Lines are made in pieces of memory of this size.
 const CHUNK: usize = 64 * 1024;
+
+/// The name of the source of the last line: most often the next line has the same one.
+#[derive(Debug)]
+pub(super) struct LastSource(Arc<str>);
+
+impl Default for LastSource {
+    fn default() -> Self {
+        Self(Arc::from(""))
+    }
+}
+
+impl LastSource {
+    fn name(&mut self, source_id: &[u8]) -> Arc<str> {
+        if self.0.as_bytes() != source_id {
+            self.0 = Arc::from(String::from_utf8_lossy(source_id));
+        }
+        Arc::clone(&self.0)
+    }
+}
 
 impl Drain {
     /// Whether more lines are to be made.
@@ -51,7 +73,8 @@ impl Drain {
                 self.lose_encoded(bytes, Reason::Expired);
                 continue;
             }
-            let Ok(envelope) = v2::Envelope::decode(bytes) else {
+            let mut spare = Vec::new();
+            let Ok(envelope) = Parts::read(&bytes, &mut spare) else {
                 self.metrics.dropped(Reason::DecodeError, 1);
                 continue;
             };
@@ -63,12 +86,15 @@ impl Drain {
                 Ok(_) => {
                     let is_notice = notice::is_notice(envelope.payload());
                     let lines = self.chunk.split().freeze();
-                    self.window.push(Frame::new(lines, envelope.source_id, is_notice, since));
+                    let source_id = self.last_source.name(envelope.source_id());
+                    self.window.push(Frame::new(lines, source_id, is_notice, since));
                 }
+                Err(Unencodable::Malformed) => self.metrics.dropped(Reason::DecodeError, 1),
                 Err(error) => {
                     debug!(drain = %self.name, %error, "Envelope has no form as a syslog line");
                     let is_notice = notice::is_notice(envelope.payload());
-                    self.lose(&envelope.source_id, is_notice, Reason::ConvertError);
+                    let source_id = self.last_source.name(envelope.source_id());
+                    self.lose(&source_id, is_notice, Reason::ConvertError);
                 }
             }
         }

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::names::MAX_PROCID;
+use super::time::date;
 use super::*;
 use crate::syslog::config::DrainUrl;
 
@@ -9,8 +11,12 @@ use crate::syslog::config::DrainUrl;
 fn frame(query: &str, hostname: &str, envelope: &v2::Envelope) -> String {
     let mut out = Vec::new();
     let options = DrainUrl::parse(&format!("syslog://drain:514{query}")).unwrap().options;
-    Encoder::new(&options, hostname, true, Style::default()).encode(envelope, &mut out).unwrap();
+    encode(&mut Encoder::new(&options, hostname, true, Style::default()), envelope, &mut out).unwrap();
     String::from_utf8(out).unwrap()
+}
+
+fn encode(encoder: &mut Encoder, envelope: &v2::Envelope, out: &mut Vec<u8>) -> Result<usize, Unencodable> {
+    encoder.encode(&Parts::read(&envelope.encode_to_vec(), &mut Vec::new()).unwrap(), out)
 }
 
 fn log(payload: &'static str) -> v2::Envelope {
@@ -25,7 +31,7 @@ fn plain(envelope: &v2::Envelope) -> Result<String, Unencodable> {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&Options::default(), "h", true, bare());
     encoder.kinds = Kinds::ALL;
-    encoder.encode(envelope, &mut out).map(|_| String::from_utf8(out).unwrap())
+    encode(&mut encoder, envelope, &mut out).map(|_| String::from_utf8(out).unwrap())
 }
 
 /// The lines of contract §1.7.
@@ -56,7 +62,7 @@ fn observed_lines() {
     let line = "141 <14>1 2023-11-14T22:13:20.123456+00:00 h.tls app-tls [2] - [gauge@47450 name=\"cpu\" value=\"0.25\" unit=\"percentage\"][tags@47450 origin=\"rep\"] \n";
     assert_eq!(frame(all, "h.tls", &gauge), line);
     let mut counter = at(v2::Envelope::counter("app-tls", "requests", 3), "3");
-    if let Some(Message::Counter(counter)) = &mut counter.message {
+    if let Some(v2::envelope::Message::Counter(counter)) = &mut counter.message {
         counter.total = 10;
     }
     let line = "113 <14>1 2023-11-14T22:13:20.123456+00:00 h.tls app-tls [3] - [counter@47450 name=\"requests\" total=\"10\" delta=\"3\"] \n";
@@ -94,11 +100,11 @@ fn what_can_never_be_a_message_is_an_error_and_leaves_nothing() {
     }
     let mut out = b"before".to_vec();
     let mut encoder = Encoder::new(&Options::default(), "bad host", true, Style::default());
-    assert_eq!(encoder.encode(&log("x"), &mut out), Err(Unencodable::Header("HOSTNAME")));
+    assert_eq!(encode(&mut encoder, &log("x"), &mut out), Err(Unencodable::Header("HOSTNAME")));
     assert_eq!(out, b"before");
     // Tags that are not sent cannot spoil a line.
     let mut encoder = Encoder::new(&Options::default(), "h", false, bare());
-    assert_eq!(encoder.encode(&log("x").tag("a b", "v"), &mut out), Ok(1));
+    assert_eq!(encode(&mut encoder, &log("x").tag("a b", "v"), &mut out), Ok(1));
 }
 
 #[test]
@@ -106,7 +112,7 @@ fn a_gauge_gives_its_metrics_in_the_order_of_their_names() {
     let metrics = BTreeMap::from([("b", 2.0), ("a", 1.0), ("c", 1e20)]);
     let metrics =
         metrics.into_iter().map(|(name, value)| (name.to_owned(), v2::GaugeValue { value, unit: String::new() }));
-    let message = Some(Message::Gauge(v2::Gauge { metrics: metrics.collect() }));
+    let message = Some(v2::envelope::Message::Gauge(v2::Gauge { metrics: metrics.collect() }));
     let gauge = v2::Envelope { source_id: "s".to_owned(), message, ..v2::Envelope::default() };
     let lines = plain(&gauge).unwrap();
     let values: Vec<_> = lines.lines().map(|line| line.split_once("name=").unwrap().1).collect();
@@ -120,7 +126,10 @@ fn a_gauge_gives_its_metrics_in_the_order_of_their_names() {
 fn what_the_options_leave_out_gives_nothing() {
     let none = v2::Envelope::default();
     assert_eq!(plain(&none).unwrap(), "");
-    assert_eq!(plain(&v2::Envelope { message: Some(Message::Gauge(v2::Gauge::default())), ..none }).unwrap(), "");
+    assert_eq!(
+        plain(&v2::Envelope { message: Some(v2::envelope::Message::Gauge(v2::Gauge::default())), ..none }).unwrap(),
+        ""
+    );
     assert_eq!(frame("?drain-data=metrics", "h", &log("x")), "");
     assert_eq!(frame("?include-log-types=RTR", "h", &log("x").tag("source_type", "APP/PROC/WEB")), "");
     assert_ne!(frame("?include-log-types=app", "h", &log("x").tag("source_type", "APP/PROC/WEB")), "");
@@ -136,9 +145,10 @@ fn what_the_options_leave_out_gives_nothing() {
 
 #[test]
 fn dates_are_those_of_the_calendar() {
-    let stamp = |seconds: i64| {
+    let mut times = Times::new("+00:00");
+    let mut stamp = |seconds: i64| {
         let mut out = Vec::new();
-        put_timestamp(&mut out, seconds * 1_000_000_000, "+00:00");
+        times.put(&mut out, seconds * 1_000_000_000);
         String::from_utf8(out).unwrap()
     };
     for (seconds, text) in [
@@ -169,7 +179,7 @@ fn dates_are_those_of_the_calendar() {
 fn styled(style: Style, envelope: &v2::Envelope) -> (String, u64) {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&Options::default(), "h", true, style);
-    encoder.encode(envelope, &mut out).unwrap();
+    encode(&mut encoder, envelope, &mut out).unwrap();
     (String::from_utf8(out).unwrap(), encoder.take_cut())
 }
 
@@ -221,10 +231,10 @@ fn datagrams_are_told_apart_by_their_lengths() {
     let mut out = Vec::new();
     let mut encoder = Encoder::new(&Options { kinds: Kinds::ALL, ..Options::default() }, "h", true, style);
     let mut gauge = v2::Envelope::gauge("a", "x", 1.0, "");
-    if let Some(Message::Gauge(gauge)) = &mut gauge.message {
+    if let Some(v2::envelope::Message::Gauge(gauge)) = &mut gauge.message {
         gauge.metrics.insert("y".to_owned(), v2::GaugeValue { unit: String::new(), value: 2.0 });
     }
-    assert_eq!(encoder.encode(&gauge, &mut out), Ok(2));
+    assert_eq!(encode(&mut encoder, &gauge, &mut out), Ok(2));
     let (mut rest, mut datagrams) = (out.as_slice(), Vec::new());
     while let Some((len, more)) = rest.split_first_chunk() {
         let (datagram, more) = more.split_at(u32::from_be_bytes(*len) as usize);
@@ -235,4 +245,78 @@ fn datagrams_are_told_apart_by_their_lengths() {
         format!("<14>1 1970-01-01T00:00:00+00:00 h a [] - [gauge@47450 name=\"{name}\" value=\"{value}\" unit=\"\"] ")
     };
     assert_eq!(datagrams, [line("x", 1), line("y", 2)]);
+}
+
+/// Whatever order and pieces an encoder writes, the line is that of the envelope which a reader decodes.
+#[test]
+fn an_envelope_is_read_as_protobuf_readers_read_it() {
+    let line = |bytes: &[u8]| {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::new(&Options { kinds: Kinds::ALL, ..Options::default() }, "h", true, bare());
+        let mut spare = Vec::new();
+        Parts::read(bytes, &mut spare)
+            .and_then(|parts| encoder.encode(&parts, &mut out))
+            .map(|_| String::from_utf8(out).unwrap())
+    };
+    let piece = |envelope: v2::Envelope| envelope.encode_to_vec();
+    let twice = |one: v2::Envelope, other: v2::Envelope| {
+        let bytes = [piece(one), piece(other)].concat();
+        let decoded = v2::Envelope::decode(bytes.as_slice()).unwrap();
+        assert_eq!(line(&bytes), line(&decoded.encode_to_vec()), "{decoded:?}");
+        line(&bytes).unwrap()
+    };
+    // The last tag of a key, the last scalar.
+    let tagged = twice(log("x").tag("k", "1").tag("a", "2").at(5), v2::Envelope::default().tag("k", "3"));
+    assert!(tagged.contains("[tags@47450 a=\"2\" k=\"3\"]"), "{tagged}");
+    // The last message, and the pieces of one message together.
+    assert!(twice(log("x"), v2::Envelope::counter("a", "n", 3)).contains("counter@47450"));
+    assert!(twice(log("x").err(), log("y")).contains("<11>1"));
+    assert!(twice(v2::Envelope::counter("a", "n", 3), v2::Envelope::counter("a", "", 4)).contains("name=\"n\""));
+    // Keys that begin alike are told apart, and stand in order.
+    let long =
+        piece(log("x").tag("organization_name", "1").tag("organization_id", "2").tag("organi", "3").tag("o", "4"));
+    let order = "[tags@47450 o=\"4\" organi=\"3\" organization_id=\"2\" organization_name=\"1\"]";
+    assert!(line(&long).unwrap().contains(order), "{:?}", line(&long));
+    // What is not well-formed, and text that is none.
+    assert_eq!(line(b"\x22\x05ab"), Err(Unencodable::Malformed));
+    assert_eq!(
+        line(&[&piece(log("x"))[..], b"\x4a\x07\x0a\x01k\x12\x02\xff\xfe"].concat()),
+        Err(Unencodable::Malformed)
+    );
+    assert_eq!(line(b"\x2a\x03\x0a\x01\xff"), Err(Unencodable::Malformed), "the name of a counter");
+    assert_eq!(line(b""), Ok(String::new()), "an envelope without a message has no line");
+}
+
+/// Names are remembered by instance; whatever else changes is seen.
+#[test]
+fn names_are_those_of_the_envelope_and_not_of_one_before() {
+    let of = |encoder: &mut Encoder, envelope: &v2::Envelope| {
+        let mut out = Vec::new();
+        encode(encoder, envelope, &mut out).map(|_| String::from_utf8(out).unwrap())
+    };
+    let fresh = || Encoder::new(&Options { kinds: Kinds::ALL, ..Options::default() }, "h", true, bare());
+    let base = || log("x").instance("1").tag("source_type", "APP").tag("app_name", "shop");
+    let envelopes = [
+        base(),
+        base(),
+        base().instance("2"),
+        base().instance("11"),
+        base().tag("source_type", "RTR"),
+        base().tag("app_name", ""),
+        base().tag("app_name", "sho").tag("space_name", "p"),
+        base().tag("organization_name", "shop").tag("app_name", ""),
+        log("x").instance("1").tag("source_type", "APP"),
+        log("x").instance("1").tag("source_type", "bad\u{1}"),
+        log("x").instance("a b"),
+        log("x").instance("1APP"),
+        v2::Envelope::counter("app-tcp", "n", 1).instance("1").tag("source_type", "APP").tag("app_name", "shop"),
+        log("x").instance("1").tag("app_name", "x".repeat(2000)),
+    ];
+    let mut encoder = fresh();
+    for one in &envelopes {
+        for other in &envelopes {
+            assert_eq!(of(&mut encoder, one), of(&mut fresh(), one));
+            assert_eq!(of(&mut encoder, other), of(&mut fresh(), other));
+        }
+    }
 }

@@ -4,7 +4,7 @@ use super::*;
 
 fn frames(window: &mut Window, names: impl IntoIterator<Item = usize>, now: Instant) {
     for name in names {
-        window.push(Frame::new(Bytes::from(name.to_string()), String::new(), false, now));
+        window.push(Frame::new(Bytes::from(name.to_string()), "".into(), false, now));
     }
 }
 
@@ -118,7 +118,7 @@ fn the_window_is_bounded_in_bytes_and_time() {
     let now = Instant::now();
     let mut window = Window::new(true);
     for _ in 0..40 {
-        window.push(Frame::new(Bytes::from(vec![0; KEPT_BYTES / 8]), String::new(), false, now));
+        window.push(Frame::new(Bytes::from(vec![0; KEPT_BYTES / 8]), "".into(), false, now));
     }
     assert_eq!(window.wrote(40, now), Wrote { first: 40, again: 0, let_go: 32 });
     assert_eq!(window.unconfirmed(), 8);
@@ -126,7 +126,7 @@ fn the_window_is_bounded_in_bytes_and_time() {
     assert_eq!(window.prune(now + KEPT_FOR - Duration::from_nanos(1)), 0);
     assert_eq!(window.prune(now + KEPT_FOR), 8);
     assert_eq!(window.prune_at(), None);
-    window.push(Frame::new(Bytes::from(vec![0; 2 * KEPT_BYTES]), String::new(), false, now));
+    window.push(Frame::new(Bytes::from(vec![0; 2 * KEPT_BYTES]), "".into(), false, now));
     window.wrote(1, now);
     assert_eq!(window.unconfirmed(), 1, "the last frame is kept whatever its size");
     assert_eq!((window.reset(), window.unsent().len()), (0, 1));

@@ -1,0 +1,130 @@
+//! HOSTNAME, APP-NAME and PROCID, made once for each instance and remembered.
+//!
+//! The lines of an instance have the same names, and making them looks at each byte. So the last names of some instances are kept with
+//! what they were made of, and used again while that is the same.
+
+use proto::raw::source_hash;
+
+use super::parts::{Parts, find};
+use super::{Unencodable, field, put_hostname, put_log_procid};
+
+/// Instances whose names are remembered.
+const SLOTS: usize = 64;
+
+/// The longest header fields, in bytes (RFC 5424 §6). Longer ones are cut.
+const MAX_HOSTNAME: usize = 255;
+const MAX_APP_NAME: usize = 48;
+pub(super) const MAX_PROCID: usize = 128;
+
+/// The names that were made last.
+#[derive(Debug)]
+pub(super) struct Names {
+    /// For envelopes whose tags name no app, space and organization.
+    hostname: String,
+    /// Grows to [`SLOTS`] when there is something to remember.
+    slots: Vec<Slot>,
+    /// Names that are not remembered.
+    other: Slot,
+}
+
+/// The names of an instance.
+#[derive(Clone, Debug, Default)]
+struct Slot {
+    of_log: bool,
+    /// Source, instance, source type, organization, space and app, one after the other.
+    made_of: Vec<u8>,
+    lens: [Option<u32>; 6],
+    /// ` HOSTNAME APP-NAME PROCID - `; empty without names.
+    text: Vec<u8>,
+}
+
+type Inputs<'a> = [Option<&'a [u8]>; 6];
+
+impl Names {
+    pub(super) fn new(hostname: &str) -> Self {
+        Self { hostname: hostname.to_owned(), slots: Vec::new(), other: Slot::default() }
+    }
+
+    /// ` HOSTNAME APP-NAME PROCID - ` of an envelope.
+    ///
+    /// # Errors
+    /// [`Unencodable::Header`].
+    pub(super) fn of(&mut self, envelope: &Parts<'_>, of_log: bool) -> Result<&[u8], Unencodable> {
+        let tag = |key| find(&envelope.tags, key).map(|tag| tag.value);
+        let inputs: Inputs<'_> = [
+            Some(envelope.source_id),
+            Some(envelope.instance_id),
+            tag("source_type"),
+            tag("organization_name"),
+            tag("space_name"),
+            tag("app_name"),
+        ];
+        if self.slots.is_empty() {
+            self.slots = vec![Slot::default(); SLOTS];
+        }
+        let last = envelope.instance_id.last().copied().unwrap_or_default();
+        let hash = source_hash(envelope.source_id).wrapping_add(last.into());
+        let slot = &mut self.slots[hash as usize % SLOTS];
+        let slot = if inputs.iter().flatten().map(|input| input.len()).sum::<usize>() > 1024 {
+            // A few such ones would take much memory.
+            self.other = Slot::default();
+            &mut self.other
+        } else {
+            slot
+        };
+        if !slot.is_of(&inputs, of_log) {
+            slot.make(&inputs, of_log, &self.hostname)?;
+        }
+        Ok(&slot.text)
+    }
+}
+
+impl Slot {
+    fn is_of(&self, inputs: &Inputs<'_>, of_log: bool) -> bool {
+        if self.text.is_empty() || self.of_log != of_log {
+            return false;
+        }
+        let mut rest = &self.made_of[..];
+        for (input, len) in inputs.iter().zip(self.lens) {
+            match (input, len) {
+                (Some(input), Some(len)) if input.len() == len as usize => {
+                    let (known, more) = rest.split_at(input.len());
+                    if known != *input {
+                        return false;
+                    }
+                    rest = more;
+                }
+                (None, None) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    fn make(&mut self, inputs: &Inputs<'_>, of_log: bool, hostname: &str) -> Result<(), Unencodable> {
+        let mut out = std::mem::take(&mut self.text);
+        out.clear();
+        let [source_id, instance_id, source_type, names @ ..] = inputs.map(Option::unwrap_or_default);
+        let [.., organization, space, app] = inputs;
+        let named = organization.or(*space).or(*app).is_some();
+        field(&mut out, "HOSTNAME", MAX_HOSTNAME, |out| match named {
+            true => put_hostname(out, names),
+            false => out.extend_from_slice(hostname.as_bytes()),
+        })?;
+        field(&mut out, "APP-NAME", MAX_APP_NAME, |out| out.extend_from_slice(source_id))?;
+        field(&mut out, "PROCID", MAX_PROCID, |out| {
+            if of_log {
+                return put_log_procid(out, source_type, instance_id, MAX_PROCID);
+            }
+            out.push(b'[');
+            out.extend_from_slice(instance_id);
+            out.push(b']');
+        })?;
+        out.extend_from_slice(b" - ");
+        self.made_of.clear();
+        inputs.iter().flatten().for_each(|input| self.made_of.extend_from_slice(input));
+        self.lens = inputs.map(|input| input.map(|input| u32::try_from(input.len()).unwrap_or(u32::MAX)));
+        (self.of_log, self.text) = (of_log, out);
+        Ok(())
+    }
+}
