@@ -11,7 +11,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
-use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, IdleArgs, PathArgs, SubscriptionsArgs};
+use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, DrainArgs, IdleArgs, PathArgs, SubscriptionsArgs};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,8 @@ enum Command {
     Path(PathArgs),
     /// A line every 100 ms along the same path: latency
     Lone(PathArgs),
+    /// Doppler and adapters with a syslog drain to a receiver that counts: CPU per line, loss
+    Drain(DrainArgs),
     /// `hydrant up` with nothing to do: memory and processor time
     Idle(IdleArgs),
     /// The yardstick: a server that moves batches and looks at none
@@ -88,6 +90,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Agents(args) => scenario::agents(args).await?,
             Command::Path(args) => scenario::path(args).await?,
             Command::Lone(args) => scenario::lone(args).await?,
+            Command::Drain(args) => scenario::drain(args).await?,
             Command::Idle(args) => scenario::idle(args).await?,
             Command::Relay(args) => return serve_relay(args).await.map(|()| None),
         }))

@@ -191,6 +191,27 @@ pub struct Report {
     /// A doppler with many idle subscriptions, each time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subscriptions: Vec<Subscriptions>,
+    /// What a drain did with its envelopes, each run.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drained: Vec<Drained>,
+}
+
+/// What became of the envelopes of a drain: those of the load, and those that found the path open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Drained {
+    /// The drain says it received.
+    pub received: u64,
+    /// Lines that its receiver counted.
+    pub lines: u64,
+    /// The drain says it dropped.
+    pub dropped: u64,
+}
+
+impl Drained {
+    /// Every envelope is a line or counted as dropped.
+    pub fn is_exact(&self) -> bool {
+        self.received == self.lines + self.dropped
+    }
 }
 
 /// What many idle subscriptions take of a doppler.
@@ -338,6 +359,7 @@ impl Report {
             idle: None,
             agents: None,
             subscriptions: Vec::new(),
+            drained: Vec::new(),
         }
     }
 
@@ -349,7 +371,7 @@ impl Report {
 
     /// True when every envelope of every load is accounted for.
     pub fn is_exact(&self) -> bool {
-        self.all_runs().all(Run::is_exact)
+        self.all_runs().all(Run::is_exact) && self.drained.iter().all(Drained::is_exact)
     }
 }
 

@@ -5,6 +5,7 @@
 mod bed;
 mod crowd;
 mod idlers;
+mod sink;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -21,8 +22,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::payload::Shape;
 use crate::procs::Sample;
-use crate::report::{Agents, Comparison, Idle, Report, Run, Subscriptions};
+use crate::report::{Agents, Comparison, Drained, Idle, Report, Run, Subscriptions};
 use crate::run::{Plan, run};
+use crate::scrape;
 
 /// No load is longer.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -179,6 +181,21 @@ pub struct PathArgs {
     /// Without the doppler's cache
     #[arg(long)]
     no_cache: bool,
+}
+
+/// `drain`: doppler and adapters with a syslog drain.
+#[derive(Args, Clone, Debug)]
+pub struct DrainArgs {
+    #[command(flatten)]
+    load: Load,
+    #[command(flatten)]
+    setup: Setup,
+    /// How often
+    #[arg(long, value_name = "N", default_value = "1")]
+    runs: NonZeroU32,
+    /// The drain over TLS, not over TCP
+    #[arg(long)]
+    tls: bool,
 }
 
 /// `idle`: `hydrant up` with nothing to do.
@@ -389,6 +406,44 @@ async fn along_the_path(label: &str, args: &PathArgs, plan: &Plan) -> Result<Rep
     let mut report = Report::new(label);
     for _ in 0..args.runs.get() {
         report.runs.push(measure(bed.path(!args.no_cache).await?, label, plan).await?);
+    }
+    bed.close().await;
+    Ok(report)
+}
+
+/// What a drain has not delivered by then, after the load, does not arrive.
+const DRAINED_WITHIN: Duration = Duration::from_secs(30);
+
+/// A doppler without its cache, and adapters whose one drain writes to a receiver that only counts: processor time per line, and loss.
+/// A subscriber beside the drain does the accounting of the doppler.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn drain(args: &DrainArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let plan = args.load.plan(50_000, 10, 100);
+    let mut report = Report::new("drain");
+    for _ in 0..args.runs.get() {
+        let sink = bed.sink(args.tls).await?;
+        let (servers, [at_doppler, admin]) = bed.drained(&sink, args.tls).await?;
+        let found = run(if args.tls { "tls" } else { "tcp" }, &plan, &servers.target, &servers.watched).await;
+        let numbers = async || -> Result<_, ScenarioError> {
+            let received = scrape::number(admin, "hydrant_received_envelopes_total{stage=\"drain\"}").await?;
+            Ok((received, scrape::drops(admin).await?.values().sum::<u64>()))
+        };
+        let (mut numbers_now, since) = (numbers().await?, Instant::now());
+        while sink.lines() + numbers_now.1 != numbers_now.0 && since.elapsed() < DRAINED_WITHIN {
+            sleep(Duration::from_millis(50)).await;
+            numbers_now = numbers().await?;
+        }
+        let (received, dropped) = numbers_now;
+        // The doppler copies each envelope to the drain and to the subscriber, and drops for either.
+        let copied = scrape::number(at_doppler, "hydrant_router_copies_total").await? / 2;
+        servers.stop().await?;
+        let mut found = found?;
+        found.residual += copied.cast_signed() - received.cast_signed();
+        report.drained.push(Drained { received, lines: sink.lines(), dropped });
+        report.runs.push(found);
     }
     bed.close().await;
     Ok(report)

@@ -53,6 +53,20 @@ pub enum ScrapeError {
 /// # Errors
 /// It cannot be reached, or answers anything but 200.
 pub async fn drops(addr: SocketAddr) -> Result<Drops, ScrapeError> {
+    Ok(parse(&exposition(addr).await?))
+}
+
+/// The value of one series, name and labels as they stand there; 0 without it.
+///
+/// # Errors
+/// As [`drops`].
+pub async fn number(addr: SocketAddr, series: &str) -> Result<u64, ScrapeError> {
+    let text = exposition(addr).await?;
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok());
+    Ok(value.unwrap_or_default() as u64)
+}
+
+async fn exposition(addr: SocketAddr) -> Result<String, ScrapeError> {
     let answer = match timeout(DEADLINE, get(addr)).await {
         Ok(answer) => answer.map_err(|source| ScrapeError::Io { addr, source })?,
         Err(_) => return Err(ScrapeError::Late { addr }),
@@ -62,7 +76,7 @@ pub async fn drops(addr: SocketAddr) -> Result<Drops, ScrapeError> {
     if status.split_whitespace().nth(1) != Some("200") {
         return Err(ScrapeError::Status { addr, status: status.to_owned() });
     }
-    Ok(parse(body))
+    Ok(body.to_owned())
 }
 
 /// HTTP/1.0, so that the answer is neither chunked nor kept open.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Agents, Comparison, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage};
+use super::{Agents, Comparison, Drained, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage};
 use crate::ledger::Account;
 use crate::run::Plan;
 
@@ -55,6 +55,12 @@ impl Report {
                 "{idle} idle subscriptions opened in {seconds:.2} s: {:.1} KiB of the doppler's memory each",
                 *bytes_each as f64 / 1024.0
             );
+        }
+        for drained in &self.drained {
+            let Drained { received, lines, dropped } = *drained;
+            let [received, lines, dropped] = [received, lines, dropped].map(grouped);
+            let exact = if drained.is_exact() { "" } else { "; NOT ACCOUNTED FOR" };
+            let _ = writeln!(text, "the drain received {received}: {lines} lines arrived, {dropped} dropped{exact}");
         }
         text
     }

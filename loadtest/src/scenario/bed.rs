@@ -3,14 +3,17 @@
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use tokio::time::sleep;
 use tokio_util::task::TaskTracker;
 use transport::{ChannelOptions, TestCerts, TlsFiles};
 
 use super::Setup;
+use super::sink::Sink;
 use crate::procs::{ProcError, Server};
 use crate::run::{Peer, RunError, Target, Watched};
-use crate::scrape::ScrapeError;
+use crate::scrape::{self, ScrapeError};
 
 /// Why a scenario could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +35,9 @@ pub enum ScenarioError {
         /// What the operating system said.
         source: std::io::Error,
     },
+    /// The receiver of lines could not listen.
+    #[error("listening for lines: {0}")]
+    Sink(std::io::Error),
     /// This program does not know where it is.
     #[error("this program's own path: {0}")]
     OwnPath(std::io::Error),
@@ -115,6 +121,29 @@ impl Bed {
         Ok(Servers { target, watched, running: vec![agent, doppler, controller] })
     }
 
+    /// A receiver of lines.
+    pub(super) async fn sink(&self, tls: bool) -> Result<Sink, ScenarioError> {
+        let certs = tls.then_some(&self.certs);
+        Sink::start(certs, &self.tracker).await.map_err(ScenarioError::Sink)
+    }
+
+    /// A doppler, and adapters with a drain to `sink`, subscribed; and the admin ports of both.
+    pub(super) async fn drained(&self, sink: &Sink, tls: bool) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
+        let doppler = self.role("doppler", &self.doppler_toml(false)).await?;
+        let grpc = doppler.addr("doppler", "grpc")?;
+        let adapters = self.role("adapters", &self.adapters_toml(grpc, sink.addr(), tls)).await?;
+        let (at_doppler, admin) = (doppler.addr("doppler", "admin")?, adapters.addr("adapters", "admin")?);
+        while scrape::number(at_doppler, "hydrant_subscriptions").await? == 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+        let peer = self.peer(grpc, "doppler");
+        // What the drain drops is missing at no subscriber.
+        let drain = Watched { name: "adapters".into(), pid: adapters.pid(), admin: None, before_groups: |_| false };
+        let watched = vec![watch_doppler(&doppler)?, drain];
+        let target = Target { ingress: peer.clone(), egress: peer };
+        Ok((Servers { target, watched, running: vec![doppler, adapters] }, [at_doppler, admin]))
+    }
+
     /// Everything in one process.
     pub(super) async fn up(&self) -> Result<Server, ScenarioError> {
         let any = "listen = \"127.0.0.1:0\"";
@@ -172,6 +201,22 @@ impl Bed {
              [[traffic_controller.dopplers]]\naddresses = [\"{doppler}\"]\n",
             self.tls_toml("doppler_tls", "reverselogproxy"),
             self.tls_toml("tls", "reverselogproxy")
+        )
+    }
+
+    fn adapters_toml(&self, doppler: SocketAddr, receiver: SocketAddr, tls: bool) -> String {
+        let (scheme, trust) = if tls {
+            let ca = self.certs.files("receiver").ca;
+            ("syslog-tls", format!("tls = {{ ca = '{}', server_name = \"receiver\" }}\n", ca.display()))
+        } else {
+            ("syslog", String::new())
+        };
+        format!(
+            "[adapters]\n{}[adapters.admin]\nlisten = \"127.0.0.1:0\"\n\
+             [[adapters.dopplers]]\naddresses = [\"{doppler}\"]\n\
+             [[adapters.drains]]\nname = \"drain\"\nurl = \"{scheme}://{receiver}\"\n{trust}\
+             ring = {{ envelopes = 65536, bytes = 67108864 }}\n",
+            self.tls_toml("doppler_tls", "adapters")
         )
     }
 

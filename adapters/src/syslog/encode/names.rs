@@ -8,8 +8,11 @@ use proto::raw::source_hash;
 use super::parts::{Parts, find};
 use super::{Unencodable, field, put_hostname, put_log_procid};
 
-/// Instances whose names are remembered.
+/// Instances whose names are remembered at most.
 const SLOTS: usize = 64;
+
+/// Names made of more bytes are not remembered: a few would take much memory.
+const REMEMBERED: usize = 1024;
 
 /// The longest header fields, in bytes (RFC 5424 §6). Longer ones are cut.
 const MAX_HOSTNAME: usize = 255;
@@ -21,7 +24,7 @@ pub(super) const MAX_PROCID: usize = 128;
 pub(super) struct Names {
     /// For envelopes whose tags name no app, space and organization.
     hostname: String,
-    /// Grows to [`SLOTS`] when there is something to remember.
+    /// One, and twice as many up to [`SLOTS`] whenever two instances want the same one: most drains have few instances.
     slots: Vec<Slot>,
     /// Names that are not remembered.
     other: Slot,
@@ -42,7 +45,7 @@ type Inputs<'a> = [Option<&'a [u8]>; 6];
 
 impl Names {
     pub(super) fn new(hostname: &str) -> Self {
-        Self { hostname: hostname.to_owned(), slots: Vec::new(), other: Slot::default() }
+        Self { hostname: hostname.to_owned(), slots: vec![Slot::default()], other: Slot::default() }
     }
 
     /// ` HOSTNAME APP-NAME PROCID - ` of an envelope.
@@ -59,23 +62,22 @@ impl Names {
             tag("space_name"),
             tag("app_name"),
         ];
-        if self.slots.is_empty() {
-            self.slots = vec![Slot::default(); SLOTS];
-        }
         let last = envelope.instance_id.last().copied().unwrap_or_default();
-        let hash = source_hash(envelope.source_id).wrapping_add(last.into());
-        let slot = &mut self.slots[hash as usize % SLOTS];
-        let slot = if inputs.iter().flatten().map(|input| input.len()).sum::<usize>() > 1024 {
-            // A few such ones would take much memory.
-            self.other = Slot::default();
-            &mut self.other
-        } else {
-            slot
-        };
-        if !slot.is_of(&inputs, of_log) {
-            slot.make(&inputs, of_log, &self.hostname)?;
+        let hash = source_hash(envelope.source_id).wrapping_add(u64::from(last) << 1 | u64::from(of_log)) as usize;
+        let at = hash % self.slots.len();
+        if self.slots[at].is_of(&inputs, of_log) {
+            return Ok(&self.slots[at].text);
         }
-        Ok(&slot.text)
+        if inputs.iter().flatten().map(|input| input.len()).sum::<usize>() > REMEMBERED {
+            self.other.make(&inputs, of_log, &self.hostname)?;
+            return Ok(&self.other.text);
+        }
+        if !self.slots[at].text.is_empty() && self.slots.len() < SLOTS {
+            self.slots = vec![Slot::default(); 2 * self.slots.len()];
+        }
+        let at = hash % self.slots.len();
+        self.slots[at].make(&inputs, of_log, &self.hostname)?;
+        Ok(&self.slots[at].text)
     }
 }
 
