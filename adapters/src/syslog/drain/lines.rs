@@ -22,7 +22,7 @@ use crate::syslog::window::Frame;
 const AHEAD: (usize, usize) = (512, 128 * 1024);
 /// The same where many go into one request: as many as one should hold.
 pub(super) const REQUEST: (usize, usize) = (8192, 512 * 1024);
-/// Lines are made in pieces of memory of this size.
+/// Lines are made in pieces of memory of this size at most: a drain that has few lines takes little.
 const CHUNK: usize = 64 * 1024;
 
 /// The name of the source of the last line: most often the next line has the same one.
@@ -68,6 +68,7 @@ impl Drain {
                 continue;
             }
             let (bytes, since) = (load.selection.batch().envelope_bytes(load.selection.entry(*next)), load.since);
+            let rest = bytes.len() * (load.selection.len() - *next);
             *next += 1;
             if self.retry.expiry().is_some_and(|expiry| now.saturating_duration_since(since) > expiry) {
                 self.lose_encoded(bytes, Reason::Expired);
@@ -78,8 +79,9 @@ impl Drain {
                 self.metrics.dropped(Reason::DecodeError, 1);
                 continue;
             };
-            if self.chunk.capacity() - self.chunk.len() < CHUNK / 8 {
-                self.chunk.reserve(CHUNK);
+            // A line is longer than its envelope, but seldom twice as long.
+            if self.chunk.capacity() < 2 * bytes.len() {
+                self.chunk.reserve((2 * rest).clamp(2 * bytes.len(), CHUNK.max(2 * bytes.len())));
             }
             match self.encoder.encode(&envelope, &mut self.chunk) {
                 Ok(0) => filtered += 1,
