@@ -144,7 +144,8 @@ impl Announcer {
         let timestamp = i64::try_from(nanoseconds).unwrap_or(i64::MAX);
         let batch: Vec<Selection> = due.iter().map(|loss| selection(&notice(loss, &self.url, timestamp))).collect();
         let count = due.len() as u64;
-        match timeout(DEADLINE, self.send(batch.into())).await {
+        // In a box: it is seldom.
+        match timeout(DEADLINE, Box::pin(self.send(batch.into()))).await {
             Ok(Ok(())) => self.metrics.notices_sent(count),
             failed => {
                 debug!(?failed, "The agent did not take notices of lost lines");

@@ -193,7 +193,9 @@ impl Subscription {
     /// One stream, from its opening to its end.
     async fn stream(&self, follow: &mut Follow, received: &mut bool) -> Result<(), Status> {
         let Follow { channel, known, since, frame, .. } = follow;
-        let opened = Stream::open(channel.clone(), &self.request, known, (since.elapsed(), frame.elapsed())).await;
+        // In a box, so that what opening takes is not kept for as long as the stream is open.
+        let opening = Stream::open(channel.clone(), &self.request, known, (since.elapsed(), frame.elapsed()));
+        let opened = Box::pin(opening).await;
         let mut stream = opened.inspect_err(|_| known.missed())?;
         loop {
             let event = match stream.next(known).await {

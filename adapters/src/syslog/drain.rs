@@ -234,7 +234,8 @@ impl Drain {
 
     async fn connect(&mut self) -> Flow {
         let opened = tokio::select! {
-            opened = Link::open(&self.destination, self.trust.as_mut()) => opened,
+            // In a box: it is seldom, and takes much.
+            opened = Box::pin(Link::open(&self.destination, self.trust.as_mut())) => opened,
             () = self.stop.hard.cancelled() => return Flow::End,
         };
         match opened {
