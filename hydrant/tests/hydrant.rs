@@ -26,6 +26,8 @@ mod harness;
 mod peers;
 #[path = "hydrant/prometheus.rs"]
 mod prometheus;
+#[path = "hydrant/secrets.rs"]
+mod secrets;
 #[path = "hydrant/shutdown.rs"]
 mod shutdown;
 #[path = "hydrant/tails.rs"]
