@@ -65,7 +65,7 @@ impl Metrics {
             ),
             cut: telemetry.counter(
                 "hydrant_drain_cut_lines_total",
-                "Lines longer than a drain's receiver takes, written without their tags or without their end.",
+                "Lines longer than a drain's receiver takes: written without their tags or their end, or left out.",
                 &[],
             ),
             sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to a link, repeats included.", link),

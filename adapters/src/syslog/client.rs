@@ -53,15 +53,19 @@ pub enum End {
 
 impl Link {
     /// Connects to the first address of the URL's host that answers, and over TLS shakes hands there with `trust`. Each gets an even
-    /// share of the time that is left.
+    /// share of the time that is left. No address of a receiver of datagrams answers: there `turn` picks one after the other.
     ///
     /// # Errors
     /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last.
-    pub async fn open(url: &DrainUrl, mut trust: Option<&mut Trust>) -> io::Result<Self> {
+    pub async fn open(url: &DrainUrl, mut trust: Option<&mut Trust>, turn: usize) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
         let target = (url.address.host(), url.address.port());
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
-        let found: Vec<SocketAddr> = found.map_err(|_| late("name look-up took too long".to_owned()))??.collect();
+        let mut found: Vec<SocketAddr> = found.map_err(|_| late("name look-up took too long".to_owned()))??.collect();
+        if url.scheme == Scheme::SyslogUdp && !found.is_empty() {
+            let turn = turn % found.len();
+            found.rotate_left(turn);
+        }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
         for (tried, addr) in found.iter().enumerate() {
             let begun = Instant::now();

@@ -72,8 +72,7 @@ pub enum LogTypes {
 }
 
 /// Text that must not be shown.
-#[derive(Clone, PartialEq, Eq, serde::Deserialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 /// Why a text is no drain URL. No variant shows user name, password or query.
@@ -97,6 +96,11 @@ pub enum DrainUrlError {
     /// Path and options cannot stand in a request.
     #[error("the drain URL's path or options hold a character that must be written as % and two digits")]
     Target,
+    /// An `@` that may end a user name and password, which would be shown as a host and path.
+    #[error(
+        "the drain URL has an @ behind its host; in a user name or password write / as %2F, ? as %3F and # as %23, elsewhere write @ as %40"
+    )]
+    At,
     /// Both lists of log types at once.
     #[error("the drain URL has include-log-types and exclude-log-types; keep one of them")]
     BothLogTypes,
@@ -134,6 +138,9 @@ impl DrainUrl {
             "https-batch" => Scheme::HttpsBatch,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
+        if rest.find(['/', '?', '#']).is_some_and(|end| !rest[..end].contains('@') && rest[end..].contains('@')) {
+            return Err(DrainUrlError::At);
+        }
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
@@ -239,6 +246,14 @@ impl Secret {
     /// The text, for the receiver alone.
     pub(super) fn reveal(&self) -> &str {
         &self.0
+    }
+}
+
+/// An error does not show what was there.
+impl<'de> serde::Deserialize<'de> for Secret {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer);
+        text.map(Self).map_err(|_| serde::de::Error::custom("a token must be a text in quotes"))
     }
 }
 

@@ -56,6 +56,8 @@ pub(crate) struct Drain {
     /// How many envelopes go into one request, since one of more was refused for good.
     narrow: Option<usize>,
     link: Option<Open>,
+    /// Connections that broke.
+    broken: usize,
     retry: Retry,
     health: Health,
     losses: Arc<Losses>,
@@ -121,6 +123,7 @@ impl Drain {
             window: Window::new(parts.resend),
             narrow: None,
             link: None,
+            broken: 0,
             retry: parts.retry,
             health: Health::default(),
             losses: parts.losses,
@@ -176,6 +179,11 @@ impl Drain {
         if gathers && self.has_room() { Some(first.since + GATHERED_FOR) } else { Some(Instant::now()) }
     }
 
+    /// Whether there is a connection whose receiver answers.
+    fn answers(&self) -> bool {
+        self.link.as_ref().is_some_and(|open| open.link.answers())
+    }
+
     /// How many envelopes to write next, at once.
     fn burst(&self) -> usize {
         let gathers = self.destination.scheme == Scheme::HttpsBatch;
@@ -198,6 +206,10 @@ impl Drain {
         };
         self.wrote(written);
         if let Err(error) = outcome {
+            // A receiver that answered for some of it is well.
+            if written > 0 && self.answers() {
+                self.succeeded();
+            }
             return match Refusal::of(&error) {
                 Some(refusal) if refusal.permanent => self.refused(burst - written, &error),
                 Some(_) => self.failed(&error).await,
@@ -235,7 +247,7 @@ impl Drain {
     async fn connect(&mut self) -> Flow {
         let opened = tokio::select! {
             // In a box: it is seldom, and takes much.
-            opened = Box::pin(Link::open(&self.destination, self.trust.as_mut())) => opened,
+            opened = Box::pin(Link::open(&self.destination, self.trust.as_mut(), self.broken)) => opened,
             () = self.stop.hard.cancelled() => return Flow::End,
         };
         match opened {
@@ -257,10 +269,14 @@ impl Drain {
             End::Closed => io::Error::other("the destination closed the connection"),
             End::Broken(error) => io::Error::new(error.kind(), error.to_string()),
         };
+        let answers = self.answers();
         self.link_ended(end).await;
         if in_order && self.window.unsent().len() == before {
-            // It took what it was sent, and closed. The next line goes through a new connection, at once.
-            self.succeeded();
+            // It took what it was sent, and closed. The next line goes through a new connection, at once. Where there are answers, they
+            // have said whether it took it.
+            if !answers {
+                self.succeeded();
+            }
             return Flow::On;
         }
         self.failed(&error).await
@@ -282,6 +298,7 @@ impl Drain {
 
     /// The connection broke: what it had not certainly delivered comes back.
     fn link_broke(&mut self) {
+        self.broken = self.broken.wrapping_add(1);
         let uncertain = self.window.reset();
         self.metrics.uncertain(uncertain);
         self.tell_unconfirmed();
@@ -312,8 +329,13 @@ impl Drain {
         }
         tokio::select! {
             () = sleep(next.wait) => {
-                if next.give_up && let Some(frame) = self.window.pop() {
-                    self.lose_frame(&frame, Reason::RetryExhausted);
+                // What went together is given up together.
+                let gathers = self.destination.scheme == Scheme::HttpsBatch;
+                let count = if !next.give_up { 0 } else if gathers { self.burst() } else { 1 };
+                for _ in 0..count {
+                    if let Some(frame) = self.window.pop() {
+                        self.lose_frame(&frame, Reason::RetryExhausted);
+                    }
                 }
             }
             // New certificates may be all that was wanting.
@@ -352,7 +374,7 @@ impl Drain {
         self.metrics.requeued(wrote.again);
         self.metrics.confirmed(wrote.let_go);
         self.tell_unconfirmed();
-        if self.link.as_ref().is_some_and(|open| open.link.answers()) {
+        if self.answers() {
             self.let_go(Window::closed);
         }
         if self.stop.soft.is_cancelled() {

@@ -20,6 +20,8 @@ mod names;
 mod parts;
 mod time;
 
+/// The most bytes that the lines of one gauge may take, their values not counted.
+const MAX_LINES: usize = 4 * 1024 * 1024;
 /// The longest part of a host name made of tags.
 const MAX_HOSTNAME_PART: usize = 63;
 
@@ -57,7 +59,8 @@ pub struct Style {
     pub max_bytes: Option<usize>,
 }
 
-/// Why an envelope has no form as a message. It never will have one: it is dropped, and counted as `convert_error` or `decode_error`.
+/// Why an envelope has no form as a message. It never will have one: it is dropped, and counted as `convert_error`, `decode_error`
+/// or `oversize`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unencodable {
     /// A header field may hold visible ASCII only.
@@ -69,6 +72,9 @@ pub enum Unencodable {
     /// Not well-formed on the wire, or text that is not UTF-8.
     #[error("the envelope is not well-formed")]
     Malformed,
+    /// A metric or event that does not fit into a line even without tags: cut, it would be none. Or a gauge that makes too many lines.
+    #[error("the lines of the envelope are too long")]
+    TooLong,
 }
 
 /// Makes messages for one drain.
@@ -145,7 +151,7 @@ impl Encoder {
             Kind::None => Ok(0),
             Kind::Log => {
                 let (is_bare, escape) = (self.style.element.is_empty(), self.escape);
-                self.put(out, tags, |out, tags| {
+                self.put(out, tags, true, |out, tags| {
                     put_tags(out, tags, escape);
                     if is_bare && tags.is_empty() {
                         out.push(b'-');
@@ -158,30 +164,39 @@ impl Encoder {
             Kind::Counter => {
                 let counter: v2::Counter = decode(bytes)?;
                 let (total, delta) = (counter.total.to_string(), counter.delta.to_string());
-                self.put_metric(out, tags, "counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)]);
-                Ok(1)
+                self.put_metric(out, tags, "counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)])
+                    .then_some(1)
+                    .ok_or(Unencodable::TooLong)
             }
             Kind::Gauge => {
                 let gauge: v2::Gauge = decode(bytes)?;
                 let mut metrics: SmallVec<[(&str, &v2::GaugeValue); 8]> =
                     gauge.metrics.iter().map(|(name, value)| (name.as_str(), value)).collect();
                 metrics.sort_unstable_by_key(|(name, _)| *name);
+                let around = self.header.len() + tags.iter().map(|tag| tag.key.len() + tag.value.len()).sum::<usize>();
+                if metrics.len() * around > MAX_LINES {
+                    return Err(Unencodable::TooLong);
+                }
+                let mut lines = 0;
                 for (name, metric) in &metrics {
                     let value = general(metric.value, SYSLOG_EXPONENT);
-                    self.put_metric(out, tags, "gauge", &[("name", name), ("value", &value), ("unit", &metric.unit)]);
+                    let parameters = [("name", *name), ("value", value.as_str()), ("unit", metric.unit.as_str())];
+                    lines += usize::from(self.put_metric(out, tags, "gauge", &parameters));
                 }
-                Ok(metrics.len())
+                if lines == 0 && !metrics.is_empty() { Err(Unencodable::TooLong) } else { Ok(lines) }
             }
             Kind::Timer => {
                 let timer: v2::Timer = decode(bytes)?;
                 let (start, stop) = (timer.start.to_string(), timer.stop.to_string());
-                self.put_metric(out, tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)]);
-                Ok(1)
+                self.put_metric(out, tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)])
+                    .then_some(1)
+                    .ok_or(Unencodable::TooLong)
             }
             Kind::Event => {
                 let event: v2::Event = decode(bytes)?;
-                self.put_metric(out, tags, "event", &[("title", &event.title), ("body", &event.body)]);
-                Ok(1)
+                self.put_metric(out, tags, "event", &[("title", &event.title), ("body", &event.body)])
+                    .then_some(1)
+                    .ok_or(Unencodable::TooLong)
             }
         }
     }
@@ -209,24 +224,39 @@ impl Encoder {
         Ok(())
     }
 
-    /// A message of one element, the tags, and no text.
-    fn put_metric(&mut self, out: &mut impl bytes::BufMut, tags: &[Tag<'_>], id: &str, parameters: &[(&str, &str)]) {
+    /// A message of one element, the tags, and no text. False when it is too long.
+    fn put_metric(
+        &mut self,
+        out: &mut impl bytes::BufMut,
+        tags: &[Tag<'_>],
+        id: &str,
+        parameters: &[(&str, &str)],
+    ) -> bool {
         let escape = self.escape;
-        self.put(out, tags, |out, tags| {
+        self.put(out, tags, false, |out, tags| {
             put_element(out, id, true, parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
             put_tags(out, tags, escape);
             out.extend_from_slice(b" \n");
-        });
+        })
     }
 
-    /// Writes one message: the header, and what `rest` puts after it.
-    fn put(&mut self, out: &mut impl bytes::BufMut, tags: &[Tag<'_>], rest: impl Fn(&mut Vec<u8>, &[Tag<'_>])) {
+    /// Writes one message: the header, and what `rest` puts after it. False when it is too long, and has no text to be cut.
+    fn put(
+        &mut self,
+        out: &mut impl bytes::BufMut,
+        tags: &[Tag<'_>],
+        has_text: bool,
+        rest: impl Fn(&mut Vec<u8>, &[Tag<'_>]),
+    ) -> bool {
         self.make(tags, &rest);
         if let Some(max) = self.style.max_bytes
             && self.message.len() > max
         {
             self.cut += 1;
             self.make(&[], &rest);
+            if self.message.len() > max && !has_text {
+                return false;
+            }
             cut(&mut self.message, max);
         }
         match self.style.framing {
@@ -243,6 +273,7 @@ impl Encoder {
             Framing::LineFeed | Framing::None => {}
         }
         out.put_slice(&self.message);
+        true
     }
 
     fn make(&mut self, tags: &[Tag<'_>], rest: impl Fn(&mut Vec<u8>, &[Tag<'_>])) {
@@ -285,8 +316,9 @@ fn escape_line_feeds(message: &mut Vec<u8>) {
 fn cut(message: &mut Vec<u8>, max: usize) {
     if message.len() > max {
         let mut end = max.saturating_sub(1);
-        while end > 0 && message[end] & 0b1100_0000 == 0b1000_0000 {
-            end -= 1;
+        // A character has four bytes at most; what has more such is no text.
+        for _ in 0..3 {
+            end -= usize::from(end > 0 && message[end] & 0b1100_0000 == 0b1000_0000);
         }
         message.truncate(end);
         message.push(b'\n');

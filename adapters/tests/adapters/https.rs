@@ -148,9 +148,45 @@ async fn what_fails_for_now_is_sent_again_in_order() {
         check_laws(&telemetry);
     };
     for scheme in ["https://", "https-batch://"] {
-        let statuses = ["#3=503", "#3=429", "#3=408", "#3=404", "#3=302"];
+        let statuses = ["#3=503", "#3=429", "#3=408!", "#3=404!", "#3=302"];
         futures_util::future::join_all(statuses.map(|status| fails(scheme, status))).await;
     }
+}
+
+/// Each refusal counts, also when the connection is closed after it: the waits grow, and a stop gives up after three more.
+#[tokio::test]
+async fn a_receiver_that_refuses_and_closes_is_not_taken_for_one_that_works() {
+    let server = Server::start(&["line=503!"]).await;
+    let rig = server.drain(("https://", ""), nothing).await;
+    rig.send(&lines(0..1)).await;
+    let state = || rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 1");
+    while !state() {
+        tokio::task::yield_now().await;
+    }
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(500) {
+        assert!(state(), "it does not deliver, and shows it");
+        tokio::task::yield_now().await;
+    }
+    let stopped = Instant::now();
+    let (drained, telemetry) = rig.shutdown().await;
+    assert_eq!(drained.dropped, 1);
+    assert!(stopped.elapsed() < Duration::from_secs(10), "{:?}", stopped.elapsed());
+    check_laws(&telemetry);
+}
+
+/// The status is the answer; what follows it may take as long as it likes.
+#[tokio::test]
+async fn an_answer_that_does_not_end_is_an_answer() {
+    let mut server = Server::start(&["#2=200~"]).await;
+    let rig = server.drain(("https://", ""), nothing).await;
+    rig.send(&lines(0..4)).await;
+    let (taken, requests) = server.taken(4).await;
+    assert!(taken.iter().copied().eq(0..4), "each once: {taken:?}");
+    assert_eq!(requests.len(), 4);
+    let (_, telemetry) = rig.shutdown().await;
+    assert_eq!(number(&telemetry, "hydrant_delivered_envelopes_total{stage=\"drain\"}"), 4);
+    check_laws(&telemetry);
 }
 
 #[tokio::test]

@@ -5,11 +5,13 @@ A rule says how a request is answered; the first that fits counts, 204 is the an
   TEXT=STATUS      while the body holds TEXT
   >BYTES=STATUS    while the body is longer
   #N=STATUS        the first N requests; with STATUS/SECONDS, a Retry-After
+After STATUS, ! closes the connection, and ~ begins an answer that does not end.
 """
 import json
 import ssl
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 cert, key, ca, *rules = sys.argv[1:]
@@ -39,6 +41,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"])).decode()
         status, _, after = answer(body)
+        self.close_connection = status.endswith("!")
+        endless = status.endswith("~")
+        status = status.rstrip("!~")
         told = {"path": self.path, "headers": dict(self.headers.items()), "body": body, "status": int(status)}
         with one_at_a_time:
             print(json.dumps({**told, "client": self.client_address[1]}), flush=True)
@@ -47,9 +52,15 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Retry-After", after)
         if status.startswith("3"):
             self.send_header("Location", "https://127.0.0.1:1/elsewhere")
-        if status != "204":
+        if self.close_connection:
+            self.send_header("Connection", "close")
+        if endless:
+            self.send_header("Content-Length", "1000000")
+        elif status != "204":
             self.send_header("Content-Length", "4")
         self.end_headers()
+        if endless:
+            time.sleep(60)
         if status != "204":
             self.wfile.write(b"text")
 

@@ -107,6 +107,7 @@ pub(crate) fn check_laws(telemetry: &Telemetry) {
         "expired",
         "retry_exhausted",
         "rejected_permanent",
+        "oversize",
         "shutdown_deadline",
     ];
     let delivered = n("hydrant_delivered_envelopes_total{stage=\"drain\"}");

@@ -32,8 +32,9 @@ use crate::syslog::window::Frame;
 const ANSWER: Duration = Duration::from_secs(20);
 /// A connection that was idle this long is not used again.
 const IDLE: Duration = Duration::from_secs(30);
-/// The most of an answer that is read; the connection of a longer one is closed.
+/// The most of an answer that is read, and for how long after its status; the connection of a longer one is closed.
 const MAX_ANSWER: usize = 64 * 1024;
+const REST: Duration = Duration::from_secs(1);
 /// The longest wait that an answer may ask for.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
@@ -247,7 +248,7 @@ async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<B
     let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
     let refusal = (!answer.status().is_success()).then(|| Refusal::from(&answer));
     // A receiver that talks without end is not read here without end; hyper closes a connection whose answer was not read.
-    let _ = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+    let _ = timeout(REST, Limited::new(answer.into_body(), MAX_ANSWER).collect()).await;
     refusal.map_or(Ok(()), |refusal| Err(io::Error::other(refusal)))
 }
 

@@ -139,6 +139,10 @@ fn secrets_are_never_shown() {
         assert!(!shown.contains("canary@") && !shown.contains("token") && !shown.contains("user:"), "{shown}");
     }
     for bad in [
+        "https://user:canary/x@logs.example/",
+        "https://user:1234/canary@logs.example",
+        "syslog://user:canary#x@h:514",
+        "syslog://user:canary?x@h:514",
         "syslog://user:canary@drain",
         "syslog://canary@:1",
         "syslog://a@b:x?token=canary",

@@ -96,7 +96,8 @@ impl Drain {
                     debug!(drain = %self.name, %error, "Envelope has no form as a syslog line");
                     let is_notice = notice::is_notice(envelope.payload());
                     let source_id = self.last_source.name(envelope.source_id());
-                    self.lose(&source_id, is_notice, Reason::ConvertError);
+                    let too_long = error == Unencodable::TooLong;
+                    self.lose(&source_id, is_notice, if too_long { Reason::Oversize } else { Reason::ConvertError });
                 }
             }
         }

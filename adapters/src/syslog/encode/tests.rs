@@ -226,6 +226,44 @@ fn a_long_message_loses_its_tags_first_and_then_its_end() {
 }
 
 #[test]
+fn what_has_no_text_to_cut_is_left_out_when_it_is_too_long() {
+    let style = || Style { framing: Framing::Datagram, max_bytes: Some(600), ..Style::default() };
+    let mut out = Vec::new();
+    let mut encoder = Encoder::new(&Options { kinds: Kinds::ALL, ..Options::default() }, "h", true, style());
+    let event = v2::Envelope::event("a", "t", "b".repeat(600));
+    assert_eq!(encode(&mut encoder, &event, &mut out), Err(Unencodable::TooLong));
+    assert!(out.is_empty());
+    // It fits without its tags.
+    let tagged = v2::Envelope::event("a", "t", "b".repeat(400)).tag("k", "v".repeat(400));
+    assert_eq!(encode(&mut encoder, &tagged, &mut out), Ok(1));
+    // Of a gauge those lines that fit.
+    let mut gauge = v2::Envelope::gauge("a", "x".repeat(600), 1.0, "");
+    assert_eq!(encode(&mut encoder, &gauge, &mut Vec::new()), Err(Unencodable::TooLong));
+    if let Some(v2::envelope::Message::Gauge(gauge)) = &mut gauge.message {
+        gauge.metrics.insert("y".to_owned(), v2::GaugeValue { unit: String::new(), value: 2.0 });
+    }
+    assert_eq!(encode(&mut encoder, &gauge, &mut Vec::new()), Ok(1));
+    // Text that is none is cut near its end, and not to nothing.
+    let mut bytes = Vec::new();
+    let binary = v2::Envelope::log("a", vec![0x80; 1000]);
+    assert_eq!(encode(&mut encoder, &binary, &mut bytes), Ok(1));
+    assert!(bytes.len() > 590, "{}", bytes.len());
+}
+
+/// An envelope within the limits of an agent that would be gigabytes of lines.
+#[test]
+fn a_gauge_of_many_values_and_large_tags_is_refused() {
+    let mut gauge = v2::Envelope::gauge("a", "0", 1.0, "");
+    for i in 0..100 {
+        gauge = gauge.tag(format!("k{i}"), "v".repeat(1000));
+    }
+    if let Some(v2::envelope::Message::Gauge(gauge)) = &mut gauge.message {
+        gauge.metrics.extend((1..100).map(|i| (i.to_string(), v2::GaugeValue::default())));
+    }
+    assert_eq!(plain(&gauge), Err(Unencodable::TooLong));
+}
+
+#[test]
 fn datagrams_are_told_apart_by_their_lengths() {
     let style = Style { framing: Framing::Datagram, ..Style::default() };
     let mut out = Vec::new();
