@@ -253,16 +253,7 @@ pub async fn acks(args: &DopplerArgs) -> Result<Report, ScenarioError> {
     let plain = args.load.plan(200_000, 5, 100);
     let acknowledged = Plan { acknowledged: true, ..plain.clone() };
     let mut report = Report::new("acks");
-    let mut pairs = Vec::new();
-    for pair in 0..args.runs.get() {
-        pairs.push(
-            in_turn(pair, ("acknowledged", &acknowledged), ("plain", &plain), async |label, plan| {
-                measure(bed.doppler(false).await?, label, plan).await
-            })
-            .await?,
-        );
-    }
-    report.comparison = Some(Comparison::new("acknowledged", "plain", pairs));
+    report.comparison = Some(compare(&bed, args.runs, ("acknowledged", &acknowledged), ("plain", &plain)).await?);
     bed.close().await;
     Ok(report)
 }
@@ -279,22 +270,28 @@ pub async fn sources(args: &DopplerArgs) -> Result<Report, ScenarioError> {
     }
     let apart = Plan { apart: true, ..all.clone() };
     let mut report = Report::new("sources");
-    let mut pairs = Vec::new();
-    for pair in 0..args.runs.get() {
-        pairs.push(
-            in_turn(pair, ("by source", &apart), ("all", &all), async |label, plan| {
-                measure(bed.doppler(false).await?, label, plan).await
-            })
-            .await?,
-        );
-    }
-    report.comparison = Some(Comparison::new("by source", "all", pairs));
+    report.comparison = Some(compare(&bed, args.runs, ("by source", &apart), ("all", &all)).await?);
     bed.close().await;
     Ok(report)
 }
 
 /// Sources where none are named and many are meant.
 const MANY: NonZeroU32 = NonZeroU32::new(1_000).expect("not zero");
+
+/// One doppler without its cache under two loads in turn, so many times.
+async fn compare(
+    bed: &Bed,
+    runs: NonZeroU32,
+    subject: (&str, &Plan),
+    yardstick: (&str, &Plan),
+) -> Result<Comparison, ScenarioError> {
+    let mut pairs = Vec::new();
+    for pair in 0..runs.get() {
+        let run = async |label: &str, plan: &Plan| measure(bed.doppler(false).await?, label, plan).await;
+        pairs.push(in_turn(pair, subject, yardstick, run).await?);
+    }
+    Ok(Comparison::new(subject.0, yardstick.0, pairs))
+}
 
 /// Runs both; who goes first changes, so that neither always finds the machine as the other left it.
 async fn in_turn(

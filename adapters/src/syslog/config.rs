@@ -198,6 +198,11 @@ impl Scheme {
         matches!(self, Self::Https | Self::HttpsBatch)
     }
 
+    /// Many lines go into one request.
+    pub fn gathers(self) -> bool {
+        self == Self::HttpsBatch
+    }
+
     /// Over TLS.
     pub fn is_tls(self) -> bool {
         matches!(self, Self::SyslogTls | Self::Https | Self::HttpsBatch)

@@ -18,7 +18,7 @@ use tracing::{debug, info, warn};
 use self::health::{Change, Health, State};
 use self::lines::{LastSource, REQUEST};
 use super::client::{End, Link, Refusal};
-use super::config::{DrainUrl, Scheme};
+use super::config::DrainUrl;
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
@@ -175,8 +175,11 @@ impl Drain {
     /// [`GATHERED_FOR`]. `None` without lines.
     fn due(&self) -> Option<Instant> {
         let first = self.window.unsent().front()?;
-        let gathers = self.destination.scheme == Scheme::HttpsBatch;
-        if gathers && self.has_room() { Some(first.since + GATHERED_FOR) } else { Some(Instant::now()) }
+        if self.destination.scheme.gathers() && self.has_room() {
+            Some(first.since + GATHERED_FOR)
+        } else {
+            Some(Instant::now())
+        }
     }
 
     /// Whether there is a connection whose receiver answers.
@@ -186,8 +189,7 @@ impl Drain {
 
     /// How many envelopes to write next, at once.
     fn burst(&self) -> usize {
-        let gathers = self.destination.scheme == Scheme::HttpsBatch;
-        let burst = if gathers { self.window.unsent().len() } else { self.window.burst() };
+        let burst = if self.destination.scheme.gathers() { self.window.unsent().len() } else { self.window.burst() };
         burst.min(self.narrow.unwrap_or(usize::MAX))
     }
 
@@ -234,8 +236,7 @@ impl Drain {
     /// The receiver will never take the first lines in hand, `count` envelopes, as they are: looks for the one that is to blame, and
     /// gives that up.
     fn refused(&mut self, count: usize, error: &io::Error) -> Flow {
-        let alone = self.destination.scheme != Scheme::HttpsBatch || count <= 1;
-        if !alone {
+        if self.destination.scheme.gathers() && count > 1 {
             self.narrow = Some(count / 2);
         } else if let Some(frame) = self.window.pop() {
             self.unhealthy(error);
@@ -330,8 +331,8 @@ impl Drain {
         tokio::select! {
             () = sleep(next.wait) => {
                 // What went together is given up together.
-                let gathers = self.destination.scheme == Scheme::HttpsBatch;
-                let count = if !next.give_up { 0 } else if gathers { self.burst() } else { 1 };
+                let together = if self.destination.scheme.gathers() { self.burst() } else { 1 };
+                let count = if next.give_up { together } else { 0 };
                 for _ in 0..count {
                     if let Some(frame) = self.window.pop() {
                         self.lose_frame(&frame, Reason::RetryExhausted);

@@ -1,4 +1,4 @@
-//! Overload: who loses, how much, and that it is counted to the envelope.
+//! Overload: who loses, how much, and that it is counted to the envelope (contract: loggregator v2 §8).
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

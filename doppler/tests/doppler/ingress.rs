@@ -1,4 +1,5 @@
-//! What producers send: well-formed, malformed, too large; plain and acknowledged streams (contract: loggregator v2 §2, §4.1, §9.1).
+//! What producers send: well-formed, malformed, too large; plain and acknowledged streams (contract: loggregator v2 §2, §4.1, §6,
+//! §9.1).
 
 use bytes::Bytes;
 use prost::Message as _;

@@ -1,4 +1,5 @@
-//! The reverse log proxy: what it takes, what it asks of dopplers, what it sends.
+//! The reverse log proxy over mutual TLS: what it takes, what it asks of dopplers, what it sends (contract: loggregator v2 §5.1, §6, §7,
+//! §9.2).
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
@@ -14,9 +15,22 @@ use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
 use tonic::{Code, Status, Streaming};
 use traffic_controller::{Config, Handle};
-use transport::{ChannelOptions, channel};
+use transport::{ChannelOptions, TestCerts, channel};
 
 use crate::doppler::{Doppler, Stream};
+
+/// The same with mutual TLS, and the authority of its certificates.
+fn secure(mut config: Config) -> (Config, TestCerts) {
+    transport::install_crypto_provider();
+    let certs = TestCerts::new();
+    config.grpc.tls = Some(certs.files("reverselogproxy"));
+    (config, certs)
+}
+
+/// A consumer with a certificate, which checks for the name that the contract gives.
+fn known_client(addr: SocketAddr, certs: &TestCerts) -> EgressClient<Channel> {
+    EgressClient::new(channel(&addr.into(), &ChannelOptions::tls(certs.identity("consumer"), "reverselogproxy")))
+}
 
 /// A consumer of the reverse log proxy at `addr`.
 pub(crate) fn client(addr: SocketAddr) -> EgressClient<Channel> {
@@ -54,8 +68,9 @@ async fn start(config: Config) -> Handle {
 /// A traffic controller with a doppler, and a consumer with the stream that the doppler sees of it.
 async fn consumer(request: v2::EgressBatchRequest) -> (Handle, Doppler, Stream, Streaming<Wire>) {
     let mut doppler = Doppler::start();
-    let controller = start(Config::for_test().dopplers([doppler.addr])).await;
-    let received = client(controller.addrs().grpc).batched_receiver(request).await.unwrap().into_inner();
+    let (config, certs) = secure(Config::for_test().dopplers([doppler.addr]));
+    let controller = start(config).await;
+    let received = known_client(controller.addrs().grpc, &certs).batched_receiver(request).await.unwrap().into_inner();
     let stream = doppler.stream().await;
     (controller, doppler, stream, received)
 }
@@ -66,8 +81,9 @@ fn code_and_message(status: &Status) -> (Code, &str) {
 
 #[tokio::test]
 async fn requests_without_a_usable_selector_are_refused() {
-    let controller = start(Config::for_test()).await;
-    let mut client = client(controller.addrs().grpc);
+    let (config, certs) = secure(Config::for_test());
+    let controller = start(config).await;
+    let mut client = known_client(controller.addrs().grpc, &certs);
     let empty = (Code::InvalidArgument, "Selectors cannot be empty");
     let bare = (Code::InvalidArgument, "Selectors must have a Message");
     let no_message = || v2::Selector { source_id: "a".to_owned(), message: None };
@@ -111,7 +127,8 @@ async fn a_legacy_selector_alone_is_the_selector() {
 #[tokio::test]
 async fn receiver_sends_envelopes_one_by_one_and_forwards_the_deterministic_name() {
     let mut doppler = Doppler::start();
-    let controller = start(Config::for_test().dopplers([doppler.addr])).await;
+    let (config, certs) = secure(Config::for_test().dopplers([doppler.addr]));
+    let controller = start(config).await;
     let request = v2::EgressRequest {
         shard_id: "shard".to_owned(),
         selectors: vec![logs("")],
@@ -119,7 +136,7 @@ async fn receiver_sends_envelopes_one_by_one_and_forwards_the_deterministic_name
         deterministic_name: "me".to_owned(),
         legacy_selector: None,
     };
-    let mut received = client(controller.addrs().grpc).receiver(request).await.unwrap().into_inner();
+    let mut received = known_client(controller.addrs().grpc, &certs).receiver(request).await.unwrap().into_inner();
     let stream = doppler.stream().await;
     assert_eq!((stream.request.shard_id.as_str(), stream.request.deterministic_name.as_str()), ("shard", "me"));
     let sent = [v2::Envelope::log("a", "1"), v2::Envelope::log("b", "2"), v2::Envelope::log("a", "3")];
@@ -194,11 +211,11 @@ async fn messages_hold_at_most_a_hundred_envelopes_and_a_mebibyte() {
 
 #[tokio::test]
 async fn streams_beyond_the_bound_are_refused_until_one_ends() {
-    let mut config = Config::for_test();
+    let (mut config, certs) = secure(Config::for_test());
     config.grpc.max_egress_streams = NonZeroU32::new(2).unwrap();
     let telemetry = Telemetry::default();
     let controller = config.bind(&telemetry).await.unwrap().spawn();
-    let mut client = client(controller.addrs().grpc);
+    let mut client = known_client(controller.addrs().grpc, &certs);
     let first = client.batched_receiver(all_logs()).await.unwrap();
     let single = v2::EgressRequest { selectors: vec![logs("")], ..Default::default() };
     let _second = client.receiver(single).await.unwrap();
@@ -226,11 +243,11 @@ async fn a_consumer_that_goes_closes_its_streams_to_the_dopplers() {
 async fn a_consumer_that_does_not_read_loses_its_own_envelopes_and_holds_nobody_up() {
     let mut doppler = Doppler::start();
     let telemetry = Telemetry::default();
-    let mut config = Config::for_test().dopplers([doppler.addr]);
+    let (mut config, certs) = secure(Config::for_test().dopplers([doppler.addr]));
     config.ring.envelopes = 100.try_into().unwrap();
     let controller = config.bind(&telemetry).await.unwrap();
     let (ledger, controller) = (controller.losses(), controller.spawn());
-    let mut client = client(controller.addrs().grpc);
+    let mut client = known_client(controller.addrs().grpc, &certs);
     let mut asking = tonic::Request::new(all_logs());
     asking.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
     let mut stalled = client.batched_receiver(asking).await.unwrap().into_inner();

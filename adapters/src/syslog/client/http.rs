@@ -145,7 +145,7 @@ impl Http {
         let secured = timeout_at(by, TlsConnector::from(config).connect(name, socket)).await;
         let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
         let stream = secured.map_err(|error| in_words(error, trust))?;
-        // Receivers that are not particular about the case of headers are the rule, not the law.
+        // Names of headers have no case, but some receivers want the usual one.
         let builder = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
         let (sender, connection) = builder.await.map_err(io::Error::other)?;
         Ok(Self { sender, connection: Some(Box::pin(connection)), endpoint, used: Instant::now() })

@@ -14,7 +14,6 @@ use tracing::debug;
 
 use super::Drain;
 use crate::notice;
-use crate::syslog::config::Scheme;
 use crate::syslog::encode::{Parts, Unencodable};
 use crate::syslog::window::Frame;
 
@@ -47,7 +46,7 @@ impl LastSource {
 impl Drain {
     /// Whether more lines are to be made.
     pub(super) fn has_room(&self) -> bool {
-        let ahead = if self.destination.scheme == Scheme::HttpsBatch { REQUEST } else { AHEAD };
+        let ahead = if self.destination.scheme.gathers() { REQUEST } else { AHEAD };
         self.window.unsent().len() < ahead.0 && self.window.unsent_bytes() < ahead.1
     }
 
