@@ -1,19 +1,24 @@
 //! The configuration of the adapters: plain data, checked as it is read.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use diode::fair::Bounds;
 use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
 use crate::retry::Schedule;
+use crate::select::{Select, SelectError};
 use crate::syslog::config::{DrainUrl, Secret};
 use crate::syslog::encode::Style;
 use crate::syslog::preset::{LineConfig, Preset, StyleError, Wanted};
 
+/// The longest name of a drain, in bytes.
+pub(crate) const MAX_NAME: usize = 128;
 /// The usual admin port of the adapters.
 pub const ADMIN_PORT: u16 = 14827;
 
@@ -36,7 +41,10 @@ pub struct Config {
     /// How long a stop may take to deliver what waits in the drains; `"25s"`. What is left then is counted as `shutdown_deadline`.
     #[serde(with = "duration_text")]
     pub flush_timeout: Duration,
-    /// `/metrics`, `/live` and `/ready`.
+    /// Where drains that were added while running are kept, for the next start; the user `hydrant` runs as must be able to write there.
+    /// Absent: none can be added.
+    pub state_dir: Option<PathBuf>,
+    /// `/metrics`, `/live` and `/ready`; on loopback also `/v1/drains`.
     pub admin: AdminConfig<ADMIN_PORT>,
 }
 
@@ -66,9 +74,15 @@ pub struct DrainConfig {
     /// Whom a drain over TLS trusts and what it shows. Absent: it trusts the system's authorities and shows nothing.
     #[serde(default)]
     pub tls: Option<DrainTls>,
-    /// The sources to send; empty sends those of everybody.
+    /// The sources to send; empty sends those of everybody, or those of `source_patterns` alone.
     #[serde(default)]
     pub sources: Vec<String>,
+    /// Sources to send besides, with `*` for any text; at most 64 of at most 256 bytes. None.
+    #[serde(default)]
+    pub source_patterns: Vec<String>,
+    /// Of the sources, send only envelopes whose tags have these values; `*` in a value is any text. None.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
     /// HOSTNAME for envelopes whose tags name no app, space and organization; empty is `-`.
     #[serde(default)]
     pub hostname: String,
@@ -125,6 +139,9 @@ pub enum ConfigError {
     /// A drain without a name.
     #[error("drains: the name of the drain to {0} is empty; give it one")]
     NoName(String),
+    /// A name that is too long.
+    #[error("drains: the name of the drain to {0} has {1} bytes; at most {MAX_NAME} are taken")]
+    LongName(String, usize),
     /// An empty source would ask for everything.
     #[error(
         "drains: the drain \"{0}\" has an empty source; name each source, or leave `sources` out to send everything"
@@ -158,6 +175,14 @@ pub enum ConfigError {
         /// What is wrong.
         error: StyleError,
     },
+    /// Patterns that cannot be used.
+    #[error("drains: the drain \"{drain}\": {error}")]
+    Select {
+        /// The drain's name.
+        drain: String,
+        /// What is wrong.
+        error: SelectError,
+    },
     /// What the receiver's certificate must carry could stand in none.
     #[error(
         "drains: the drain \"{drain}\" cannot ask a certificate for {name:?}, which is no DNS name or address; set tls.server_name"
@@ -181,6 +206,7 @@ impl Default for Config {
             agent: loopback(3458),
             agent_tls: None,
             flush_timeout: Duration::from_secs(25),
+            state_dir: None,
             admin: AdminConfig::default(),
         }
     }
@@ -200,17 +226,10 @@ impl Config {
     /// [`ConfigError`].
     pub fn check(&self) -> Result<(), ConfigError> {
         for (i, drain) in self.drains.iter().enumerate() {
-            if drain.name.is_empty() {
-                return Err(ConfigError::NoName(drain.url.anonymised()));
-            }
+            drain.check()?;
             if self.drains[..i].iter().any(|other| other.name == drain.name) {
                 return Err(ConfigError::SameName(drain.name.clone()));
             }
-            if drain.sources.iter().any(String::is_empty) {
-                return Err(ConfigError::EmptySource(drain.name.clone()));
-            }
-            drain.check_tls()?;
-            drain.lines().check().map_err(|error| drain.line_error(error))?;
         }
         Ok(())
     }
@@ -229,6 +248,8 @@ impl DrainConfig {
             line: LineConfig::default(),
             tls: None,
             sources: Vec::new(),
+            source_patterns: Vec::new(),
+            tags: BTreeMap::new(),
             hostname: String::new(),
             metadata: true,
             announce: None,
@@ -236,6 +257,31 @@ impl DrainConfig {
             retry: Schedule::default(),
             ring: RingConfig::default(),
         }
+    }
+
+    /// Looks at all of it together.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(crate) fn check(&self) -> Result<(), ConfigError> {
+        if self.name.is_empty() {
+            return Err(ConfigError::NoName(self.url.anonymised()));
+        }
+        if self.name.len() > MAX_NAME {
+            return Err(ConfigError::LongName(self.url.anonymised(), self.name.len()));
+        }
+        if self.sources.iter().any(String::is_empty) {
+            return Err(ConfigError::EmptySource(self.name.clone()));
+        }
+        self.select()?;
+        self.check_tls()?;
+        self.lines().check().map_err(|error| self.line_error(error))
+    }
+
+    /// Which envelopes it wants.
+    pub(crate) fn select(&self) -> Result<Select, ConfigError> {
+        let select = Select::new(&self.sources, &self.source_patterns, &self.tags, self.url.options.kinds);
+        select.map_err(|error| ConfigError::Select { drain: self.name.clone(), error })
     }
 
     /// The name that the receiver's certificate must carry.
@@ -282,7 +328,11 @@ impl DrainConfig {
 
     /// Whether owners are told of lost envelopes.
     pub fn announces(&self) -> bool {
-        self.announce.unwrap_or(!self.sources.is_empty())
+        self.announce.unwrap_or(!self.sources.is_empty() || !self.source_patterns.is_empty())
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { envelopes: self.ring.envelopes, bytes: self.ring.bytes }
     }
 }
 

@@ -11,13 +11,23 @@
 //! delivered, filtered, dropped for a reason or uncertain, and counted as that. No log, metric or notice shows more of a drain's URL
 //! than scheme, host and path, and of an HTTPS one not the path.
 
+mod api;
 mod config;
+mod drains;
+mod inlet;
 mod metrics;
 mod notice;
+mod probe;
 pub mod retry;
+mod select;
 mod server;
+mod status;
+mod store;
 mod subscribe;
 pub mod syslog;
 
 pub use config::{ADMIN_PORT, Config, ConfigError, DrainConfig, DrainTls, RingConfig};
+pub use select::SelectError;
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
+pub use status::State;
+pub use store::{StoreError, can_keep_drains};

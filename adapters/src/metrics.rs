@@ -1,14 +1,17 @@
 //! What the adapters count: the only place that spells metric names.
 
-use std::time::UNIX_EPOCH;
+use std::collections::HashSet;
+use std::sync::Arc;
 
 use metrics::{Counter, Gauge};
+use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, StageMetrics, Telemetry};
-use transport::ClientTls;
+
+use crate::status::{State, Status};
 
 /// The reasons for which a drain drops.
-const REASONS: [Reason; 9] = [
+pub(crate) const REASONS: [Reason; 9] = [
     Reason::DecodeError,
     Reason::Oversize,
     Reason::TooMany,
@@ -19,6 +22,9 @@ const REASONS: [Reason; 9] = [
     Reason::RejectedPermanent,
     Reason::ShutdownDeadline,
 ];
+
+/// Drains with series of their own.
+const NAMED: usize = 1024;
 
 /// Handles shared by all drains.
 #[derive(Clone, Debug)]
@@ -37,15 +43,19 @@ pub(crate) struct Metrics {
     upstream_lost: Counter,
     notices_sent: Counter,
     notices_failed: Counter,
+    /// Guards the labels of drains that have their own. Held per drain that is made.
+    named: Arc<Mutex<HashSet<String>>>,
 }
 
 /// Handles of one drain, its own numbers and the shared ones together.
 #[derive(Clone, Debug)]
 pub(crate) struct DrainMetrics {
     all: Metrics,
+    status: Arc<Status>,
     delivered: Counter,
     dropped: Counter,
-    state: Gauge,
+    /// That of the first [`NAMED`] drains.
+    state: Option<Gauge>,
 }
 
 impl Metrics {
@@ -102,15 +112,31 @@ impl Metrics {
             ),
             notices_sent: notices("sent"),
             notices_failed: notices("failed"),
+            named: Arc::default(),
         }
     }
 
-    /// Registers one drain, under a hash of its name: names are the tenant's.
+    /// Registers one drain, under a hash of its name: names are the tenant's. Series are never removed, so beyond the first [`NAMED`]
+    /// drains all others share those of `other`.
     pub(crate) fn drain(&self, telemetry: &Telemetry, name: &str) -> DrainMetrics {
-        let id = label(name);
+        let id = {
+            let (id, mut named) = (label(name), self.named.lock());
+            if named.len() < NAMED {
+                named.insert(id.clone());
+            }
+            if named.contains(&id) { id } else { "other".to_owned() }
+        };
         let label = &[("drain", id.as_str())];
+        let state = || {
+            telemetry.gauge(
+                "hydrant_drain_state",
+                "State of a drain: 0 ok, 1 degraded, 2 failing for 30 s or more, 3 broken until somebody changes something.",
+                label,
+            )
+        };
         DrainMetrics {
             all: self.clone(),
+            status: Arc::default(),
             delivered: telemetry.counter(
                 "hydrant_drain_delivered_envelopes_total",
                 "Envelopes that a drain wrote to its destination, repeats not counted.",
@@ -121,27 +147,18 @@ impl Metrics {
                 "Envelopes that a drain dropped.",
                 label,
             ),
-            state: telemetry.gauge(
-                "hydrant_drain_state",
-                "State of a drain: 0 delivers, 1 retries, 2 has retried for 30 s or more.",
-                label,
-            ),
+            state: (id != "other").then(state),
         }
     }
 }
 
-/// Shows when the certificate that a drain shows ends, under `drain_` and the drain's label.
-pub(crate) fn watch_certificate(telemetry: &Telemetry, name: &str, tls: ClientTls) {
-    let ends = telemetry.gauge(
+/// For the end of the certificate that a drain shows, under `drain_` and the drain's label.
+pub(crate) fn certificate_end(telemetry: &Telemetry, name: &str) -> Gauge {
+    telemetry.gauge(
         "hydrant_certificate_not_after_timestamp_seconds",
         "Unix time at which the certificate in use ends.",
         &[("certificate", &format!("drain_{}", label(name)))],
-    );
-    telemetry.before_render(move || {
-        if let Some(after) = tls.not_after().and_then(|end| end.duration_since(UNIX_EPOCH).ok()) {
-            ends.set(after.as_secs_f64());
-        }
-    });
+    )
 }
 
 /// The label of a drain: the FNV-1a hash of its name in hexadecimal.
@@ -153,19 +170,27 @@ pub(crate) fn label(name: &str) -> String {
 }
 
 impl DrainMetrics {
+    /// The drain's numbers and state, for those who ask.
+    pub(crate) fn status(&self) -> &Arc<Status> {
+        &self.status
+    }
+
     pub(crate) fn received(&self, envelopes: u64) {
         self.all.stage.received(envelopes);
+        self.status.received(envelopes);
     }
 
     /// Written for the first time.
     pub(crate) fn delivered(&self, envelopes: u64) {
         self.all.stage.delivered(envelopes);
         self.delivered.increment(envelopes);
+        self.status.delivered(envelopes);
     }
 
     pub(crate) fn dropped(&self, reason: Reason, envelopes: u64) {
         self.all.stage.dropped(reason.as_str(), envelopes);
         self.dropped.increment(envelopes);
+        self.status.dropped(reason, envelopes);
     }
 
     /// Envelopes of a doppler's past that are gone.
@@ -180,6 +205,7 @@ impl DrainMetrics {
 
     pub(crate) fn filtered(&self, envelopes: u64) {
         self.all.filtered.increment(envelopes);
+        self.status.filtered(envelopes);
     }
 
     pub(crate) fn cut(&self, lines: u64) {
@@ -200,6 +226,7 @@ impl DrainMetrics {
 
     pub(crate) fn uncertain(&self, envelopes: u64) {
         self.all.uncertain.increment(envelopes);
+        self.status.uncertain(envelopes);
     }
 
     /// The number of unconfirmed envelopes of one drain went from `before` to `after`.
@@ -212,8 +239,11 @@ impl DrainMetrics {
         self.all.connects.increment(1);
     }
 
-    pub(crate) fn state(&self, state: u8) {
-        self.state.set(f64::from(state));
+    pub(crate) fn state(&self, state: State) {
+        self.status.state(state);
+        if let Some(gauge) = &self.state {
+            gauge.set(f64::from(state as u8));
+        }
     }
 
     pub(crate) fn notices_sent(&self, count: u64) {

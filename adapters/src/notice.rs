@@ -37,12 +37,19 @@ const MARK: &str = " messages lost for application ";
 /// What one drain has lost and not yet announced, by source.
 #[derive(Debug)]
 pub(crate) struct Losses {
-    /// Whether anybody will announce it.
-    announced: bool,
-    /// Guards the losses by source. Held per loss and per round of notices.
-    sources: Mutex<HashMap<String, Lost>>,
+    /// Guards what is lost and how it is told. Held per loss and per round of notices.
+    told: Mutex<ToTell>,
     /// A source has losses that it had not before.
     more: Notify,
+}
+
+#[derive(Debug)]
+struct ToTell {
+    /// Whether anybody will announce it.
+    announced: bool,
+    /// The drain's URL, anonymised.
+    url: String,
+    sources: HashMap<String, Lost>,
 }
 
 #[derive(Debug, Default)]
@@ -59,17 +66,28 @@ pub(crate) struct Loss {
 }
 
 impl Losses {
-    /// None yet. When they are not `announced`, none are kept.
-    pub(crate) fn new(announced: bool) -> Self {
-        Self { announced, sources: Mutex::default(), more: Notify::new() }
+    /// None yet. When they are not `announced`, none are kept. `url` is the drain's, anonymised.
+    pub(crate) fn new(announced: bool, url: String) -> Self {
+        Self { told: Mutex::new(ToTell { announced, url, sources: HashMap::new() }), more: Notify::new() }
+    }
+
+    /// From now on they are told like this.
+    pub(crate) fn describe(&self, announced: bool, url: String) {
+        let mut told = self.told.lock();
+        (told.announced, told.url) = (announced, url);
+    }
+
+    fn url(&self) -> String {
+        self.told.lock().url.clone()
     }
 
     /// Adds envelopes of one source. Do not call it for notices.
     pub(crate) fn record(&self, source_id: &str, reason: Reason, count: u64) {
-        if !self.announced || source_id.is_empty() || count == 0 {
+        let mut told = self.told.lock();
+        if !told.announced || source_id.is_empty() || count == 0 {
             return;
         }
-        let mut sources = self.sources.lock();
+        let sources = &mut told.sources;
         if !sources.contains_key(source_id) {
             if sources.len() >= SOURCES {
                 return;
@@ -82,7 +100,7 @@ impl Losses {
             Some((_, total)) => *total += count,
             None => lost.pending.push((reason, count)),
         }
-        drop(sources);
+        drop(told);
         if is_new {
             self.more.notify_one();
         }
@@ -91,7 +109,7 @@ impl Losses {
     /// Takes what may be announced now. Forgets sources that had no losses for a while.
     pub(crate) fn due(&self, now: Instant) -> Vec<Loss> {
         let mut due = Vec::new();
-        self.sources.lock().retain(|source_id, lost| {
+        self.told.lock().sources.retain(|source_id, lost| {
             let free = lost.told.is_none_or(|told| now.saturating_duration_since(told) >= INTERVAL);
             if free && !lost.pending.is_empty() {
                 lost.told = Some(now);
@@ -105,8 +123,8 @@ impl Losses {
 
     /// When there will be something to announce.
     fn next_due(&self) -> Option<Instant> {
-        let sources = self.sources.lock();
-        let pending = sources.values().filter(|lost| !lost.pending.is_empty());
+        let told = self.told.lock();
+        let pending = told.sources.values().filter(|lost| !lost.pending.is_empty());
         pending.map(|lost| lost.told.map_or_else(Instant::now, |told| told + INTERVAL)).min()
     }
 }
@@ -114,8 +132,6 @@ impl Losses {
 /// Announces one drain's losses.
 pub(crate) struct Announcer {
     pub(crate) losses: Arc<Losses>,
-    /// The drain's URL, anonymised.
-    pub(crate) url: String,
     pub(crate) agent: Channel,
     pub(crate) metrics: DrainMetrics,
 }
@@ -142,7 +158,8 @@ impl Announcer {
         }
         let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let timestamp = i64::try_from(nanoseconds).unwrap_or(i64::MAX);
-        let batch: Vec<Selection> = due.iter().map(|loss| selection(&notice(loss, &self.url, timestamp))).collect();
+        let url = self.losses.url();
+        let batch: Vec<Selection> = due.iter().map(|loss| selection(&notice(loss, &url, timestamp))).collect();
         let count = due.len() as u64;
         // In a box: it is seldom.
         match timeout(DEADLINE, Box::pin(self.send(batch.into()))).await {
@@ -217,7 +234,7 @@ mod tests {
     use super::*;
 
     fn losses() -> Losses {
-        Losses::new(true)
+        Losses::new(true, String::new())
     }
 
     #[test]
@@ -238,7 +255,7 @@ mod tests {
         assert_eq!(losses.due(after(10)).len(), 1);
         assert_eq!(losses.next_due(), None);
         losses.due(after(30));
-        assert!(losses.sources.lock().is_empty(), "quiet sources are forgotten");
+        assert!(losses.told.lock().sources.is_empty(), "quiet sources are forgotten");
     }
 
     #[test]
@@ -248,7 +265,7 @@ mod tests {
             losses.record(&i.to_string(), Reason::QueueFull, 1);
         }
         assert_eq!(losses.due(Instant::now()).len(), SOURCES);
-        let none = Losses::new(false);
+        let none = Losses::new(false, String::new());
         none.record("app", Reason::QueueFull, 1);
         assert!(none.due(Instant::now()).is_empty());
     }

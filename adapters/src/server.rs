@@ -1,33 +1,31 @@
-//! Wires the stages: for each drain a subscription, a ring, an encoder with its connection, and an announcer of what it lost.
+//! Wires the stages: the drains of the file and those added earlier, the port that shows and changes them, and their end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diode::fair::{Bounds, Writer};
-use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
+use telemetry::{Admin, Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
-use transport::{
-    Address, Backoff, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles,
-};
+use tracing::error;
+use transport::{Address, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
 
-use crate::config::{Config, ConfigError, DrainConfig, DrainTls};
-use crate::metrics::{DrainMetrics, Metrics};
-use crate::notice::{Announcer, Losses};
-use crate::retry::Retry;
-use crate::subscribe::{self, Channels, Queued, Subscription};
-use crate::syslog::drain::{Drain, Parts};
-use crate::syslog::encode::{Encoder, Style};
-use crate::syslog::trust::{self, Trust, Watched};
+use crate::api::{self, Api};
+use crate::config::{Config, ConfigError};
+use crate::drains::{Drains, Origin, PrepareError, Prepared, Seat};
+use crate::metrics::Metrics;
+use crate::store::{Store, StoreError};
+use crate::subscribe::Channels;
 
 /// Adapters whose ports are bound; nothing runs yet.
 #[derive(Debug)]
 pub struct Server {
     admin: Admin,
     readiness: Readiness,
+    telemetry: Telemetry,
+    metrics: Metrics,
     drains: Vec<Prepared>,
+    store: Option<Store>,
     dopplers: Dopplers,
     channels: Channels,
     agent: Address,
@@ -76,6 +74,9 @@ pub enum BindError {
         /// What is wrong with which file.
         source: TlsError,
     },
+    /// The directory for added drains cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// The certificates of one drain cannot be used.
     #[error("adapters.drains: tls of the drain \"{drain}\": {source}")]
     DrainTls {
@@ -92,17 +93,6 @@ pub enum ServeError {
     /// The task of a drain panicked: a defect of ours. The other drains were drained.
     #[error("a drain ended unexpectedly")]
     DrainPanicked,
-}
-
-/// One drain and its ring.
-#[derive(Debug)]
-struct Prepared {
-    config: DrainConfig,
-    style: Style,
-    trust: Option<Trust>,
-    writer: Writer<Queued>,
-    reader: diode::fair::Reader<Queued>,
-    metrics: DrainMetrics,
 }
 
 impl Config {
@@ -130,13 +120,16 @@ impl Config {
         let readiness = Readiness::default();
         let admin = self.admin.bind("adapters.admin.listen", telemetry, &readiness)?;
         let metrics = Metrics::register(telemetry);
-        let drains = self.drains.into_iter().map(|drain| Prepared::new(drain, &metrics, telemetry));
-        let drains: Vec<_> = drains.collect::<Result<_, _>>()?;
-        watch_rings(telemetry, &metrics, &drains);
+        let drains = self.drains.into_iter().map(|drain| Prepared::new(drain, telemetry));
+        let drains = drains.collect::<Result<_, _>>().map_err(BindError::prepare)?;
+        let store = self.state_dir.as_deref().map(Store::open).transpose()?;
         Ok(Server {
             admin,
             readiness,
+            telemetry: telemetry.clone(),
+            metrics,
             drains,
+            store,
             dopplers,
             channels,
             agent: self.agent,
@@ -147,56 +140,13 @@ impl Config {
     }
 }
 
-impl Prepared {
-    fn new(config: DrainConfig, metrics: &Metrics, telemetry: &Telemetry) -> Result<Self, BindError> {
-        let (style, trust) = (config.style()?, trust_of(&config)?);
-        let bounds = Bounds { envelopes: config.ring.envelopes, bytes: config.ring.bytes };
-        let (writer, reader) = diode::fair::channel(bounds);
-        let metrics = metrics.drain(telemetry, &config.name);
-        if let Some(trust) = &trust
-            && config.tls.as_ref().is_some_and(|tls| tls.cert.is_some())
-        {
-            crate::metrics::watch_certificate(telemetry, &config.name, trust.tls().clone());
+impl BindError {
+    fn prepare(error: PrepareError) -> Self {
+        match error {
+            PrepareError::Config(error) => Self::Config(error),
+            PrepareError::Tls { drain, source } => Self::DrainTls { drain, source },
         }
-        if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
-            telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
-        }
-        Ok(Self { config, style, trust, writer, reader, metrics })
     }
-}
-
-/// Reads what a drain over TLS needs, from its own files.
-fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, BindError> {
-    if !config.url.scheme.is_tls() {
-        return Ok(None);
-    }
-    let name = config.server_name()?;
-    let loaded = match &config.tls {
-        Some(tls) => Trust::load(tls, name),
-        None => Trust::load(&DrainTls::default(), name),
-    };
-    loaded.map(Some).map_err(|source| BindError::DrainTls { drain: config.name.clone(), source: Box::new(source) })
-}
-
-/// Reports what all rings together hold whenever somebody asks.
-fn watch_rings(telemetry: &Telemetry, metrics: &Metrics, drains: &[Prepared]) {
-    let rings: Vec<Writer<Queued>> = drains.iter().map(|drain| drain.writer.clone()).collect();
-    let queue = metrics.queue.clone();
-    telemetry.before_render(move || {
-        let mut sum = QueueNumbers::default();
-        for counters in rings.iter().map(Writer::counters) {
-            sum += QueueNumbers {
-                offered: counters.offered,
-                accepted: counters.accepted,
-                rejected: counters.rejected,
-                taken: counters.taken,
-                evicted: counters.evicted,
-                envelopes: counters.envelopes,
-                bytes: counters.bytes,
-            };
-        }
-        queue.report(sum);
-    });
 }
 
 impl Server {
@@ -213,67 +163,40 @@ impl Server {
     /// A drain panicked.
     pub async fn serve(self, stop: CancellationToken) -> Result<Drained, ServeError> {
         let tracker = TaskTracker::new();
-        let (hard, told, quit) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let quit = CancellationToken::new();
         let latch = self.readiness.latch("drains");
-        let (admin, connections, until) = (self.admin, tracker.clone(), quit.clone());
-        tracker.spawn(async move { admin.serve(&connections, until).await });
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, quit.clone());
         }
-
         self.dopplers.refresh(&tracker, &quit);
-        let channels = Arc::new(self.channels);
-        let agent = transport::channel(&self.agent, &self.agent_options);
-        let (mut running, mut watched) = (Vec::new(), Vec::new());
-        for Prepared { config, style, trust, writer, reader, metrics } in self.drains {
-            remark(&config);
-            let losses = Arc::new(Losses::new(config.announces()));
-            watched.extend(trust.as_ref().map(|trust| Watched::new(config.name.clone(), trust)));
-            let options = &config.url.options;
-            let (name, url) = (config.name, config.url.anonymised());
-            let request = subscribe::request(&name, &config.sources, options.kinds);
-            let subscription = Subscription {
-                drain: name.clone(),
-                request,
-                ring: writer,
-                losses: Arc::clone(&losses),
-                metrics: metrics.clone(),
-            };
-            let announcer = Announcer {
-                losses: Arc::clone(&losses),
-                url: url.clone(),
-                agent: agent.clone(),
-                metrics: metrics.clone(),
-            };
-            let drain = Drain::new(
-                Parts {
-                    name,
-                    url,
-                    destination: config.url.clone(),
-                    trust,
-                    ring: reader,
-                    encoder: Encoder::new(options, &config.hostname, config.metadata, style),
-                    resend: config.resend,
-                    retry: Retry::new(config.retry, Backoff::random_seed()),
-                    losses,
-                    metrics,
-                },
-                stop.clone(),
-                hard.clone(),
-            );
-            tracker.spawn(subscription.run(self.dopplers.clone(), Arc::clone(&channels), stop.clone()));
-            tracker.spawn(announcer.run(told.clone()));
-            running.push(tracker.spawn(drain.run()));
+        let drains = Drains::new(Seat {
+            dopplers: self.dopplers,
+            channels: Arc::new(self.channels),
+            agent: transport::channel(&self.agent, &self.agent_options),
+            telemetry: self.telemetry.clone(),
+            metrics: self.metrics,
+            stop: stop.clone(),
+            flush_timeout: self.flush_timeout,
+        });
+        for prepared in self.drains {
+            drains.put(prepared, Origin::Config).expect("the names of the file's drains are their own");
         }
-        if !watched.is_empty() {
-            tracker.spawn(trust::watch(watched, tracker.clone(), quit.clone()));
+        if let Some(store) = &self.store {
+            restore(store, &drains, &self.telemetry);
         }
+        let routes = match self.admin.addr().ip().is_loopback() {
+            true => Api::new(drains.clone(), self.store, self.telemetry).routes(),
+            false => api::refusing(),
+        };
+        let (admin, connections, until) = (self.admin.with(routes), tracker.clone(), quit.clone());
+        tracker.spawn(async move { admin.serve(&connections, until).await });
+        let (watching, blocking, until) = (drains.clone(), tracker.clone(), quit.clone());
+        tracker.spawn(async move { watching.watch_certificates(&blocking, until).await });
         latch.ready();
 
         stop.cancelled().await;
         self.readiness.stopping();
-        let outcome = drain_all(running, &hard, self.flush_timeout).await;
-        told.cancel();
+        let outcome = drains.ended().await.map_err(|()| ServeError::DrainPanicked);
         quit.cancel();
         tracker.close();
         tracker.wait().await;
@@ -291,36 +214,19 @@ impl Server {
     }
 }
 
-/// Waits for every drain; after `within`, tells them that the time is over.
-async fn drain_all(
-    running: Vec<tokio::task::JoinHandle<Drained>>,
-    hard: &CancellationToken,
-    within: Duration,
-) -> Result<Drained, ServeError> {
-    let all = async {
-        let mut sum = Ok(Drained::default());
-        for drain in running {
-            sum = match (sum, drain.await) {
-                (Ok(sum), Ok(drained)) => {
-                    Ok(Drained { flushed: sum.flushed + drained.flushed, dropped: sum.dropped + drained.dropped })
-                }
-                _ => Err(ServeError::DrainPanicked),
-            };
-        }
-        sum
-    };
-    tokio::pin!(all);
-    tokio::select! {
-        outcome = &mut all => return outcome,
-        () = tokio::time::sleep(within) => hard.cancel(),
-    }
-    all.await
-}
-
-/// Says once what of a drain's options is likely not meant.
-fn remark(config: &DrainConfig) {
-    info!(drain = %config.name, url = %config.url, sources = config.sources.len(), "Drain starts");
-    for remark in config.url.remarks() {
-        warn!(drain = %config.name, url = %config.url, remark, "Drain option has no effect");
+/// Starts the drains that an earlier run was asked for. One that cannot run is told of; the others run.
+fn restore(store: &Store, drains: &Drains, telemetry: &Telemetry) {
+    for written in store.drains() {
+        let name = written.get("name").and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
+        let prepared =
+            api::read(&written).and_then(|config| Prepared::new(config, telemetry).map_err(|error| error.to_string()));
+        let error = match prepared {
+            Ok(prepared) => match drains.put(prepared, Origin::Api) {
+                Ok(_) => continue,
+                Err(_) => "the configuration file has a drain of this name".to_owned(),
+            },
+            Err(error) => error,
+        };
+        error!(drain = name, error, "A drain that was added earlier does not run; add it again, or take it away");
     }
 }

@@ -16,6 +16,7 @@ use proto::start::Acquaintance;
 use proto::subscribe::{Event, Stream};
 use proto::v2;
 use telemetry::Throttle;
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,7 +27,7 @@ use transport::{Address, Backoff, ChannelOptions, Dopplers, Met, Stay, reason};
 
 use crate::metrics::DrainMetrics;
 use crate::notice::{self, Losses};
-use crate::syslog::config::Kinds;
+use crate::select::Select;
 
 /// Envelopes on their way to a drain, and when they came.
 #[derive(Clone, Debug)]
@@ -65,34 +66,14 @@ impl Load for Queued {
     }
 }
 
-/// What a drain asks of dopplers: these kinds of these sources, or of all when none is named.
-pub(crate) fn request(name: &str, sources: &[String], kinds: Kinds) -> v2::EgressBatchRequest {
-    let any = [String::new()];
-    let sources = if sources.is_empty() { &any } else { sources };
-    let selectors = sources.iter().flat_map(|source_id| {
-        kinds
-            .iter()
-            .filter_map(selector)
-            .map(|message| v2::Selector { source_id: source_id.clone(), message: Some(message) })
-    });
+/// What a drain asks of dopplers.
+fn request(name: &str, selectors: &[v2::Selector]) -> v2::EgressBatchRequest {
     v2::EgressBatchRequest {
         shard_id: format!("hydrant-drain-{name}"),
-        selectors: selectors.collect(),
+        selectors: selectors.to_vec(),
         use_preferred_tags: true,
         ..v2::EgressBatchRequest::default()
     }
-}
-
-fn selector(kind: Kind) -> Option<v2::selector::Message> {
-    use v2::selector::Message;
-    Some(match kind {
-        Kind::Log => Message::Log(v2::LogSelector {}),
-        Kind::Counter => Message::Counter(v2::CounterSelector::default()),
-        Kind::Gauge => Message::Gauge(v2::GaugeSelector::default()),
-        Kind::Timer => Message::Timer(v2::TimerSelector {}),
-        Kind::Event => Message::Event(v2::EventSelector {}),
-        Kind::None => return None,
-    })
 }
 
 /// The channels to dopplers, one each, shared by all drains.
@@ -129,7 +110,8 @@ struct Follow {
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) drain: String,
-    pub(crate) request: v2::EgressBatchRequest,
+    /// What is wanted, as it changes. When its sender has gone it changes no more.
+    pub(crate) wanted: watch::Receiver<Arc<Select>>,
     pub(crate) ring: Writer<Queued>,
     pub(crate) losses: Arc<Losses>,
     pub(crate) metrics: DrainMetrics,
@@ -193,12 +175,36 @@ impl Subscription {
     /// One stream, from its opening to its end.
     async fn stream(&self, follow: &mut Follow, received: &mut bool) -> Result<(), Status> {
         let Follow { channel, known, since, frame, .. } = follow;
+        let mut wanted = self.wanted.clone();
+        let mut select = Arc::clone(&wanted.borrow_and_update());
+        let request = request(&self.drain, select.selectors());
         // In a box, so that what opening takes is not kept for as long as the stream is open.
-        let opening = Stream::open(channel.clone(), &self.request, known, (since.elapsed(), frame.elapsed()));
+        let opening = Stream::open(channel.clone(), &request, known, (since.elapsed(), frame.elapsed()));
         let opened = Box::pin(opening).await;
+        drop(request);
         let mut stream = opened.inspect_err(|_| known.missed())?;
+        let mut changes = 0;
         loop {
-            let event = match stream.next(known).await {
+            let next = tokio::select! {
+                next = stream.next(known) => next,
+                () = changed(&mut wanted) => {
+                    let (before, now) = (select, Arc::clone(&wanted.borrow_and_update()));
+                    select = now;
+                    if before.selectors() == select.selectors() {
+                        continue;
+                    }
+                    if !stream.changes() {
+                        // What comes until the next stream is open is lost: such a doppler cannot do better.
+                        known.missed();
+                        return Ok(());
+                    }
+                    changes += 1;
+                    let (added, removed) = difference(before.selectors(), select.selectors());
+                    Box::pin(stream.change(changes, added, removed)).await;
+                    continue;
+                }
+            };
+            let event = match next {
                 Ok(event) => event,
                 Err(status) => {
                     known.broke();
@@ -209,7 +215,7 @@ impl Subscription {
             match event {
                 Some(Event::Batch(batch)) => {
                     *received = true;
-                    self.take(batch);
+                    self.take(batch, &select);
                 }
                 Some(Event::Gap(gap)) if gap.reason.is_empty() => self.metrics.replay_gap(gap.envelopes),
                 Some(Event::Gap(gap)) => self.metrics.upstream_lost(gap.envelopes),
@@ -221,18 +227,24 @@ impl Subscription {
         Ok(())
     }
 
-    /// Indexes one message and puts it into the ring.
-    fn take(&self, message: bytes::Bytes) {
+    /// Indexes one message and puts what is wanted of it into the ring.
+    fn take(&self, message: bytes::Bytes, select: &Select) {
         let (batch, refused) = Batch::index(message);
         self.metrics.received(batch.len() as u64 + refused.total());
         for (reason, count) in refused.by_reason() {
             self.metrics.dropped(reason, count);
         }
-        if batch.is_empty() {
+        let mut selection = Selection::from(batch);
+        if !select.is_exact() {
+            let batch = selection.batch().clone();
+            selection.retain(|i| select.admits(&batch, &batch.entries()[i]));
+            self.metrics.filtered((batch.len() - selection.len()) as u64);
+        }
+        if selection.is_empty() {
             return;
         }
         let mut evicted: Vec<(Batch, Entry)> = Vec::new();
-        let load = Queued { selection: batch.into(), since: Instant::now() };
+        let load = Queued { selection, since: Instant::now() };
         let pushed = self.ring.push(load, |load, i| {
             evicted.push((load.selection.batch().clone(), *load.selection.entry(i)));
         });
@@ -255,6 +267,24 @@ impl Subscription {
     }
 }
 
+/// Waits for something else to be wanted.
+///
+/// # Cancel safety
+/// Cancel safe.
+async fn changed(wanted: &mut watch::Receiver<Arc<Select>>) {
+    if wanted.changed().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// What is to be asked for besides, and what no more.
+fn difference(before: &[v2::Selector], now: &[v2::Selector]) -> (Vec<v2::Selector>, Vec<v2::Selector>) {
+    let without = |of: &[v2::Selector], others: &[v2::Selector]| {
+        of.iter().filter(|selector| !others.contains(selector)).cloned().collect()
+    };
+    (without(now, before), without(before, now))
+}
+
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
@@ -265,39 +295,26 @@ mod tests {
 
     use super::*;
     use crate::metrics::Metrics;
+    use crate::syslog::config::Kinds;
 
-    #[test]
-    fn a_request_names_each_kind_of_each_source() {
-        let request = request("papertrail", &["a".to_owned(), "b".to_owned()], Kinds::LOGS_AND_EVENTS);
-        assert_eq!(request.shard_id, "hydrant-drain-papertrail");
-        let named: Vec<_> = request.selectors.iter().map(|selector| selector.source_id.as_str()).collect();
-        assert_eq!(named, ["a", "a", "b", "b"]);
-        assert!(matches!(request.selectors[1].message, Some(v2::selector::Message::Event(_))));
-    }
-
-    #[test]
-    fn without_sources_everything_of_the_kinds_is_asked_for() {
-        let request = request("all", &[], Kinds::ALL);
-        assert_eq!(request.selectors.len(), 5);
-        assert!(request.selectors.iter().all(|selector| selector.source_id.is_empty() && selector.message.is_some()));
-    }
     #[test]
     fn evicted_envelopes_are_recorded_by_source_and_lost_notices_are_not() {
         let size = |n| NonZeroUsize::new(n).unwrap();
         let (ring, _reader) = diode::fair::channel(Bounds { envelopes: size(2), bytes: size(1 << 20) });
-        let losses = Arc::new(Losses::new(true));
+        let losses = Arc::new(Losses::new(true, String::new()));
         let telemetry = Telemetry::default();
         let metrics = Metrics::register(&telemetry).drain(&telemetry, "test");
         let drain = "test".to_owned();
+        let select = Select::new(&[], &[], &std::collections::BTreeMap::new(), Kinds::ALL).unwrap();
         let subscription = Subscription {
             drain,
-            request: request("test", &[], Kinds::ALL),
+            wanted: watch::channel(Arc::new(select.clone())).1,
             ring,
             losses: Arc::clone(&losses),
             metrics,
         };
         let take = |envelopes: Vec<v2::Envelope>| {
-            subscription.take(v2::EnvelopeBatch { batch: envelopes }.encode_to_vec().into());
+            subscription.take(v2::EnvelopeBatch { batch: envelopes }.encode_to_vec().into(), &select);
         };
         let notice = v2::Envelope::log(
             "app",

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, emit, firehose, role, tail, token, up};
+use crate::{certs, drain, emit, firehose, role, tail, token, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -31,7 +31,7 @@ enum Command {
     Doppler(Served),
     /// Serve firehose, app streams, the reverse log proxy and log-cache reads
     TrafficController(Served),
-    /// Send envelopes on to syslog drains
+    /// Send envelopes on to other systems: drains
     Adapters(Served),
     /// Send the lines of standard input
     ///
@@ -41,6 +41,9 @@ enum Command {
     Tail(tail::Args),
     /// Show everything that flows through the pipeline
     Firehose(firehose::Args),
+    /// Show, add, test and take away drains
+    #[command(subcommand)]
+    Drain(drain::Command),
     /// Make certificates for a pipeline of your own
     #[command(subcommand)]
     Certs(certs::Command),
@@ -99,6 +102,7 @@ impl Cli {
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
+            Command::Drain(command) => drain::run(command),
             Command::Certs(command) => certs::run(command),
             Command::Token(command) => token::run(&command),
             Command::CheckConfig { file } => check(&file),

@@ -13,6 +13,7 @@ use crate::classic::{self, Sink};
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
 use crate::signal::{Signals, notify_ready};
+use crate::state;
 
 /// What a process can be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,8 +26,11 @@ pub(crate) enum Role {
 
 /// Runs a role until it is told to stop, then drains it.
 pub(crate) fn run(role: Role, served: &Served) -> Result<(), Failure> {
-    let config = Config::load(served.config.as_deref(), std::env::vars_os())?;
+    let mut config = Config::load(served.config.as_deref(), std::env::vars_os())?;
     telemetry::init(&config.log, None).map_err(|error| Failure::Wrong(error.into()))?;
+    if role == Role::Adapters {
+        state::set(&mut config);
+    }
     transport::install_crypto_provider();
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve(role, config, served.print_addrs));

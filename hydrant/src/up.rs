@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::role;
 use crate::self_source::{self, Lines};
 use crate::signal::{Signals, notify_ready};
+use crate::state;
 
 /// A running pipeline.
 #[derive(Debug)]
@@ -155,9 +156,10 @@ impl Drained {
 
 /// `hydrant up`.
 pub(crate) fn run(served: &Served) -> Result<(), Failure> {
-    let config = modest(Config::load(served.config.as_deref(), std::env::vars_os())?);
+    let mut config = modest(Config::load(served.config.as_deref(), std::env::vars_os())?);
     let (sink, lines) = self_source::lines();
     telemetry::init(&config.log, Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
+    state::set(&mut config);
     transport::install_crypto_provider();
     let runtime = runtime()?;
     let outcome = runtime.block_on(serve(config, lines, served.print_addrs));

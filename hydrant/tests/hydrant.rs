@@ -18,6 +18,8 @@ mod classic;
 mod commands;
 #[path = "hydrant/docs.rs"]
 mod docs;
+#[path = "hydrant/drains.rs"]
+mod drains;
 #[path = "hydrant/fleet.rs"]
 mod fleet;
 #[path = "hydrant/harness.rs"]

@@ -95,6 +95,11 @@ impl Stream {
         }
     }
 
+    /// Whether [`Self::change`] does something.
+    pub fn changes(&self) -> bool {
+        matches!(self.0, Kind::Subscribed(_, Some(_)))
+    }
+
     /// Asks for `added` too, then no more for `removed`. Once [`Event::Changed`] of `number` has come, that holds for all that is published.
     /// It does nothing on a stream that does not change, or once the end has come.
     ///

@@ -9,23 +9,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use diode::fair::Reader;
 use proto::reason::Reason;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::health::{Change, Health, State};
+use self::health::{Change, Health};
 use self::lines::{LastSource, REQUEST};
 use super::client::{End, Link, Refusal};
 use super::config::DrainUrl;
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
+use crate::inlet::Inlet;
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
 use crate::retry::Retry;
 use crate::server::Drained;
+use crate::status::State;
 use crate::subscribe::Queued;
 
 mod health;
@@ -46,8 +47,8 @@ pub(crate) struct Drain {
     destination: DrainUrl,
     /// For a drain over TLS.
     trust: Option<Trust>,
-    ring: Reader<Queued>,
-    /// What was taken from the ring, and how much of it has been encoded.
+    inlet: Inlet,
+    /// What was taken from the inlet, and how much of it has been encoded.
     in_hand: Option<(Queued, usize)>,
     encoder: Encoder,
     last_source: LastSource,
@@ -74,7 +75,7 @@ pub(crate) struct Parts {
     pub(crate) url: String,
     pub(crate) destination: DrainUrl,
     pub(crate) trust: Option<Trust>,
-    pub(crate) ring: Reader<Queued>,
+    pub(crate) inlet: Inlet,
     pub(crate) encoder: Encoder,
     pub(crate) resend: bool,
     pub(crate) retry: Retry,
@@ -89,12 +90,27 @@ struct Open {
     used: bool,
 }
 
-/// When to end.
-struct Stop {
+/// When a drain is to end.
+#[derive(Clone, Debug)]
+pub(crate) struct Until {
     /// No more comes into the ring; deliver what is there.
-    soft: CancellationToken,
+    pub(crate) soft: CancellationToken,
     /// The time for that is over.
-    hard: CancellationToken,
+    pub(crate) hard: CancellationToken,
+    /// Another form of this drain goes on with what is there: write nothing more.
+    pub(crate) replaced: CancellationToken,
+}
+
+/// What is left of a drain that has ended.
+pub(crate) struct Ended {
+    pub(crate) drained: Drained,
+    /// Of a drain that was replaced: what it has not written.
+    pub(crate) rest: Option<Inlet>,
+}
+
+/// What is known of the end.
+struct Stop {
+    until: Until,
     /// The soft stop has been seen.
     seen: bool,
     /// Failures in a row since.
@@ -109,13 +125,13 @@ enum Flow {
 }
 
 impl Drain {
-    pub(crate) fn new(parts: Parts, soft: CancellationToken, hard: CancellationToken) -> Self {
+    pub(crate) fn new(parts: Parts, until: Until) -> Self {
         Self {
             name: parts.name,
             url: parts.url,
             destination: parts.destination,
             trust: parts.trust,
-            ring: parts.ring,
+            inlet: parts.inlet,
             in_hand: None,
             encoder: parts.encoder,
             last_source: LastSource::default(),
@@ -129,21 +145,24 @@ impl Drain {
             losses: parts.losses,
             metrics: parts.metrics,
             unconfirmed: 0,
-            stop: Stop { soft, hard, seen: false, failures: 0 },
+            stop: Stop { until, seen: false, failures: 0 },
             drained: Drained::default(),
         }
     }
 
-    /// Runs until the ring is closed and empty, or the hard stop.
-    pub(crate) async fn run(mut self) -> Drained {
+    /// Runs until the ring is closed and empty, or the hard stop, or until it is replaced.
+    pub(crate) async fn run(mut self) -> Ended {
         loop {
             let flow = if self.fill().await { self.deliver().await } else { self.settle_last().await };
             if flow == Flow::End {
                 break;
             }
         }
+        if self.stop.until.replaced.is_cancelled() {
+            return self.hand_over();
+        }
         self.count_rest();
-        self.drained
+        Ended { drained: self.drained, rest: None }
     }
 
     /// Waits until there is something to write. `false` when nothing will come any more.
@@ -152,14 +171,15 @@ impl Drain {
             self.encode();
             let due = self.due();
             if due.is_some_and(|due| due <= Instant::now()) {
-                return !self.stop.hard.is_cancelled();
+                return !self.stop.until.hard.is_cancelled() && !self.stop.until.replaced.is_cancelled();
             }
             let prune_at = self.window.prune_at();
             tokio::select! {
                 biased;
-                () = self.stop.hard.cancelled() => return false,
+                () = self.stop.until.hard.cancelled() => return false,
+                () = self.stop.until.replaced.cancelled() => return false,
                 end = ended(self.link.as_mut()) => self.link_ended(end).await,
-                load = self.ring.recv() => match load {
+                load = self.inlet.recv() => match load {
                     Some(load) => self.in_hand = Some((load, 0)),
                     None => return due.is_some(),
                 },
@@ -204,7 +224,7 @@ impl Drain {
         open.used = true;
         let outcome = tokio::select! {
             outcome = open.link.write(self.window.unsent(), burst, &mut written) => outcome,
-            () = self.stop.hard.cancelled() => Err(io::Error::new(io::ErrorKind::TimedOut, "the stop did not wait longer")),
+            () = self.stop.until.hard.cancelled() => Err(io::Error::new(io::ErrorKind::TimedOut, "the stop did not wait longer")),
         };
         self.wrote(written);
         if let Err(error) = outcome {
@@ -224,7 +244,8 @@ impl Drain {
             tokio::select! {
                 end = ended(self.link.as_mut()) => return self.link_lost(end).await,
                 () = sleep(pause) => self.let_go(Window::quiet),
-                () = self.stop.hard.cancelled() => return Flow::End,
+                () = self.stop.until.hard.cancelled() => return Flow::End,
+                () = self.stop.until.replaced.cancelled() => return Flow::End,
             }
         }
         self.succeeded();
@@ -249,7 +270,8 @@ impl Drain {
         let opened = tokio::select! {
             // In a box: it is seldom, and takes much.
             opened = Box::pin(Link::open(&self.destination, self.trust.as_mut(), self.broken)) => opened,
-            () = self.stop.hard.cancelled() => return Flow::End,
+            () = self.stop.until.hard.cancelled() => return Flow::End,
+            () = self.stop.until.replaced.cancelled() => return Flow::End,
         };
         match opened {
             Ok(link) => {
@@ -307,12 +329,18 @@ impl Drain {
 
     /// Shows, and says in the log, that something does not work.
     fn unhealthy(&mut self, error: &io::Error) {
-        if let Some(Change { state, tell }) = self.health.failed(Instant::now()) {
-            self.metrics.state(state as u8);
-            if state == State::Failing {
-                tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver");
-            } else if tell {
-                warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying");
+        self.metrics.status().failed(error.to_string());
+        if let Some(Change { state, tell }) = self.health.failed(Instant::now(), needs_a_change(error)) {
+            self.metrics.state(state);
+            match state {
+                _ if !tell => {}
+                State::Broken => {
+                    tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver until somebody changes something");
+                }
+                State::Failing => {
+                    tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver")
+                }
+                _ => warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying"),
             }
         }
     }
@@ -322,7 +350,7 @@ impl Drain {
         self.unhealthy(error);
         let mut next = self.retry.failed(error.kind() == io::ErrorKind::ConnectionRefused);
         next.wait = Refusal::of(error).and_then(|refusal| refusal.after).unwrap_or_default().max(next.wait);
-        if self.stop.soft.is_cancelled() {
+        if self.stop.until.soft.is_cancelled() {
             self.stop.failures += 1;
             if self.stop.failures >= LAST_ATTEMPTS {
                 return Flow::End;
@@ -341,11 +369,12 @@ impl Drain {
             }
             // New certificates may be all that was wanting.
             () = renewed(self.trust.as_mut()) => {}
-            () = self.stop.soft.cancelled(), if !self.stop.seen => {
+            () = self.stop.until.soft.cancelled(), if !self.stop.seen => {
                 self.stop.seen = true;
                 self.retry.succeeded();
             }
-            () = self.stop.hard.cancelled() => return Flow::End,
+            () = self.stop.until.hard.cancelled() => return Flow::End,
+            () = self.stop.until.replaced.cancelled() => return Flow::End,
         }
         if let Some(expiry) = self.retry.expiry()
             && let Some(oldest) = Instant::now().checked_sub(expiry)
@@ -361,7 +390,7 @@ impl Drain {
         self.retry.succeeded();
         self.stop.failures = 0;
         if let Some(Change { state, tell }) = self.health.succeeded() {
-            self.metrics.state(state as u8);
+            self.metrics.state(state);
             if tell {
                 info!(drain = %self.name, url = %self.url, "Drain delivers again");
             }
@@ -378,7 +407,7 @@ impl Drain {
         if self.answers() {
             self.let_go(Window::closed);
         }
-        if self.stop.soft.is_cancelled() {
+        if self.stop.until.soft.is_cancelled() {
             self.drained.flushed += wrote.first;
         }
     }
@@ -397,7 +426,7 @@ impl Drain {
     /// Everything is written, or time is up: closes the connection. Lines that come back are delivered first.
     async fn settle_last(&mut self) -> Flow {
         let Some(open) = self.link.take() else { return Flow::End };
-        let within = if self.stop.hard.is_cancelled() { Duration::ZERO } else { SETTLE };
+        let within = if self.stop.until.hard.is_cancelled() { Duration::ZERO } else { SETTLE };
         match open.link.settle(within).await {
             End::Closed => self.let_go(Window::closed),
             // It need not close because we do. Most likely it has it all.
@@ -411,6 +440,16 @@ impl Drain {
         }
         Flow::End
     }
+}
+
+/// Whether an attempt failed for a reason that stays until somebody changes something, here or at the receiver.
+fn needs_a_change(error: &io::Error) -> bool {
+    let refused = Refusal::of(error).is_some_and(Refusal::needs_a_change);
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
+    refused
+        || tls.is_some_and(|error| {
+            matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
+        })
 }
 
 /// The end of the connection, if there is one; else never.

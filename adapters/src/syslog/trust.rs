@@ -5,8 +5,10 @@
 //! told of, and the old ones stay in force. Never connects.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
+use metrics::Gauge;
+use parking_lot::Mutex;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use tokio::time::MissedTickBehavior;
@@ -71,6 +73,10 @@ pub(crate) struct Watched {
     drain: String,
     tls: ClientTls,
     told: Told,
+    /// Shows when the certificate ends.
+    ends: Option<Gauge>,
+    /// The drain ends.
+    gone: CancellationToken,
 }
 
 /// What was said about files that cannot be used.
@@ -81,8 +87,42 @@ struct Told {
 }
 
 impl Watched {
-    pub(crate) fn new(drain: String, trust: &Trust) -> Self {
-        Self { drain, tls: trust.tls.clone(), told: Told::default() }
+    pub(crate) fn new(drain: String, trust: &Trust, ends: Option<Gauge>, gone: CancellationToken) -> Self {
+        let watched = Self { drain, tls: trust.tls.clone(), told: Told::default(), ends, gone };
+        watched.show_end();
+        watched
+    }
+
+    pub(crate) fn is_of(&self, drain: &str) -> bool {
+        self.drain == drain
+    }
+
+    fn show_end(&self) {
+        let after = self.tls.not_after().and_then(|end| end.duration_since(UNIX_EPOCH).ok());
+        if let (Some(gauge), Some(after)) = (&self.ends, after) {
+            gauge.set(after.as_secs_f64());
+        }
+    }
+
+    /// Looks at the files, and reads them again if they are others.
+    async fn look(&mut self, tracker: &TaskTracker) {
+        let Self { drain, tls, told, .. } = self;
+        let looked = tls.clone();
+        match tracker.spawn_blocking(move || looked.reload()).await {
+            Ok(Ok(changed)) => {
+                *told = Told::default();
+                if changed {
+                    info!(%drain, "Drain uses new certificate files");
+                    self.show_end();
+                }
+            }
+            Ok(Err(error)) => {
+                if let Some(error) = told.failed(error.to_string()) {
+                    warn!(%drain, error, "Drain keeps its old certificates: the new files cannot be used");
+                }
+            }
+            Err(error) => warn!(%drain, %error, "Certificate files could not be looked at"),
+        }
     }
 }
 
@@ -98,28 +138,18 @@ impl Told {
     }
 }
 
-/// Looks at the files of all drains until `stop`.
-pub(crate) async fn watch(mut drains: Vec<Watched>, tracker: TaskTracker, stop: CancellationToken) {
+/// Looks at the files of all drains until `stop`. Those that come meanwhile are looked at in the next round.
+pub(crate) async fn watch(drains: &Mutex<Vec<Watched>>, tracker: &TaskTracker, stop: CancellationToken) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
-        for Watched { drain, tls, told } in &mut drains {
-            let looked = tls.clone();
-            match tracker.spawn_blocking(move || looked.reload()).await {
-                Ok(Ok(changed)) => {
-                    *told = Told::default();
-                    if changed {
-                        info!(%drain, "Drain uses new certificate files");
-                    }
-                }
-                Ok(Err(error)) => {
-                    if let Some(error) = told.failed(error.to_string()) {
-                        warn!(%drain, error, "Drain keeps its old certificates: the new files cannot be used");
-                    }
-                }
-                Err(error) => warn!(%drain, %error, "Certificate files could not be looked at"),
-            }
+        let mut round = std::mem::take(&mut *drains.lock());
+        for drain in &mut round {
+            drain.look(tracker).await;
         }
+        let mut drains = drains.lock();
+        round.retain(|drain| !drain.gone.is_cancelled() && !drains.iter().any(|newer| newer.is_of(&drain.drain)));
+        drains.append(&mut round);
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Frame {
     pub is_notice: bool,
     /// When the envelope came to the drain.
     pub since: Instant,
+    /// The envelope, until its lines are written.
+    pub envelope: Bytes,
     chances: u8,
     /// Written to some connection, in full.
     written: bool,
@@ -86,7 +88,13 @@ pub struct Window {
 impl Frame {
     /// The lines of an envelope that came at `since`.
     pub fn new(bytes: Bytes, source_id: Arc<str>, is_notice: bool, since: Instant) -> Self {
-        Self { bytes, source_id, is_notice, since, chances: 0, written: false }
+        Self { bytes, source_id, is_notice, since, envelope: Bytes::new(), chances: 0, written: false }
+    }
+
+    /// With the envelope that they were made of.
+    #[must_use]
+    pub fn of(self, envelope: Bytes) -> Self {
+        Self { envelope, ..self }
     }
 
     /// Whether all of it was written to some connection before.
@@ -152,6 +160,7 @@ impl Window {
                 wrote.first += 1;
             }
             frame.written = true;
+            frame.envelope = Bytes::new();
             self.unsent_bytes -= frame.bytes.len();
             self.sent_bytes += frame.bytes.len();
             self.sent.push_back((frame, now));

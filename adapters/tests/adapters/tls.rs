@@ -361,11 +361,18 @@ async fn files_are_checked_before_anything_runs_and_their_end_shows() {
 
     let telemetry = Telemetry::default();
     let server = config(good).bind(&telemetry).await.unwrap();
-    let shown = telemetry.render();
+    let handle = server.spawn();
     let family = "hydrant_certificate_not_after_timestamp_seconds{certificate=\"drain_";
+    let shown = loop {
+        let shown = telemetry.render();
+        if shown.contains(family) {
+            break shown;
+        }
+        tokio::task::yield_now().await;
+    };
     let line = shown.lines().find(|line| line.starts_with(family)).unwrap_or_else(|| panic!("{shown}"));
     let label = line.strip_prefix(family).and_then(|rest| rest.split('"').next()).unwrap();
     assert!(line.ends_with(" 4000000000"), "{line}");
     assert!(shown.contains(&format!("hydrant_drain_state{{drain=\"{label}\"}}")), "{label} is the drain's label");
-    drop(server);
+    handle.shutdown().await.unwrap();
 }

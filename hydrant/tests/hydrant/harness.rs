@@ -68,6 +68,7 @@ impl Process {
         let mut child = Command::new(env!("CARGO_BIN_EXE_hydrant"))
             .args([role, "--print-addrs", "--config"])
             .arg(&file)
+            .env("XDG_STATE_HOME", dir.path())
             .envs(variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -50,7 +50,8 @@ async fn no_secret_of_a_drain_is_in_any_log_metric_page_or_stream() {
     let mut shown = String::new();
     let command = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command.args(args).env("XDG_STATE_HOME", dir.path());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command
     };
     let path = file.to_str().unwrap();
@@ -86,6 +87,7 @@ async fn no_secret_of_a_drain_is_in_any_log_metric_page_or_stream() {
                 .filter(|line| line.starts_with("hydrant_drain_dropped_envelopes_total{") && !line.ends_with(" 0"));
             if failed.count() == 7 && !page.contains("hydrant_drain_notices_total{outcome=\"sent\"} 0") {
                 all.push_str(&page);
+                all.push_str(&get(at("adapters", "admin").parse().unwrap(), "/v1/drains").await.body);
                 break;
             }
         }
@@ -104,6 +106,7 @@ async fn no_secret_of_a_drain_is_in_any_log_metric_page_or_stream() {
         () = receiver => unreachable!("it takes connections for ever"),
     };
     shown.push_str(&said);
+    assert!(shown.contains("\"last_error\":{"), "the drains were listed");
     assert!(shown.contains("messages lost for application app"), "owners were told: {shown}");
     assert!(log.contains("Drain starts") && log.contains("does not deliver"), "the log was read");
     for (what, text) in [("outputs", &shown), ("log", &log)] {

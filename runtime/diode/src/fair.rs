@@ -206,6 +206,11 @@ impl<T: Load> Writer<T> {
         self.shared.lock().counters
     }
 
+    /// Changes what the ring holds at most. Smaller bounds hold after the next push.
+    pub fn set_bounds(&self, bounds: Bounds) {
+        self.shared.lock().set_bounds(bounds);
+    }
+
     /// Closes the ring for every writer. The reader still receives what is in it.
     pub fn close(&self) {
         close(&self.shared);

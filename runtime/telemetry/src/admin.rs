@@ -58,7 +58,7 @@ impl<const PORT: u16> AdminConfig<PORT> {
             telemetry.insecure_mode("metrics_for_any_host");
         }
         telemetry.watch_listener("admin", listener.stats());
-        Ok(Admin { listener, guard, telemetry: telemetry.clone(), readiness: readiness.clone() })
+        Ok(Admin { listener, guard, telemetry: telemetry.clone(), readiness: readiness.clone(), more: Router::new() })
     }
 }
 
@@ -86,12 +86,19 @@ pub struct Admin {
     guard: LocalOnly,
     telemetry: Telemetry,
     readiness: Readiness,
+    more: Router,
 }
 
 impl Admin {
     /// The address really bound.
     pub fn addr(&self) -> SocketAddr {
         self.listener.addr()
+    }
+
+    /// Answers `routes` too, behind the same guard.
+    #[must_use]
+    pub fn with(self, routes: Router) -> Self {
+        Self { more: self.more.merge(routes), ..self }
     }
 
     /// Answers until `stop`, and keeps the registry in order meanwhile. Connections run on `tracker`.
@@ -105,7 +112,8 @@ impl Admin {
             .route("/live", get(|| async { "ok\n" }))
             .route("/ready", get(ready))
             .fallback(|| async { (StatusCode::NOT_FOUND, "not found; this port answers /metrics, /live and /ready\n") })
-            .with_state(routes);
+            .with_state(routes)
+            .merge(self.more);
         let incoming = self.listener.incoming(Security::Plain, tracker, stop.clone());
         let serve = serve_http(incoming, self.guard.protect(router), tracker, &stop);
         tokio::join!(serve, telemetry.upkeep(&stop));

@@ -77,6 +77,19 @@ impl Refusal {
         error.get_ref()?.downcast_ref()
     }
 
+    /// Whether it stays until somebody changes something: name, password or token, or the address.
+    pub fn needs_a_change(&self) -> bool {
+        self.status.is_redirection()
+            || matches!(
+                self.status,
+                StatusCode::UNAUTHORIZED
+                    | StatusCode::FORBIDDEN
+                    | StatusCode::NOT_FOUND
+                    | StatusCode::METHOD_NOT_ALLOWED
+                    | StatusCode::GONE
+            )
+    }
+
     fn from(answer: &Response<Incoming>) -> Self {
         let status = answer.status();
         let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());

@@ -6,23 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::status::State;
+
 /// A drain that has failed for this long is failing.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Between two failures that are told. A receiver may come and go many times a second.
 const INTERVAL: Duration = Duration::from_secs(10);
-
-/// The state of a drain, as `hydrant_drain_state` shows it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum State {
-    /// The last attempt succeeded, or there was none.
-    #[default]
-    Delivering = 0,
-    /// The last attempt failed.
-    Retrying = 1,
-    /// All attempts of the last 30 s failed.
-    Failing = 2,
-}
 
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,19 +27,26 @@ pub(super) struct Health {
     state: State,
     failing_since: Option<Instant>,
     last_told: Option<Instant>,
-    failure_told: bool,
+    /// The worst that was told since the last success.
+    told: Option<State>,
 }
 
 impl Health {
-    /// An attempt failed at `now`.
-    pub(super) fn failed(&mut self, now: Instant) -> Option<Change> {
+    /// An attempt failed at `now`, and with `hopeless` for a reason that does not go away by itself.
+    pub(super) fn failed(&mut self, now: Instant, hopeless: bool) -> Option<Change> {
         let since = *self.failing_since.get_or_insert(now);
         let long = now.saturating_duration_since(since) >= PATIENCE;
-        let state = self.change(if long { State::Failing } else { State::Retrying })?;
-        let tell = long || self.last_told.is_none_or(|told| now.saturating_duration_since(told) >= INTERVAL);
+        let state = self.change(match (hopeless, long) {
+            (true, _) => State::Broken,
+            (false, true) => State::Failing,
+            (false, false) => State::Degraded,
+        })?;
+        let worse = self.told.is_none_or(|told| (told as u8) < state as u8);
+        let rested = self.last_told.is_none_or(|told| now.saturating_duration_since(told) >= INTERVAL);
+        let tell = worse && (state != State::Degraded || rested);
         if tell {
             self.last_told = Some(now);
-            self.failure_told = true;
+            self.told = Some(state);
         }
         Some(Change { state, tell })
     }
@@ -58,8 +54,8 @@ impl Health {
     /// An attempt succeeded.
     pub(super) fn succeeded(&mut self) -> Option<Change> {
         self.failing_since = None;
-        let state = self.change(State::Delivering)?;
-        Some(Change { state, tell: std::mem::take(&mut self.failure_told) })
+        let state = self.change(State::Ok)?;
+        Some(Change { state, tell: self.told.take().is_some() })
     }
 
     /// The state if it is another one.
@@ -81,12 +77,25 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         let told = |state| Some(Change { state, tell: true });
         assert_eq!(health.succeeded(), None);
-        assert_eq!(health.failed(start), told(State::Retrying));
-        assert_eq!(health.failed(after(29)), None);
-        assert_eq!(health.failed(after(30)), told(State::Failing));
-        assert_eq!(health.failed(after(300)), None);
-        assert_eq!(health.succeeded(), told(State::Delivering));
-        assert_eq!(health.failed(after(301)), told(State::Retrying), "patience starts anew");
+        assert_eq!(health.failed(start, false), told(State::Degraded));
+        assert_eq!(health.failed(after(29), false), None);
+        assert_eq!(health.failed(after(30), false), told(State::Failing));
+        assert_eq!(health.failed(after(300), false), None);
+        assert_eq!(health.succeeded(), told(State::Ok));
+        assert_eq!(health.failed(after(301), false), told(State::Degraded), "patience starts anew");
+    }
+
+    #[test]
+    fn what_is_worse_is_told_at_once_and_what_is_better_is_not() {
+        let mut health = Health::default();
+        let start = Instant::now();
+        let after = |seconds| start + Duration::from_secs(seconds);
+        let change = |state, tell| Some(Change { state, tell });
+        assert_eq!(health.failed(start, false), change(State::Degraded, true));
+        assert_eq!(health.failed(after(1), true), change(State::Broken, true));
+        assert_eq!(health.failed(after(31), false), change(State::Failing, false));
+        assert_eq!(health.failed(after(32), true), change(State::Broken, false));
+        assert_eq!(health.succeeded(), change(State::Ok, true));
     }
 
     #[test]
@@ -96,10 +105,10 @@ mod tests {
         let mut told = 0;
         for tenth in 0..300 {
             let now = start + Duration::from_millis(100 * tenth);
-            let changes = [health.failed(now), health.succeeded()];
+            let changes = [health.failed(now, false), health.succeeded()];
             assert_eq!(
                 changes.map(|change| change.map(|change| change.state)),
-                [Some(State::Retrying), Some(State::Delivering)]
+                [Some(State::Degraded), Some(State::Ok)]
             );
             told += changes.iter().flatten().filter(|change| change.tell).count();
         }

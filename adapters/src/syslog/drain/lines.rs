@@ -3,17 +3,20 @@
 //! Loads enter from the ring without waiting; frames leave to the window. Whatever leaves neither way is counted here, and recorded for
 //! its owner.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
+use proto::raw::{Batch, Limits};
 use proto::reason::Reason;
 use proto::v2;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::Drain;
+use super::{Drain, Ended};
 use crate::notice;
+use crate::subscribe::Queued;
 use crate::syslog::encode::{Parts, Unencodable};
 use crate::syslog::window::Frame;
 
@@ -56,7 +59,7 @@ impl Drain {
         let mut filtered = 0;
         while self.has_room() {
             let Some((load, next)) = &mut self.in_hand else {
-                match self.ring.try_recv() {
+                match self.inlet.try_recv() {
                     Ok(load) => self.in_hand = Some((load, 0)),
                     Err(_) => break,
                 }
@@ -88,7 +91,7 @@ impl Drain {
                     let is_notice = notice::is_notice(envelope.payload());
                     let lines = self.chunk.split().freeze();
                     let source_id = self.last_source.name(envelope.source_id());
-                    self.window.push(Frame::new(lines, source_id, is_notice, since));
+                    self.window.push(Frame::new(lines, source_id, is_notice, since).of(bytes.clone()));
                 }
                 Err(Unencodable::Malformed) => self.metrics.dropped(Reason::DecodeError, 1),
                 Err(error) => {
@@ -109,9 +112,33 @@ impl Drain {
         }
     }
 
+    /// Leaves what was not written to whatever goes on in this drain's place.
+    pub(super) fn hand_over(mut self) -> Ended {
+        // What may be lost with the connection went to the old place.
+        self.link_broke();
+        let mut rest = VecDeque::new();
+        while let Some(frame) = self.window.pop() {
+            if frame.was_written() {
+                self.metrics.uncertain(1);
+                self.tell_unconfirmed();
+            } else {
+                let selection = Batch::check_one(frame.envelope, &Limits::NONE).0.into();
+                rest.push_back(Queued { selection, since: frame.since });
+            }
+        }
+        if let Some((mut load, next)) = self.in_hand.take() {
+            load.selection.retain(|i| i >= next);
+            if !load.selection.is_empty() {
+                rest.push_back(load);
+            }
+        }
+        self.inlet.put_back(rest);
+        Ended { drained: self.drained, rest: Some(self.inlet) }
+    }
+
     /// Counts what will not be delivered.
     pub(super) fn count_rest(&mut self) {
-        self.ring.close();
+        self.inlet.close();
         // What comes back now has no connection to go to.
         self.link_broke();
         while let Some(frame) = self.window.pop() {
@@ -124,7 +151,7 @@ impl Drain {
                     self.lose_encoded(bytes, Reason::ShutdownDeadline);
                 }
             }
-            match self.ring.try_recv() {
+            match self.inlet.try_recv() {
                 Ok(load) => self.in_hand = Some((load, 0)),
                 Err(_) => break,
             }

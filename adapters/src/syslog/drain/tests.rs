@@ -25,7 +25,7 @@ struct Bench {
 fn bench(schedule: Schedule) -> Bench {
     let size = |n| NonZeroUsize::new(n).unwrap();
     let (ring, reader) = diode::fair::channel(Bounds { envelopes: size(100), bytes: size(1 << 20) });
-    let losses = Arc::new(Losses::new(true));
+    let losses = Arc::new(Losses::new(true, String::new()));
     let telemetry = Telemetry::default();
     let metrics = Metrics::register(&telemetry).drain(&telemetry, "test");
     let parts = Parts {
@@ -33,15 +33,20 @@ fn bench(schedule: Schedule) -> Bench {
         url: "syslog://127.0.0.1:1".to_owned(),
         destination: "syslog://127.0.0.1:1".parse().unwrap(),
         trust: None,
-        ring: reader,
+        inlet: Inlet::new(reader),
         encoder: Encoder::new(&Options::default(), "h", true, Style::default()),
         resend: true,
         retry: Retry::new(schedule, 1),
         losses: Arc::clone(&losses),
         metrics,
     };
-    let drain = Drain::new(parts, CancellationToken::new(), CancellationToken::new());
+    let drain = Drain::new(parts, until());
     Bench { ring, losses, telemetry, drain }
+}
+
+fn until() -> Until {
+    let (soft, hard, replaced) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    Until { soft, hard, replaced }
 }
 
 fn put(ring: &Writer<Queued>, payloads: &[&'static str]) {
@@ -63,7 +68,7 @@ async fn what_waited_too_long_is_dropped_unsent_and_recorded() {
     put(&ring, &["one", "2 messages lost for application app in …"]);
     tokio::time::advance(Duration::from_secs(901)).await;
     ring.close();
-    assert_eq!(drain.run().await, Drained::default());
+    assert_eq!(drain.run().await.drained, Drained::default());
     dropped(&telemetry, "expired", 2);
     let lost = losses.due(Instant::now());
     assert_eq!(lost[0].by_reason, [(Reason::Expired, 1)], "a notice that is lost causes none");
@@ -76,7 +81,7 @@ async fn the_original_schedule_gives_up_one_envelope_after_22_attempts() {
     put(&ring, &["one", "two", "three"]);
     ring.close();
     let begun = Instant::now();
-    assert_eq!(drain.run().await, Drained::default());
+    assert_eq!(drain.run().await.drained, Drained::default());
     assert!(begun.elapsed() >= Duration::from_millis(3 * 121_384), "three full schedules");
     dropped(&telemetry, "retry_exhausted", 3);
     assert_eq!(losses.due(Instant::now())[0].by_reason, [(Reason::RetryExhausted, 3)]);

@@ -49,13 +49,13 @@ struct Slot<T> {
 
 impl<T: Load> State<T> {
     pub(super) fn new(bounds: Bounds, sources: usize) -> Self {
-        Self {
+        let mut state = Self {
             counters: Counters::default(),
             closed: false,
             writers: 1,
             waker: None,
-            max_envelopes: bounds.envelopes.get().min(u32::MAX as usize / 2),
-            max_bytes: bounds.bytes.get(),
+            max_envelopes: 0,
+            max_bytes: 0,
             sources,
             slots: Vec::new(),
             vacant: Vec::new(),
@@ -67,7 +67,14 @@ impl<T: Load> State<T> {
             dirty: VecDeque::new(),
             sparse: Vec::new(),
             swollen: false,
-        }
+        };
+        state.set_bounds(bounds);
+        state
+    }
+
+    pub(super) fn set_bounds(&mut self, bounds: Bounds) {
+        self.max_envelopes = bounds.envelopes.get().min(u32::MAX as usize / 2);
+        self.max_bytes = bounds.bytes.get();
     }
 
     /// Appends a load that has envelopes, and makes room for it. Loads that are done with go to `done`.

@@ -1,0 +1,348 @@
+//! The drains of a process: each is made, changed and ended while the others run.
+//!
+//! What somebody wants enters, checked and with its files read ([`Prepared`]); tasks leave, three for each drain: its subscription, its
+//! loop and the announcer of its losses. A drain that changes keeps its subscription, its ring and its numbers: nothing that waits is
+//! lost, and what was not yet written goes where the new form says. A drain that is taken away delivers what it has, for as long as a
+//! stop may take. Never waits: those who change drains are not held up by one that is away.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diode::fair::Writer;
+use parking_lot::Mutex;
+use telemetry::{QueueNumbers, Telemetry};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+use tracing::{info, warn};
+use transport::{Backoff, Dopplers};
+
+use self::life::{Life, Post};
+pub(crate) use self::prepared::{PrepareError, Prepared};
+use crate::config::DrainConfig;
+use crate::inlet::Inlet;
+use crate::metrics::Metrics;
+use crate::notice::{Announcer, Losses};
+use crate::retry::Retry;
+use crate::select::Select;
+use crate::server::Drained;
+use crate::status::Status;
+use crate::subscribe::{Channels, Queued, Subscription};
+use crate::syslog::drain::{Drain, Parts, Until};
+use crate::syslog::encode::Encoder;
+use crate::syslog::trust::{self, Watched};
+
+mod life;
+mod prepared;
+
+/// All drains. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Drains(Arc<Shared>);
+
+struct Shared {
+    seat: Seat,
+    /// Guards the drains by name. Held per change and per look.
+    set: Mutex<BTreeMap<String, Running>>,
+    /// Guards what the rings are asked for: those of drains that run, and what went through those of others. Held per change and scrape.
+    rings: Arc<Mutex<Rings>>,
+    /// Guards the certificates to look at, but for those that are being looked at.
+    watched: Mutex<Vec<Watched>>,
+    outcome: Mutex<Outcome>,
+    lives: TaskTracker,
+}
+
+/// What every drain needs of its process.
+pub(crate) struct Seat {
+    pub(crate) dopplers: Dopplers,
+    pub(crate) channels: Arc<Channels>,
+    pub(crate) agent: Channel,
+    pub(crate) telemetry: Telemetry,
+    pub(crate) metrics: Metrics,
+    /// Ends all drains.
+    pub(crate) stop: CancellationToken,
+    /// How long that may take.
+    pub(crate) flush_timeout: Duration,
+}
+
+/// Where a drain comes from. Only who made it may change it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The configuration file.
+    Config,
+    /// Somebody who asked for it while we ran.
+    Api,
+}
+
+/// A drain as it is shown.
+pub(crate) struct Shown {
+    pub(crate) config: Arc<DrainConfig>,
+    pub(crate) origin: Origin,
+    pub(crate) status: Arc<Status>,
+    /// Envelopes and bytes that wait.
+    pub(crate) backlog: (usize, usize),
+}
+
+/// A drain of this name belongs to somebody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotYours(pub(crate) Origin);
+
+struct Running {
+    config: Arc<DrainConfig>,
+    origin: Origin,
+    status: Arc<Status>,
+    ring: Writer<Queued>,
+    wanted: watch::Sender<Arc<Select>>,
+    losses: Arc<Losses>,
+    post: Arc<Post>,
+    /// Ends the subscription, and then the drain.
+    soft: CancellationToken,
+}
+
+#[derive(Default)]
+struct Rings {
+    open: BTreeMap<u64, Writer<Queued>>,
+    next: u64,
+    past: QueueNumbers,
+}
+
+/// What became of all drains that have ended.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outcome {
+    drained: Drained,
+    panicked: bool,
+}
+
+impl Drains {
+    /// None yet.
+    pub(crate) fn new(seat: Seat) -> Self {
+        let lives = TaskTracker::new();
+        let shared = Arc::new(Shared {
+            seat,
+            set: Mutex::default(),
+            rings: Arc::default(),
+            watched: Mutex::default(),
+            outcome: Mutex::default(),
+            lives,
+        });
+        let (rings, queue) = (Arc::clone(&shared.rings), shared.seat.metrics.queue.clone());
+        shared.seat.telemetry.before_render(move || queue.report(rings.lock().sum()));
+        Self(shared)
+    }
+
+    /// Makes a drain, or gives the one of this name and origin another form. Returns whether it is new. Must be called within a runtime.
+    ///
+    /// # Errors
+    /// [`NotYours`].
+    pub(crate) fn put(&self, prepared: Prepared, origin: Origin) -> Result<bool, NotYours> {
+        let mut set = self.0.set.lock();
+        prepared.remark();
+        match set.get_mut(&prepared.config.name) {
+            Some(running) if running.origin != origin => Err(NotYours(running.origin)),
+            Some(running) => {
+                info!(drain = %prepared.config.name, url = %prepared.config.url, "Drain changes");
+                self.watch_files(&prepared, &running.soft);
+                running.change(prepared);
+                Ok(false)
+            }
+            None => {
+                info!(drain = %prepared.config.name, url = %prepared.config.url, "Drain starts");
+                set.insert(prepared.config.name.clone(), self.start(prepared, origin));
+                Ok(true)
+            }
+        }
+    }
+
+    /// Whether a drain of this name is there, and whose it is.
+    pub(crate) fn origin(&self, name: &str) -> Option<Origin> {
+        self.0.set.lock().get(name).map(|running| running.origin)
+    }
+
+    /// Takes a drain away: it receives no more, and delivers what it has. False when there is none.
+    ///
+    /// # Errors
+    /// [`NotYours`].
+    pub(crate) fn remove(&self, name: &str, origin: Origin) -> Result<bool, NotYours> {
+        let mut set = self.0.set.lock();
+        match set.get(name) {
+            None => return Ok(false),
+            Some(running) if running.origin != origin => return Err(NotYours(running.origin)),
+            Some(running) => running.soft.cancel(),
+        }
+        set.remove(name);
+        info!(drain = name, "Drain ends");
+        Ok(true)
+    }
+
+    /// All drains, by name.
+    pub(crate) fn list(&self) -> Vec<Shown> {
+        self.0.set.lock().values().map(Running::show).collect()
+    }
+
+    /// One drain.
+    pub(crate) fn get(&self, name: &str) -> Option<Shown> {
+        self.0.set.lock().get(name).map(Running::show)
+    }
+
+    /// Looks at certificate files until `stop`.
+    pub(crate) async fn watch_certificates(&self, tracker: &TaskTracker, stop: CancellationToken) {
+        trust::watch(&self.0.watched, tracker, stop).await;
+    }
+
+    /// Waits until all have ended, after the stop.
+    ///
+    /// # Errors
+    /// The task of one panicked.
+    pub(crate) async fn ended(&self) -> Result<Drained, ()> {
+        self.0.lives.close();
+        self.0.lives.wait().await;
+        let Outcome { drained, panicked } = *self.0.outcome.lock();
+        if panicked { Err(()) } else { Ok(drained) }
+    }
+
+    fn start(&self, prepared: Prepared, origin: Origin) -> Running {
+        let shared = &self.0;
+        let seat = &shared.seat;
+        let name = prepared.config.name.clone();
+        let metrics = seat.metrics.drain(&seat.telemetry, &name);
+        let soft = seat.stop.child_token();
+        self.watch_files(&prepared, &soft);
+        let (ring, reader) = diode::fair::channel(prepared.config.bounds());
+        let (wanted, asked) = watch::channel(Arc::clone(&prepared.select));
+        let losses = Arc::new(Losses::new(prepared.config.announces(), prepared.config.url.anonymised()));
+        let subscription = Subscription {
+            drain: name,
+            wanted: asked,
+            ring: ring.clone(),
+            losses: Arc::clone(&losses),
+            metrics: metrics.clone(),
+        };
+        let told = CancellationToken::new();
+        let announcer = Announcer { losses: Arc::clone(&losses), agent: seat.agent.clone(), metrics: metrics.clone() };
+        let post = Arc::new(Post::default());
+        let running = Running {
+            config: Arc::clone(&prepared.config),
+            origin,
+            status: Arc::clone(metrics.status()),
+            ring: ring.clone(),
+            wanted,
+            losses: Arc::clone(&losses),
+            post: Arc::clone(&post),
+            soft: soft.clone(),
+        };
+        let life = Life {
+            prepared,
+            inlet: Inlet::new(reader),
+            losses,
+            metrics,
+            post,
+            soft: soft.clone(),
+            told: told.clone(),
+            flush_timeout: seat.flush_timeout,
+        };
+        let id = shared.rings.lock().open(ring);
+        shared.lives.spawn(subscription.run(seat.dopplers.clone(), Arc::clone(&seat.channels), soft));
+        shared.lives.spawn(announcer.run(told));
+        shared.lives.spawn(life.run(Arc::clone(shared), id));
+        running
+    }
+
+    /// Looks at the certificate files of a drain for as long as it runs in this form.
+    fn watch_files(&self, prepared: &Prepared, soft: &CancellationToken) {
+        let Some(trust) = &prepared.trust else { return };
+        let shows = prepared.config.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
+        let ends = shows.then(|| crate::metrics::certificate_end(&self.0.seat.telemetry, &prepared.config.name));
+        let watched = Watched::new(prepared.config.name.clone(), trust, ends, soft.clone());
+        let mut all = self.0.watched.lock();
+        all.retain(|other| !other.is_of(&prepared.config.name));
+        all.push(watched);
+    }
+}
+
+impl Running {
+    fn change(&mut self, prepared: Prepared) {
+        self.config = Arc::clone(&prepared.config);
+        self.ring.set_bounds(prepared.config.bounds());
+        self.losses.describe(prepared.config.announces(), prepared.config.url.anonymised());
+        self.wanted.send_replace(Arc::clone(&prepared.select));
+        self.post.put(prepared);
+    }
+
+    fn show(&self) -> Shown {
+        let counters = self.ring.counters();
+        Shown {
+            config: Arc::clone(&self.config),
+            origin: self.origin,
+            status: Arc::clone(&self.status),
+            backlog: (counters.envelopes, counters.bytes),
+        }
+    }
+}
+
+impl Rings {
+    fn open(&mut self, ring: Writer<Queued>) -> u64 {
+        self.next += 1;
+        self.open.insert(self.next, ring);
+        self.next
+    }
+
+    fn close(&mut self, id: u64) {
+        if let Some(ring) = self.open.remove(&id) {
+            self.past += numbers(&ring);
+        }
+    }
+
+    fn sum(&self) -> QueueNumbers {
+        self.open.values().fold(self.past, |mut sum, ring| {
+            sum += numbers(ring);
+            sum
+        })
+    }
+}
+
+fn numbers(ring: &Writer<Queued>) -> QueueNumbers {
+    let counters = ring.counters();
+    QueueNumbers {
+        offered: counters.offered,
+        accepted: counters.accepted,
+        rejected: counters.rejected,
+        taken: counters.taken,
+        evicted: counters.evicted,
+        envelopes: counters.envelopes,
+        bytes: counters.bytes,
+    }
+}
+
+impl Prepared {
+    /// The drain in this form.
+    fn drain(&self, inlet: Inlet, life: &LifeParts<'_>, until: Until) -> Drain {
+        let config = &self.config;
+        let parts = Parts {
+            name: config.name.clone(),
+            url: config.url.anonymised(),
+            destination: config.url.clone(),
+            trust: self.trust.clone(),
+            inlet,
+            encoder: Encoder::new(&config.url.options, &config.hostname, config.metadata, self.style.clone()),
+            resend: config.resend,
+            retry: Retry::new(config.retry, Backoff::random_seed()),
+            losses: Arc::clone(life.losses),
+            metrics: life.metrics.clone(),
+        };
+        Drain::new(parts, until)
+    }
+
+    /// Says what of a drain's options is likely not meant.
+    fn remark(&self) {
+        for remark in self.config.url.remarks() {
+            warn!(drain = %self.config.name, url = %self.config.url, remark, "Drain option has no effect");
+        }
+    }
+}
+
+/// What all forms of a drain have in common.
+struct LifeParts<'a> {
+    losses: &'a Arc<Losses>,
+    metrics: &'a crate::metrics::DrainMetrics,
+}

@@ -1,0 +1,143 @@
+//! The life of one drain: its loop in one form after the other, until it is to end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::{LifeParts, Outcome, Prepared, Shared};
+use crate::inlet::Inlet;
+use crate::metrics::DrainMetrics;
+use crate::notice::Losses;
+use crate::server::Drained;
+use crate::status::State;
+use crate::syslog::drain::{Ended, Until};
+
+/// How long a form of a drain that is replaced may take for what it is writing.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// What the form of a drain is to be next.
+#[derive(Default)]
+pub(super) struct Post {
+    /// Guards the newest form that has not been taken. Held to put and to take it.
+    next: Mutex<Option<Box<Prepared>>>,
+    more: Notify,
+}
+
+impl Post {
+    pub(super) fn put(&self, prepared: Prepared) {
+        *self.next.lock() = Some(Box::new(prepared));
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Option<Box<Prepared>> {
+        self.next.lock().take()
+    }
+}
+
+/// A drain that is to run.
+pub(super) struct Life {
+    pub(super) prepared: Prepared,
+    pub(super) inlet: Inlet,
+    pub(super) losses: Arc<Losses>,
+    pub(super) metrics: DrainMetrics,
+    pub(super) post: Arc<Post>,
+    /// It is to end.
+    pub(super) soft: CancellationToken,
+    /// It has ended: the announcer announces once more.
+    pub(super) told: CancellationToken,
+    pub(super) flush_timeout: Duration,
+}
+
+impl Life {
+    pub(super) async fn run(self, shared: Arc<Shared>, ring: u64) {
+        let mut end = End { shared, ring, told: self.told.clone(), metrics: self.metrics.clone(), drained: None };
+        let drained = self.forms().await;
+        end.drained = Some(drained);
+    }
+
+    async fn forms(self) -> Drained {
+        let Self { mut prepared, mut inlet, losses, metrics, post, soft, flush_timeout, .. } = self;
+        let parts = LifeParts { losses: &losses, metrics: &metrics };
+        let mut sum = Drained::default();
+        loop {
+            let (hard, replaced) = (CancellationToken::new(), CancellationToken::new());
+            let until = Until { soft: soft.clone(), hard: hard.clone(), replaced: replaced.clone() };
+            let drain = prepared.drain(inlet, &parts, until).run();
+            let Ended { drained, rest } = one_form(drain, &post, &soft, (&hard, &replaced), flush_timeout).await;
+            sum.flushed += drained.flushed;
+            sum.dropped += drained.dropped;
+            match rest {
+                Some(rest) => inlet = rest,
+                None => return sum,
+            }
+            if let Some(next) = post.take() {
+                prepared = *next;
+                metrics.state(State::Ok);
+            }
+        }
+    }
+}
+
+/// Runs a drain in one form: until it ends, or another form is wanted.
+async fn one_form(
+    drain: impl Future<Output = Ended>,
+    post: &Post,
+    soft: &CancellationToken,
+    (hard, replaced): (&CancellationToken, &CancellationToken),
+    flush_timeout: Duration,
+) -> Ended {
+    let (mut stops, mut late) = (false, None);
+    tokio::pin!(drain);
+    loop {
+        tokio::select! {
+            ended = &mut drain => return ended,
+            () = soft.cancelled(), if !stops => {
+                stops = true;
+                late = Some(Instant::now() + flush_timeout);
+            }
+            () = post.more.notified(), if !stops && !replaced.is_cancelled() => {
+                replaced.cancel();
+                late = Some(Instant::now() + HANDOVER);
+            }
+            () = sleep_until(late.unwrap_or_else(Instant::now)), if late.is_some() => {
+                late = None;
+                hard.cancel();
+            }
+        }
+    }
+}
+
+/// Puts things in order when a life ends, however it ends.
+struct End {
+    shared: Arc<Shared>,
+    ring: u64,
+    told: CancellationToken,
+    metrics: DrainMetrics,
+    /// Unless it panicked.
+    drained: Option<Drained>,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.shared.rings.lock().close(self.ring);
+        self.told.cancel();
+        let Outcome { drained: sum, panicked } = &mut *self.shared.outcome.lock();
+        match self.drained {
+            Some(drained) => {
+                sum.flushed += drained.flushed;
+                sum.dropped += drained.dropped;
+            }
+            None => {
+                *panicked = true;
+                self.metrics
+                    .status()
+                    .failed("its task ended unexpectedly, a defect of hydrant; see the log".to_owned());
+                self.metrics.state(State::Broken);
+            }
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! Tries a drain: one line goes to its destination on a connection of its own, and what became of it is said.
+//!
+//! A drain enters, checked; a report leaves, with the step that failed and why. It takes no more than some twenty seconds.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::BytesMut;
+use prost::Message;
+use proto::v2;
+use serde_json::{Value, json};
+use tokio::time::{Instant, timeout};
+
+use crate::drains::Prepared;
+use crate::syslog::client::{End, Link};
+use crate::syslog::config::Options;
+use crate::syslog::encode::{Encoder, Parts};
+use crate::syslog::window::{Frame, Window};
+
+/// For the line to be written and answered.
+const WITHIN: Duration = Duration::from_secs(20);
+/// For news from a receiver that does not answer.
+const SETTLE: Duration = Duration::from_secs(1);
+/// The text of the line.
+const TEXT: &str = "hydrant drain test: this line was sent to see whether it arrives";
+
+/// Sends one line.
+pub(crate) async fn run(prepared: Prepared) -> Value {
+    let begun = Instant::now();
+    let outcome = send(prepared).await;
+    let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+    match outcome {
+        Ok(said) => json!({ "ok": true, "said": said, "took_ms": ms, "line": TEXT }),
+        Err((step, error)) => json!({ "ok": false, "step": step, "error": error.to_string(), "took_ms": ms }),
+    }
+}
+
+async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Error)> {
+    let Prepared { config, style, mut trust, .. } = prepared;
+    // Whatever kinds the drain wants, it is a log that is sent.
+    let options = Options { metadata: config.url.options.metadata, ..Options::default() };
+    let encoder = Encoder::new(&options, &config.hostname, config.metadata, style);
+    let frame = line(encoder, &config.sources).map_err(|error| ("line", error))?;
+    let mut link = Link::open(&config.url, trust.as_mut(), 0).await.map_err(|error| ("connect", error))?;
+    let mut window = Window::new(false);
+    window.push(frame);
+    let mut written = 0;
+    let wrote = timeout(WITHIN, link.write(window.unsent(), 1, &mut written)).await;
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the receiver did not take the line within 20 s");
+    wrote.unwrap_or_else(|_| Err(late())).map_err(|error| ("write", error))?;
+    if link.answers() {
+        return Ok("the receiver answered that it took the line");
+    }
+    // A receiver that cannot make sense of what it is sent closes, or resets.
+    match timeout(SETTLE, link.ended()).await {
+        Ok(End::Broken(error)) => return Err(("read", error)),
+        Ok(End::Closed) => {
+            return Ok("the line was written, and the receiver closed the connection in the orderly way");
+        }
+        Err(_) => {}
+    }
+    match link.settle(SETTLE).await {
+        End::Closed => Ok("the line was written, and the receiver's machine acknowledged it"),
+        End::Broken(error) if error.kind() == io::ErrorKind::TimedOut => {
+            Ok("the line was written; the receiver did not close with us, and cannot say whether it read it")
+        }
+        End::Broken(error) => Err(("read", error)),
+    }
+}
+
+/// The line, as a log of the drain's first source.
+fn line(mut encoder: Encoder, sources: &[String]) -> io::Result<Frame> {
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    let source_id = sources.first().map_or("hydrant", String::as_str);
+    let envelope = v2::Envelope::log(source_id, TEXT)
+        .at(i64::try_from(nanoseconds).unwrap_or(i64::MAX))
+        .instance("0")
+        .tag("source_type", "LGR")
+        .encode_to_vec();
+    let (mut spare, mut out) = (Vec::new(), BytesMut::new());
+    let parts = Parts::read(&envelope, &mut spare).map_err(io::Error::other)?;
+    encoder.encode(&parts, &mut out).map_err(io::Error::other)?;
+    Ok(Frame::new(out.freeze(), Arc::from(source_id), false, Instant::now()))
+}
