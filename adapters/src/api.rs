@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use telemetry::Telemetry;
 
 use crate::config::{DrainConfig, MAX_NAME};
-use crate::drains::{Drains, Origin, Prepared, Shown};
+use crate::drains::{ChangeError, Drains, Origin, Prepared, Shown};
 use crate::probe;
 use crate::store::{Store, Written};
 
@@ -104,16 +104,13 @@ impl Api {
         let name = config.name.clone();
         let _in_order = self.order.lock();
         let store = self.store()?;
-        let known = self.drains.origin(&name);
-        if let Some(other) = known.filter(|origin| *origin != Origin::Api) {
-            return Err(not_yours(other));
-        }
-        if known.is_none() && store.drains().len() >= MAX_DRAINS {
+        self.drains.check(&config, Origin::Api).map_err(|error| conflict(&error))?;
+        if self.drains.get(&name).is_none() && store.drains().len() >= MAX_DRAINS {
             return Err(Refused(StatusCode::CONFLICT, format!("there are {MAX_DRAINS} drains; take some away first")));
         }
         let prepared = Prepared::new(config, &self.telemetry).map_err(|error| bad(error.to_string()))?;
         store.put(&name, written).map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        let is_new = self.drains.put(prepared, Origin::Api).map_err(|other| not_yours(other.0))?;
+        let is_new = self.drains.put(prepared, Origin::Api).map_err(|error| conflict(&error))?;
         let shown = self.drains.get(&name).ok_or_else(unknown)?;
         Ok(json_answer(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &describe(&shown)))
     }
@@ -123,11 +120,11 @@ impl Api {
         match self.drains.origin(name) {
             None => return Err(unknown()),
             Some(Origin::Api) => {}
-            Some(other) => return Err(not_yours(other)),
+            Some(other) => return Err(conflict(&ChangeError::NotYours(other))),
         }
         let shown = self.drains.get(name).ok_or_else(unknown)?;
         self.store()?.remove(name).map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
-        self.drains.remove(name, Origin::Api).map_err(|other| not_yours(other.0))?;
+        self.drains.remove(name, Origin::Api).map_err(|error| conflict(&error))?;
         Ok(json_answer(StatusCode::OK, &describe(&shown)))
     }
 
@@ -206,7 +203,9 @@ fn describe(shown: &Shown) -> Value {
         "state": now.state.as_str(),
         "since": time(now.since),
         "last_error": now.error.map(|(text, at)| json!({ "text": text, "at": time(at) })),
-        "backlog": { "envelopes": shown.backlog.0, "bytes": shown.backlog.1 },
+        "backlog": { "envelopes": shown.in_memory.0, "bytes": shown.in_memory.1 },
+        "disk": shown.on_disk.map(|(envelopes, bytes)| json!({ "envelopes": envelopes, "bytes": bytes })),
+        "disk_trouble": shown.trouble,
         "received": numbers.received,
         "delivered": numbers.delivered,
         "filtered": numbers.filtered,
@@ -249,10 +248,6 @@ fn defect() -> Refused {
     Refused(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be worked on, a defect of hydrant".to_owned())
 }
 
-fn not_yours(origin: Origin) -> Refused {
-    let text = match origin {
-        Origin::Config => "this drain stands in the configuration file; change it there",
-        Origin::Api => "this drain was added while the adapters ran; take it away first",
-    };
-    Refused(StatusCode::CONFLICT, text.to_owned())
+fn conflict(error: &ChangeError) -> Refused {
+    Refused(StatusCode::CONFLICT, error.to_string())
 }

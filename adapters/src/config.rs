@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ use crate::syslog::config::{DrainUrl, Secret};
 use crate::syslog::encode::Style;
 use crate::syslog::preset::{LineConfig, Preset, StyleError, Wanted};
 
+/// The smallest buffer on disk: the largest envelope takes a segment of an eighth of it.
+pub(crate) const LEAST_DISK: u64 = 16 * 1024 * 1024;
 /// The longest name of a drain, in bytes.
 pub(crate) const MAX_NAME: usize = 128;
 /// The usual admin port of the adapters.
@@ -41,9 +43,11 @@ pub struct Config {
     /// How long a stop may take to deliver what waits in the drains; `"25s"`. What is left then is counted as `shutdown_deadline`.
     #[serde(with = "duration_text")]
     pub flush_timeout: Duration,
-    /// Where drains that were added while running are kept, for the next start; the user `hydrant` runs as must be able to write there.
-    /// Absent: none can be added.
+    /// Where drains that were added while running are kept, for the next start, and the buffers of drains on disk; the user `hydrant` runs
+    /// as must be able to write there. Absent: no drain can be added, and none buffers on disk.
     pub state_dir: Option<PathBuf>,
+    /// What the buffers of all drains on disk may take together; 4 GiB.
+    pub disk_bytes: u64,
     /// `/metrics`, `/live` and `/ready`; on loopback also `/v1/drains`.
     pub admin: AdminConfig<ADMIN_PORT>,
 }
@@ -99,9 +103,34 @@ pub struct DrainConfig {
     /// How failed attempts are repeated: `"jittered"` or `"original"`.
     #[serde(default)]
     pub retry: Schedule,
-    /// What may wait for the destination.
+    /// What may wait for the destination in memory.
     #[serde(default)]
     pub ring: RingConfig,
+    /// Where the rest waits: `"memory"`, nowhere; or `"disk"`, in `adapters.state_dir`.
+    #[serde(default)]
+    pub buffer: Buffer,
+    /// The buffer on disk.
+    #[serde(default)]
+    pub disk: DiskConfig,
+}
+
+/// Where envelopes wait for a destination.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Buffer {
+    /// In the ring alone.
+    #[default]
+    Memory,
+    /// On disk: what was taken survives the process, and a long outage of the destination; it may arrive twice then.
+    Disk,
+}
+
+/// The `disk` table of a drain.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskConfig {
+    /// Bytes on disk; 256 MiB. When they are used up the ring holds what comes next.
+    pub bytes: NonZeroU64,
 }
 
 /// The `tls` table of a drain. No drain trusts what only another one names.
@@ -139,6 +168,15 @@ pub enum ConfigError {
     /// A drain without a name.
     #[error("drains: the name of the drain to {0} is empty; give it one")]
     NoName(String),
+    /// A buffer on disk, and no directory for it.
+    #[error("drains: the drain \"{0}\" buffers on disk; set adapters.state_dir to a directory for that")]
+    NoDirectory(String),
+    /// A buffer that could not hold a large envelope.
+    #[error("drains: disk.bytes of the drain \"{0}\" is {1}; at least {LEAST_DISK} are needed")]
+    SmallDisk(String, u64),
+    /// More on disk than all drains together may have.
+    #[error("drains: the buffers of all drains on disk may take {1} bytes together, and adapters.disk_bytes is {0}")]
+    MuchDisk(u64, u64),
     /// A name that is too long.
     #[error("drains: the name of the drain to {0} has {1} bytes; at most {MAX_NAME} are taken")]
     LongName(String, usize),
@@ -207,6 +245,7 @@ impl Default for Config {
             agent_tls: None,
             flush_timeout: Duration::from_secs(25),
             state_dir: None,
+            disk_bytes: 4 * 1024 * 1024 * 1024,
             admin: AdminConfig::default(),
         }
     }
@@ -216,6 +255,12 @@ impl Default for RingConfig {
     fn default() -> Self {
         let size = |value| NonZeroUsize::new(value).expect("a default is not zero");
         Self { envelopes: size(10_000), bytes: size(8 * 1024 * 1024) }
+    }
+}
+
+impl Default for DiskConfig {
+    fn default() -> Self {
+        Self { bytes: NonZeroU64::new(256 * 1024 * 1024).expect("a default is not zero") }
     }
 }
 
@@ -230,6 +275,10 @@ impl Config {
             if self.drains[..i].iter().any(|other| other.name == drain.name) {
                 return Err(ConfigError::SameName(drain.name.clone()));
             }
+        }
+        let on_disk = self.drains.iter().map(DrainConfig::disk_bytes).fold(0, u64::saturating_add);
+        if on_disk > self.disk_bytes {
+            return Err(ConfigError::MuchDisk(self.disk_bytes, on_disk));
         }
         Ok(())
     }
@@ -256,6 +305,8 @@ impl DrainConfig {
             resend: true,
             retry: Schedule::default(),
             ring: RingConfig::default(),
+            buffer: Buffer::default(),
+            disk: DiskConfig::default(),
         }
     }
 
@@ -272,6 +323,9 @@ impl DrainConfig {
         }
         if self.sources.iter().any(String::is_empty) {
             return Err(ConfigError::EmptySource(self.name.clone()));
+        }
+        if self.buffer == Buffer::Disk && self.disk.bytes.get() < LEAST_DISK {
+            return Err(ConfigError::SmallDisk(self.name.clone(), self.disk.bytes.get()));
         }
         self.select()?;
         self.check_tls()?;
@@ -329,6 +383,11 @@ impl DrainConfig {
     /// Whether owners are told of lost envelopes.
     pub fn announces(&self) -> bool {
         self.announce.unwrap_or(!self.sources.is_empty() || !self.source_patterns.is_empty())
+    }
+
+    /// What it may take on disk.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        if self.buffer == Buffer::Disk { self.disk.bytes.get() } else { 0 }
     }
 
     pub(crate) fn bounds(&self) -> Bounds {

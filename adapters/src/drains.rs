@@ -6,24 +6,26 @@
 //! stop may take. Never waits: those who change drains are not held up by one that is away.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diode::fair::Writer;
+use diode::fair::{Reader, Writer};
 use parking_lot::Mutex;
 use telemetry::{QueueNumbers, Telemetry};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::transport::Channel;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 use transport::{Backoff, Dopplers};
 
 use self::life::{Life, Post};
 pub(crate) use self::prepared::{PrepareError, Prepared};
-use crate::config::DrainConfig;
+use crate::config::{Buffer, DrainConfig};
+use crate::disk::{self, Pump, View};
 use crate::inlet::Inlet;
-use crate::metrics::Metrics;
+use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
 use crate::retry::Retry;
 use crate::select::Select;
@@ -64,6 +66,10 @@ pub(crate) struct Seat {
     pub(crate) stop: CancellationToken,
     /// How long that may take.
     pub(crate) flush_timeout: Duration,
+    /// Where buffers on disk are.
+    pub(crate) state_dir: Option<PathBuf>,
+    /// What they may take together.
+    pub(crate) disk_bytes: u64,
 }
 
 /// Where a drain comes from. Only who made it may change it.
@@ -80,13 +86,30 @@ pub(crate) struct Shown {
     pub(crate) config: Arc<DrainConfig>,
     pub(crate) origin: Origin,
     pub(crate) status: Arc<Status>,
-    /// Envelopes and bytes that wait.
-    pub(crate) backlog: (usize, usize),
+    /// Envelopes and bytes that wait in memory, and those on disk.
+    pub(crate) in_memory: (usize, usize),
+    pub(crate) on_disk: Option<(u64, u64)>,
+    /// Why a buffer on disk is not used, if it is not.
+    pub(crate) trouble: Option<String>,
 }
 
-/// A drain of this name belongs to somebody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct NotYours(pub(crate) Origin);
+/// Why a drain cannot be made, changed or taken away.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ChangeError {
+    #[error("{}", match .0 {
+        Origin::Config => "this drain stands in the configuration file; change it there",
+        Origin::Api => "this drain was added while the adapters ran; take it away first",
+    })]
+    NotYours(Origin),
+    #[error(
+        "a drain keeps its buffer: take it away and add it again to move it between memory and disk, or to change disk.bytes"
+    )]
+    OtherBuffer,
+    #[error("the buffers of all drains on disk would take {0} bytes together, and adapters.disk_bytes is {1}")]
+    NoRoom(u64, u64),
+    #[error("this drain cannot buffer on disk: {0}")]
+    Disk(String),
+}
 
 struct Running {
     config: Arc<DrainConfig>,
@@ -96,15 +119,18 @@ struct Running {
     wanted: watch::Sender<Arc<Select>>,
     losses: Arc<Losses>,
     post: Arc<Post>,
+    view: Option<View>,
+    trouble: Option<String>,
     /// Ends the subscription, and then the drain.
     soft: CancellationToken,
 }
 
 #[derive(Default)]
 struct Rings {
-    open: BTreeMap<u64, Writer<Queued>>,
+    open: BTreeMap<u64, (Writer<Queued>, Option<View>)>,
     next: u64,
     past: QueueNumbers,
+    past_disk: QueueNumbers,
 }
 
 /// What became of all drains that have ended.
@@ -126,20 +152,59 @@ impl Drains {
             outcome: Mutex::default(),
             lives,
         });
-        let (rings, queue) = (Arc::clone(&shared.rings), shared.seat.metrics.queue.clone());
-        shared.seat.telemetry.before_render(move || queue.report(rings.lock().sum()));
+        let (rings, metrics) = (Arc::clone(&shared.rings), shared.seat.metrics.clone());
+        shared.seat.telemetry.before_render(move || {
+            let (memory, disk) = rings.lock().sums();
+            metrics.queue.report(memory);
+            metrics.disk.report(disk);
+        });
         Self(shared)
     }
 
-    /// Makes a drain, or gives the one of this name and origin another form. Returns whether it is new. Must be called within a runtime.
+    /// Whether [`Self::put`] would take it.
     ///
     /// # Errors
-    /// [`NotYours`].
-    pub(crate) fn put(&self, prepared: Prepared, origin: Origin) -> Result<bool, NotYours> {
+    /// [`ChangeError`].
+    pub(crate) fn check(&self, config: &DrainConfig, origin: Origin) -> Result<(), ChangeError> {
+        self.check_in(&self.0.set.lock(), config, origin)
+    }
+
+    fn check_in(
+        &self,
+        set: &BTreeMap<String, Running>,
+        config: &DrainConfig,
+        origin: Origin,
+    ) -> Result<(), ChangeError> {
+        if let Some(running) = set.get(&config.name) {
+            return match running.config.disk_bytes() == config.disk_bytes() {
+                _ if running.origin != origin => Err(ChangeError::NotYours(running.origin)),
+                true => Ok(()),
+                false => Err(ChangeError::OtherBuffer),
+            };
+        }
+        let on_disk =
+            set.values().map(|running| running.config.disk_bytes()).fold(config.disk_bytes(), u64::saturating_add);
+        if config.disk_bytes() == 0 {
+            Ok(())
+        } else if on_disk > self.0.seat.disk_bytes {
+            Err(ChangeError::NoRoom(on_disk, self.0.seat.disk_bytes))
+        } else if self.0.seat.state_dir.is_none() {
+            Err(ChangeError::Disk("adapters.state_dir names no directory".to_owned()))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Makes a drain, or gives the one of this name and origin another form. Returns whether it is new. Must be called within a runtime.
+    /// Blocks on the disk for a new drain with a buffer there; where that cannot be used, the drain is one in memory and says so.
+    ///
+    /// # Errors
+    /// [`ChangeError`].
+    pub(crate) fn put(&self, prepared: Prepared, origin: Origin) -> Result<bool, ChangeError> {
         let mut set = self.0.set.lock();
+        self.check_in(&set, &prepared.config, origin)?;
         prepared.remark();
         match set.get_mut(&prepared.config.name) {
-            Some(running) if running.origin != origin => Err(NotYours(running.origin)),
             Some(running) => {
                 info!(drain = %prepared.config.name, url = %prepared.config.url, "Drain changes");
                 self.watch_files(&prepared, &running.soft);
@@ -162,12 +227,12 @@ impl Drains {
     /// Takes a drain away: it receives no more, and delivers what it has. False when there is none.
     ///
     /// # Errors
-    /// [`NotYours`].
-    pub(crate) fn remove(&self, name: &str, origin: Origin) -> Result<bool, NotYours> {
+    /// [`ChangeError`].
+    pub(crate) fn remove(&self, name: &str, origin: Origin) -> Result<bool, ChangeError> {
         let mut set = self.0.set.lock();
         match set.get(name) {
             None => return Ok(false),
-            Some(running) if running.origin != origin => return Err(NotYours(running.origin)),
+            Some(running) if running.origin != origin => return Err(ChangeError::NotYours(running.origin)),
             Some(running) => running.soft.cancel(),
         }
         set.remove(name);
@@ -219,6 +284,7 @@ impl Drains {
             metrics: metrics.clone(),
         };
         let told = CancellationToken::new();
+        let (inlet, pump, view, trouble) = self.inlet(&prepared.config, reader, &metrics, &losses);
         let announcer = Announcer { losses: Arc::clone(&losses), agent: seat.agent.clone(), metrics: metrics.clone() };
         let post = Arc::new(Post::default());
         let running = Running {
@@ -229,11 +295,14 @@ impl Drains {
             wanted,
             losses: Arc::clone(&losses),
             post: Arc::clone(&post),
+            view: view.clone(),
+            trouble,
             soft: soft.clone(),
         };
         let life = Life {
             prepared,
-            inlet: Inlet::new(reader),
+            inlet,
+            buffer: pump.map(|pump| shared.lives.spawn(pump.run())).zip(view.clone()),
             losses,
             metrics,
             post,
@@ -241,11 +310,42 @@ impl Drains {
             told: told.clone(),
             flush_timeout: seat.flush_timeout,
         };
-        let id = shared.rings.lock().open(ring);
+        let id = shared.rings.lock().open(ring, view);
         shared.lives.spawn(subscription.run(seat.dopplers.clone(), Arc::clone(&seat.channels), soft));
         shared.lives.spawn(announcer.run(told));
         shared.lives.spawn(life.run(Arc::clone(shared), id));
         running
+    }
+
+    /// What a drain reads from: its ring, or its disk with what fills it.
+    fn inlet(
+        &self,
+        config: &DrainConfig,
+        ring: Reader<Queued>,
+        metrics: &DrainMetrics,
+        losses: &Arc<Losses>,
+    ) -> (Inlet, Option<Pump>, Option<View>, Option<String>) {
+        let seat = &self.0.seat;
+        let Some(state_dir) = seat.state_dir.as_deref().filter(|_| config.buffer == Buffer::Disk) else {
+            return (Inlet::ring(ring), None, None, None);
+        };
+        let wanted = disk::Wanted {
+            drain: &config.name,
+            state_dir,
+            max_bytes: config.disk.bytes.get(),
+            ring,
+            metrics: metrics.clone(),
+            losses: Arc::clone(losses),
+            tracker: self.0.lives.clone(),
+            closing: seat.stop.clone(),
+        };
+        match disk::open(wanted) {
+            Ok(disk::Buffer { pump, outlet, view }) => (Inlet::disk(outlet), Some(pump), Some(view), None),
+            Err((error, ring)) => {
+                error!(drain = %config.name, error, "Drain cannot use its disk and buffers in memory");
+                (Inlet::ring(ring), None, None, Some(error))
+            }
+        }
     }
 
     /// Looks at the certificate files of a drain for as long as it runs in this form.
@@ -275,28 +375,37 @@ impl Running {
             config: Arc::clone(&self.config),
             origin: self.origin,
             status: Arc::clone(&self.status),
-            backlog: (counters.envelopes, counters.bytes),
+            in_memory: (counters.envelopes, counters.bytes),
+            on_disk: self.view.as_ref().map(View::depth),
+            trouble: self.view.as_ref().map_or_else(|| self.trouble.clone(), View::trouble),
         }
     }
 }
 
 impl Rings {
-    fn open(&mut self, ring: Writer<Queued>) -> u64 {
+    fn open(&mut self, ring: Writer<Queued>, view: Option<View>) -> u64 {
         self.next += 1;
-        self.open.insert(self.next, ring);
+        self.open.insert(self.next, (ring, view));
         self.next
     }
 
     fn close(&mut self, id: u64) {
-        if let Some(ring) = self.open.remove(&id) {
+        if let Some((ring, view)) = self.open.remove(&id) {
             self.past += numbers(&ring);
+            if let Some(view) = view {
+                self.past_disk += view.numbers();
+            }
         }
     }
 
-    fn sum(&self) -> QueueNumbers {
-        self.open.values().fold(self.past, |mut sum, ring| {
-            sum += numbers(ring);
-            sum
+    /// Of all rings, and of all buffers on disk.
+    fn sums(&self) -> (QueueNumbers, QueueNumbers) {
+        self.open.values().fold((self.past, self.past_disk), |(mut memory, mut disk), (ring, view)| {
+            memory += numbers(ring);
+            if let Some(view) = view {
+                disk += view.numbers();
+            }
+            (memory, disk)
         })
     }
 }
@@ -344,5 +453,5 @@ impl Prepared {
 /// What all forms of a drain have in common.
 struct LifeParts<'a> {
     losses: &'a Arc<Losses>,
-    metrics: &'a crate::metrics::DrainMetrics,
+    metrics: &'a DrainMetrics,
 }

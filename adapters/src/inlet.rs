@@ -1,52 +1,176 @@
-//! What waits for a drain: what an earlier form of it left over, then its ring.
+//! What waits for a drain: what an earlier form of it left over, then its ring or its disk.
 //!
 //! Envelopes enter from the subscription, and leave to the drain's loop in order. Never drops.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
+use bytes::Bytes;
 use diode::TryRecvError;
 use diode::fair::Reader;
+use proto::raw::{Batch, Limits};
+use tokio::time::Instant;
 
+use crate::disk::Outlet;
 use crate::subscribe::Queued;
 
 /// The reading end of a drain.
 pub(crate) struct Inlet {
     left_over: VecDeque<Queued>,
-    ring: Reader<Queued>,
+    buffer: Buffer,
+}
+
+enum Buffer {
+    Memory(Reader<Queued>),
+    Disk(Box<Outlet>),
+}
+
+/// Envelopes that were taken, to be had one by one.
+pub(crate) struct Taken {
+    what: What,
+    next: usize,
+}
+
+enum What {
+    Live(Queued),
+    Stored { records: Vec<spool::Record>, now_ms: u64, since: Instant },
+}
+
+/// An envelope.
+pub(crate) struct One {
+    pub(crate) bytes: Bytes,
+    /// When it came to this process, or was read from its disk.
+    pub(crate) since: Instant,
+    /// How long ago it came to the drain, in this life of the process or an earlier one.
+    pub(crate) age: Duration,
+    /// Its place on disk, if it has one: it stays there until it is dealt with.
+    pub(crate) place: Option<u64>,
 }
 
 impl Inlet {
-    pub(crate) fn new(ring: Reader<Queued>) -> Self {
-        Self { left_over: VecDeque::new(), ring }
+    /// In memory.
+    pub(crate) fn ring(ring: Reader<Queued>) -> Self {
+        Self { left_over: VecDeque::new(), buffer: Buffer::Memory(ring) }
     }
 
-    /// Waits for the oldest load. `None` when nothing will come any more.
+    /// On disk.
+    pub(crate) fn disk(outlet: Outlet) -> Self {
+        Self { left_over: VecDeque::new(), buffer: Buffer::Disk(Box::new(outlet)) }
+    }
+
+    /// Waits for the oldest envelopes. `None` when nothing will come any more.
     ///
     /// # Cancel safety
-    /// A load is removed only by the poll that returns it.
-    pub(crate) async fn recv(&mut self) -> Option<Queued> {
-        match self.left_over.pop_front() {
-            Some(load) => Some(load),
-            None => self.ring.recv().await,
+    /// They are removed only by the poll that returns them.
+    pub(crate) async fn recv(&mut self) -> Option<Taken> {
+        if let Some(load) = self.left_over.pop_front() {
+            return Some(Taken::live(load));
+        }
+        match &mut self.buffer {
+            Buffer::Memory(ring) => ring.recv().await.map(Taken::live),
+            Buffer::Disk(outlet) => outlet.recv().await,
         }
     }
 
-    /// Takes the oldest load if there is one.
-    pub(crate) fn try_recv(&mut self) -> Result<Queued, TryRecvError> {
-        match self.left_over.pop_front() {
-            Some(load) => Ok(load),
-            None => self.ring.try_recv(),
+    /// Takes the oldest envelopes if they are at hand.
+    pub(crate) fn try_recv(&mut self) -> Result<Taken, TryRecvError> {
+        match (self.left_over.pop_front(), &mut self.buffer) {
+            (Some(load), _) => Ok(Taken::live(load)),
+            (None, Buffer::Memory(ring)) => ring.try_recv().map(Taken::live),
+            (None, Buffer::Disk(_)) => Err(TryRecvError::Empty),
         }
     }
 
     /// Takes no more from the subscription. What is there can still be received.
     pub(crate) fn close(&mut self) {
-        self.ring.close();
+        if let Buffer::Memory(ring) = &mut self.buffer {
+            ring.close();
+        }
     }
 
-    /// Puts loads, in order, before all others.
+    /// What was received and has a place on disk is dealt with, but for the place named and those after it.
+    pub(crate) fn dealt(&mut self, but_from: Option<u64>) {
+        if let Buffer::Disk(outlet) = &mut self.buffer {
+            outlet.dealt(but_from);
+        }
+    }
+
+    /// Puts envelopes, in order, before all others. Those that have a place on disk are read again instead.
     pub(crate) fn put_back(&mut self, mut loads: VecDeque<Queued>) {
         loads.append(&mut self.left_over);
         self.left_over = loads;
+        if let Buffer::Disk(outlet) = &mut self.buffer {
+            outlet.rewind();
+        }
+    }
+
+    /// The drain ends: what is dealt with is to be known at the next start.
+    pub(crate) async fn finish(&mut self) {
+        if let Buffer::Disk(outlet) = &mut self.buffer {
+            outlet.finish().await;
+        }
+    }
+}
+
+impl Taken {
+    pub(crate) fn live(load: Queued) -> Self {
+        Self { what: What::Live(load), next: 0 }
+    }
+
+    /// Records that were read at `now_ms`.
+    pub(crate) fn stored(records: Vec<spool::Record>, now_ms: u64) -> Self {
+        Self { what: What::Stored { records, now_ms, since: Instant::now() }, next: 0 }
+    }
+
+    /// How many are left.
+    pub(crate) fn len(&self) -> usize {
+        let all = match &self.what {
+            What::Live(load) => load.selection.len(),
+            What::Stored { records, .. } => records.len(),
+        };
+        all - self.next
+    }
+
+    /// The place on disk of the next one.
+    pub(crate) fn place(&self) -> Option<u64> {
+        match &self.what {
+            What::Live(_) => None,
+            What::Stored { records, .. } => records.get(self.next).map(|record| record.sequence),
+        }
+    }
+
+    /// The next one, at `now`.
+    pub(crate) fn next(&mut self, now: Instant) -> Option<One> {
+        let i = self.next;
+        let one = match &self.what {
+            What::Live(load) => {
+                if i >= load.selection.len() {
+                    return None;
+                }
+                let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
+                One { bytes, since: load.since, age: now.saturating_duration_since(load.since), place: None }
+            }
+            What::Stored { records, now_ms, since } => {
+                let record = records.get(i)?;
+                let age = Duration::from_millis(now_ms.saturating_sub(record.arrival_ms))
+                    + now.saturating_duration_since(*since);
+                One { bytes: record.payload.clone(), since: *since, age, place: Some(record.sequence) }
+            }
+        };
+        self.next += 1;
+        Some(one)
+    }
+
+    /// Those that are left, if they have no place on disk.
+    pub(crate) fn into_rest(self) -> Option<Queued> {
+        let What::Live(mut load) = self.what else { return None };
+        load.selection.retain(|i| i >= self.next);
+        (!load.selection.is_empty()).then_some(load)
+    }
+}
+impl One {
+    /// The envelope as a load of its own.
+    pub(crate) fn load(envelope: Bytes, since: Instant) -> Queued {
+        Queued { selection: Batch::check_one(envelope, &Limits::NONE).0.into(), since }
     }
 }

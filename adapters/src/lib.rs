@@ -13,6 +13,7 @@
 
 mod api;
 mod config;
+mod disk;
 mod drains;
 mod inlet;
 mod metrics;
@@ -26,7 +27,7 @@ mod store;
 mod subscribe;
 pub mod syslog;
 
-pub use config::{ADMIN_PORT, Config, ConfigError, DrainConfig, DrainTls, RingConfig};
+pub use config::{ADMIN_PORT, Buffer, Config, ConfigError, DiskConfig, DrainConfig, DrainTls, RingConfig};
 pub use select::SelectError;
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use status::State;

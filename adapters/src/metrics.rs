@@ -11,7 +11,7 @@ use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 use crate::status::{State, Status};
 
 /// The reasons for which a drain drops.
-pub(crate) const REASONS: [Reason; 9] = [
+pub(crate) const REASONS: [Reason; 10] = [
     Reason::DecodeError,
     Reason::Oversize,
     Reason::TooMany,
@@ -20,6 +20,7 @@ pub(crate) const REASONS: [Reason; 9] = [
     Reason::Expired,
     Reason::RetryExhausted,
     Reason::RejectedPermanent,
+    Reason::DiskCorrupt,
     Reason::ShutdownDeadline,
 ];
 
@@ -30,6 +31,8 @@ const NAMED: usize = 1024;
 #[derive(Clone, Debug)]
 pub(crate) struct Metrics {
     pub(crate) queue: QueueMetrics,
+    /// The buffers on disk.
+    pub(crate) disk: QueueMetrics,
     stage: StageMetrics,
     filtered: Counter,
     cut: Counter,
@@ -67,6 +70,7 @@ impl Metrics {
         };
         Self {
             queue: QueueMetrics::register(telemetry, "drain"),
+            disk: QueueMetrics::register(telemetry, "drain_disk"),
             stage: StageMetrics::register(telemetry, "drain", &REASONS.map(Reason::as_str)),
             filtered: telemetry.counter(
                 "hydrant_drain_filtered_envelopes_total",

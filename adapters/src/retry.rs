@@ -11,7 +11,8 @@ use transport::Backoff;
 #[serde(rename_all = "lowercase")]
 pub enum Schedule {
     /// A random wait of up to 100 ms, doubled with each failure up to 15 s; at most 1.5 s when the destination's machine answers that
-    /// nobody listens, so that it is noticed soon when somebody does. An envelope that has waited 15 minutes is dropped as `expired`.
+    /// nobody listens, so that it is noticed soon when somebody does. An envelope that has waited 15 minutes, or 24 hours on disk, is
+    /// dropped as `expired`.
     #[default]
     Jittered,
     /// That of the original agents: 1, 1, 2, 4 … 8192 ms, then seven times 15 s. After these 22 attempts, some two minutes, the
@@ -27,6 +28,8 @@ const LONGEST_REFUSED: Duration = Duration::from_millis(1500);
 const ATTEMPTS: u32 = 22;
 /// How long an envelope may wait under [`Schedule::Jittered`].
 const EXPIRY: Duration = Duration::from_secs(15 * 60);
+/// The same for one that is on disk.
+const EXPIRY_ON_DISK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What follows a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +80,9 @@ impl Retry {
         self.backoff.reset();
     }
 
-    /// How long an envelope may wait for its delivery; `None` when only attempts count.
-    pub fn expiry(&self) -> Option<Duration> {
-        (self.schedule == Schedule::Jittered).then_some(EXPIRY)
+    /// How long an envelope may wait for its delivery, in memory or on disk; `None` when only attempts count.
+    pub fn expiry(&self, on_disk: bool) -> Option<Duration> {
+        (self.schedule == Schedule::Jittered).then_some(if on_disk { EXPIRY_ON_DISK } else { EXPIRY })
     }
 }
 
@@ -98,7 +101,7 @@ mod tests {
         assert!((0..20).all(|_| retry.failed(true).wait <= LONGEST_REFUSED));
         retry.succeeded();
         assert!(retry.failed(false).wait < Duration::from_millis(100));
-        assert_eq!(retry.expiry(), Some(Duration::from_secs(900)));
+        assert_eq!(retry.expiry(false), Some(Duration::from_secs(900)));
     }
 
     #[test]
@@ -111,6 +114,6 @@ mod tests {
         assert_eq!(waits.iter().sum::<u64>(), 121_384);
         assert!(all[21].give_up && all[..21].iter().all(|next| !next.give_up));
         assert_eq!(retry.failed(false), Next { wait: Duration::from_millis(1), give_up: false });
-        assert_eq!(retry.expiry(), None);
+        assert_eq!(retry.expiry(true), None);
     }
 }

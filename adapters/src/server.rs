@@ -1,6 +1,7 @@
 //! Wires the stages: the drains of the file and those added earlier, the port that shows and changes them, and their end.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use tracing::error;
 use transport::{Address, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
 
 use crate::api::{self, Api};
-use crate::config::{Config, ConfigError};
+use crate::config::{Buffer, Config, ConfigError};
 use crate::drains::{Drains, Origin, PrepareError, Prepared, Seat};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
@@ -26,6 +27,8 @@ pub struct Server {
     metrics: Metrics,
     drains: Vec<Prepared>,
     store: Option<Store>,
+    state_dir: Option<PathBuf>,
+    disk_bytes: u64,
     dopplers: Dopplers,
     channels: Channels,
     agent: Address,
@@ -120,6 +123,11 @@ impl Config {
         let readiness = Readiness::default();
         let admin = self.admin.bind("adapters.admin.listen", telemetry, &readiness)?;
         let metrics = Metrics::register(telemetry);
+        if let Some(drain) = self.drains.iter().find(|drain| drain.buffer == Buffer::Disk)
+            && self.state_dir.is_none()
+        {
+            return Err(ConfigError::NoDirectory(drain.name.clone()).into());
+        }
         let drains = self.drains.into_iter().map(|drain| Prepared::new(drain, telemetry));
         let drains = drains.collect::<Result<_, _>>().map_err(BindError::prepare)?;
         let store = self.state_dir.as_deref().map(Store::open).transpose()?;
@@ -130,6 +138,8 @@ impl Config {
             metrics,
             drains,
             store,
+            state_dir: self.state_dir,
+            disk_bytes: self.disk_bytes,
             dopplers,
             channels,
             agent: self.agent,
@@ -177,15 +187,23 @@ impl Server {
             metrics: self.metrics,
             stop: stop.clone(),
             flush_timeout: self.flush_timeout,
+            state_dir: self.state_dir,
+            disk_bytes: self.disk_bytes,
         });
-        for prepared in self.drains {
-            drains.put(prepared, Origin::Config).expect("the names of the file's drains are their own");
-        }
-        if let Some(store) = &self.store {
-            restore(store, &drains, &self.telemetry);
-        }
+        // Reading files and buffers blocks.
+        let (of_file, starting, telemetry) = (self.drains, drains.clone(), self.telemetry.clone());
+        let start = move || {
+            for prepared in of_file {
+                let name = prepared.config.name.clone();
+                if let Err(error) = starting.put(prepared, Origin::Config) {
+                    error!(drain = name, %error, "Drain does not run");
+                }
+            }
+            self.store.inspect(|store| restore(store, &starting, &telemetry))
+        };
+        let store = tracker.spawn_blocking(start).await.map_err(|_| ServeError::DrainPanicked)?;
         let routes = match self.admin.addr().ip().is_loopback() {
-            true => Api::new(drains.clone(), self.store, self.telemetry).routes(),
+            true => Api::new(drains.clone(), store, self.telemetry).routes(),
             false => api::refusing(),
         };
         let (admin, connections, until) = (self.admin.with(routes), tracker.clone(), quit.clone());
@@ -223,7 +241,7 @@ fn restore(store: &Store, drains: &Drains, telemetry: &Telemetry) {
         let error = match prepared {
             Ok(prepared) => match drains.put(prepared, Origin::Api) {
                 Ok(_) => continue,
-                Err(_) => "the configuration file has a drain of this name".to_owned(),
+                Err(error) => error.to_string(),
             },
             Err(error) => error,
         };

@@ -4,6 +4,8 @@
 
 #[path = "adapters/datagrams.rs"]
 mod datagrams;
+#[path = "adapters/disk.rs"]
+mod disk;
 #[path = "adapters/drains.rs"]
 mod drains;
 #[path = "adapters/faults.rs"]

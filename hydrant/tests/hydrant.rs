@@ -16,6 +16,8 @@ mod browser;
 mod classic;
 #[path = "hydrant/commands.rs"]
 mod commands;
+#[path = "hydrant/disk.rs"]
+mod disk;
 #[path = "hydrant/docs.rs"]
 mod docs;
 #[path = "hydrant/drains.rs"]

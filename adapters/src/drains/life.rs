@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use proto::reason::Reason;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::{LifeParts, Outcome, Prepared, Shared};
+use crate::disk::View;
 use crate::inlet::Inlet;
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
@@ -42,6 +45,8 @@ impl Post {
 pub(super) struct Life {
     pub(super) prepared: Prepared,
     pub(super) inlet: Inlet,
+    /// What fills a buffer on disk, and a look at it.
+    pub(super) buffer: Option<(JoinHandle<()>, View)>,
     pub(super) losses: Arc<Losses>,
     pub(super) metrics: DrainMetrics,
     pub(super) post: Arc<Post>,
@@ -53,9 +58,20 @@ pub(super) struct Life {
 }
 
 impl Life {
-    pub(super) async fn run(self, shared: Arc<Shared>, ring: u64) {
+    pub(super) async fn run(mut self, shared: Arc<Shared>, ring: u64) {
         let mut end = End { shared, ring, told: self.told.clone(), metrics: self.metrics.clone(), drained: None };
-        let drained = self.forms().await;
+        let buffer = self.buffer.take();
+        let mut drained = self.forms().await;
+        if let Some((pump, view)) = buffer {
+            let _panicked = pump.await;
+            // At a stop of the process it is for the next start.
+            if !end.shared.seat.stop.is_cancelled() {
+                let (left, _) = view.depth();
+                end.metrics.dropped(Reason::ShutdownDeadline, left);
+                drained.dropped += left;
+                let _panicked = end.shared.lives.spawn_blocking(move || view.remove()).await;
+            }
+        }
         end.drained = Some(drained);
     }
 

@@ -21,13 +21,12 @@ use super::config::DrainUrl;
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
-use crate::inlet::Inlet;
+use crate::inlet::{Inlet, Taken};
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
 use crate::retry::Retry;
 use crate::server::Drained;
 use crate::status::State;
-use crate::subscribe::Queued;
 
 mod health;
 mod lines;
@@ -48,8 +47,8 @@ pub(crate) struct Drain {
     /// For a drain over TLS.
     trust: Option<Trust>,
     inlet: Inlet,
-    /// What was taken from the inlet, and how much of it has been encoded.
-    in_hand: Option<(Queued, usize)>,
+    /// What was taken from the inlet and is not encoded.
+    in_hand: Option<Taken>,
     encoder: Encoder,
     last_source: LastSource,
     chunk: BytesMut,
@@ -162,6 +161,7 @@ impl Drain {
             return self.hand_over();
         }
         self.count_rest();
+        self.inlet.finish().await;
         Ended { drained: self.drained, rest: None }
     }
 
@@ -169,6 +169,7 @@ impl Drain {
     async fn fill(&mut self) -> bool {
         loop {
             self.encode();
+            self.tell_inlet();
             let due = self.due();
             if due.is_some_and(|due| due <= Instant::now()) {
                 return !self.stop.until.hard.is_cancelled() && !self.stop.until.replaced.is_cancelled();
@@ -179,8 +180,8 @@ impl Drain {
                 () = self.stop.until.hard.cancelled() => return false,
                 () = self.stop.until.replaced.cancelled() => return false,
                 end = ended(self.link.as_mut()) => self.link_ended(end).await,
-                load = self.inlet.recv() => match load {
-                    Some(load) => self.in_hand = Some((load, 0)),
+                taken = self.inlet.recv() => match taken {
+                    Some(taken) => self.in_hand = Some(taken),
                     None => return due.is_some(),
                 },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
@@ -376,12 +377,8 @@ impl Drain {
             () = self.stop.until.hard.cancelled() => return Flow::End,
             () = self.stop.until.replaced.cancelled() => return Flow::End,
         }
-        if let Some(expiry) = self.retry.expiry()
-            && let Some(oldest) = Instant::now().checked_sub(expiry)
-        {
-            while let Some(frame) = self.window.pop_older(oldest) {
-                self.lose_frame(&frame, Reason::Expired);
-            }
+        while let Some(frame) = self.window.pop_expired(Instant::now()) {
+            self.lose_frame(&frame, Reason::Expired);
         }
         Flow::On
     }
@@ -416,6 +413,12 @@ impl Drain {
         let confirmed = what(&mut self.window);
         self.metrics.confirmed(confirmed);
         self.tell_unconfirmed();
+    }
+
+    /// What is neither in hand nor in the window is dealt with.
+    pub(super) fn tell_inlet(&mut self) {
+        let in_hand = self.in_hand.as_ref().and_then(Taken::place);
+        self.inlet.dealt(self.window.place().or(in_hand));
     }
 
     fn tell_unconfirmed(&mut self) {

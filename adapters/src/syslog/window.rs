@@ -49,10 +49,14 @@ pub struct Frame {
     pub source_id: Arc<str>,
     /// Whether the envelope is itself a notice about lost lines.
     pub is_notice: bool,
-    /// When the envelope came to the drain.
+    /// When the envelope came to the process.
     pub since: Instant,
-    /// The envelope, until its lines are written.
+    /// When it will have waited too long.
+    pub expires: Option<Instant>,
+    /// The envelope, until its lines are written, where it would be lost otherwise.
     pub envelope: Bytes,
+    /// Its place on disk, if it has one.
+    pub place: Option<u64>,
     chances: u8,
     /// Written to some connection, in full.
     written: bool,
@@ -88,13 +92,17 @@ pub struct Window {
 impl Frame {
     /// The lines of an envelope that came at `since`.
     pub fn new(bytes: Bytes, source_id: Arc<str>, is_notice: bool, since: Instant) -> Self {
-        Self { bytes, source_id, is_notice, since, envelope: Bytes::new(), chances: 0, written: false }
-    }
-
-    /// With the envelope that they were made of.
-    #[must_use]
-    pub fn of(self, envelope: Bytes) -> Self {
-        Self { envelope, ..self }
+        Self {
+            bytes,
+            source_id,
+            is_notice,
+            since,
+            expires: None,
+            envelope: Bytes::new(),
+            place: None,
+            chances: 0,
+            written: false,
+        }
     }
 
     /// Whether all of it was written to some connection before.
@@ -244,9 +252,15 @@ impl Window {
         Some(frame)
     }
 
-    /// Takes the first unsent frame out if it came before `time`.
-    pub fn pop_older(&mut self, time: Instant) -> Option<Frame> {
-        if self.unsent.front()?.since < time { self.pop() } else { None }
+    /// Takes the first unsent frame out if it has waited too long at `now`.
+    pub fn pop_expired(&mut self, now: Instant) -> Option<Frame> {
+        if self.unsent.front()?.expires.is_some_and(|expires| expires < now) { self.pop() } else { None }
+    }
+
+    /// The place on disk of the first frame in hand that has one.
+    pub fn place(&self) -> Option<u64> {
+        let sent = self.sent.iter().map(|(frame, _)| frame);
+        sent.chain(&self.unsent).find_map(|frame| frame.place)
     }
 
     fn let_go(&mut self) {

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use crate::support::{Rig, check_laws, frame, line, lines, number, receiver, send};
 
 /// One request of HTTP/1.1, as any client sends it.
-async fn ask(admin: SocketAddr, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+pub(crate) async fn ask(admin: SocketAddr, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
     let stream = TcpStream::connect(admin).await.unwrap();
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     let mut request = Request::builder().method(method).uri(path).header("host", admin.to_string());
@@ -42,7 +42,7 @@ async fn rig(dir: &Path) -> Rig {
     .await
 }
 
-async fn until(admin: SocketAddr, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub(crate) async fn until(admin: SocketAddr, name: &str, holds: impl Fn(&Value) -> bool) -> Value {
     loop {
         let (_, drain) = ask(admin, Method::GET, &format!("/v1/drains/{name}"), None).await;
         if holds(&drain) {

@@ -83,7 +83,7 @@ pub fn seeds() -> io::Result<Vec<(&'static str, Vec<u8>)>> {
     let (mut writer, mut reader, _) =
         open(Arc::new(fs.clone()), Path::new("spool"), options).map_err(io::Error::other)?;
     for number in 0..10_u8 {
-        writer.append(u64::from(number), &vec![number; 40]).map_err(io::Error::other)?;
+        writer.append(u64::from(number), &[number; 40]).map_err(io::Error::other)?;
         writer.commit().map_err(io::Error::other)?;
     }
     reader.read(100, 3).map_err(io::Error::other)?;

@@ -41,8 +41,6 @@ pub struct Reader {
     marks: Marks,
     /// What the durable checkpoint says. 0 when there is none.
     durable: u64,
-    /// Something is deletable that was not deleted.
-    retry: bool,
 }
 
 /// A record.
@@ -88,7 +86,7 @@ impl Reader {
     /// A reader behind `acked`, of which `durable` is on disk, whose first record lies at or behind `place`.
     pub(crate) fn new(shared: Arc<Shared>, options: Options, acked: u64, durable: u64, place: Place) -> Self {
         let (expected, marks) = (acked + 1, Marks::new(place));
-        Self { shared, options, expected, place, seen: expected, open: None, failures: 0, marks, durable, retry: false }
+        Self { shared, options, expected, place, seen: expected, open: None, failures: 0, marks, durable }
     }
 
     /// Reads what comes next: records with their headers up to `max_bytes`, but always one, and up to `max_records`.
@@ -145,12 +143,17 @@ impl Reader {
             state.segments.iter().any(|segment| over.contains(&(segment.limit - 1)))
         };
         self.expected = self.expected.max(through + 1);
-        if lets_go || through - self.durable >= self.options.checkpoint_records { self.checkpoint() } else { Ok(()) }
+        if lets_go || through - self.durable >= self.options.checkpoint_records {
+            return self.checkpoint();
+        }
+        self.delete();
+        Ok(())
     }
 
     /// Makes durable what is acknowledged, then deletes the segments that nobody needs any more.
     ///
-    /// Costs two syncs when something was acknowledged since the last one. A segment that cannot be deleted is tried again next time.
+    /// Costs two syncs when something was acknowledged since the last one, else nothing. Call it when delivery pauses, and when the spool is
+    /// full: what failed commits left is deleted too. A segment that cannot be deleted is tried again next time.
     ///
     /// # Errors
     /// [`CheckpointError`]: nothing is deleted.
@@ -163,8 +166,6 @@ impl Reader {
         if acked > self.durable {
             checkpoint::write(&**fs, dir, Checkpoint { acked, next })?;
             self.durable = acked;
-        } else if !self.retry {
-            return Ok(());
         }
         self.delete();
         Ok(())
@@ -184,7 +185,6 @@ impl Reader {
     /// Deletes the segments wholly below the durable checkpoint.
     pub(crate) fn delete(&mut self) {
         let Shared { fs, dir, .. } = &*self.shared;
-        self.retry = false;
         let done: Vec<u64> = {
             let state = self.shared.state();
             let done = state.segments.iter().filter(|segment| segment.limit - 1 <= self.durable);
@@ -192,7 +192,8 @@ impl Reader {
         };
         for number in done {
             match fs.remove(&dir.join(segment_name(number))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => self.retry = true,
+                // It is tried again with the next acknowledgement.
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {}
                 _ => self.shared.state().segments.retain(|segment| segment.header.number != number),
             }
         }

@@ -8,15 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use proto::raw::{Batch, Limits};
 use proto::reason::Reason;
 use proto::v2;
 use tokio::time::Instant;
 use tracing::debug;
 
 use super::{Drain, Ended};
+use crate::inlet::{One, Taken};
 use crate::notice;
-use crate::subscribe::Queued;
 use crate::syslog::encode::{Parts, Unencodable};
 use crate::syslog::window::Frame;
 
@@ -58,21 +57,21 @@ impl Drain {
         let now = Instant::now();
         let mut filtered = 0;
         while self.has_room() {
-            let Some((load, next)) = &mut self.in_hand else {
+            let Some(taken) = &mut self.in_hand else {
                 match self.inlet.try_recv() {
-                    Ok(load) => self.in_hand = Some((load, 0)),
+                    Ok(taken) => self.in_hand = Some(taken),
                     Err(_) => break,
                 }
                 continue;
             };
-            if *next >= load.selection.len() {
+            let left = taken.len();
+            let Some(One { bytes, since, age, place }) = taken.next(now) else {
                 self.in_hand = None;
                 continue;
-            }
-            let (bytes, since) = (load.selection.batch().envelope_bytes(load.selection.entry(*next)), load.since);
-            let rest = bytes.len() * (load.selection.len() - *next);
-            *next += 1;
-            if self.retry.expiry().is_some_and(|expiry| now.saturating_duration_since(since) > expiry) {
+            };
+            let rest = bytes.len() * left;
+            let expiry = self.retry.expiry(place.is_some());
+            if expiry.is_some_and(|expiry| age > expiry) {
                 self.lose_encoded(bytes, Reason::Expired);
                 continue;
             }
@@ -91,7 +90,13 @@ impl Drain {
                     let is_notice = notice::is_notice(envelope.payload());
                     let lines = self.chunk.split().freeze();
                     let source_id = self.last_source.name(envelope.source_id());
-                    self.window.push(Frame::new(lines, source_id, is_notice, since).of(bytes.clone()));
+                    let mut frame = Frame::new(lines, source_id, is_notice, since);
+                    frame.expires = expiry.map(|expiry| now + expiry.saturating_sub(age));
+                    frame.place = place;
+                    if place.is_none() {
+                        frame.envelope = bytes.clone();
+                    }
+                    self.window.push(frame);
                 }
                 Err(Unencodable::Malformed) => self.metrics.dropped(Reason::DecodeError, 1),
                 Err(error) => {
@@ -117,21 +122,16 @@ impl Drain {
         // What may be lost with the connection went to the old place.
         self.link_broke();
         let mut rest = VecDeque::new();
+        self.tell_inlet();
         while let Some(frame) = self.window.pop() {
             if frame.was_written() {
                 self.metrics.uncertain(1);
                 self.tell_unconfirmed();
-            } else {
-                let selection = Batch::check_one(frame.envelope, &Limits::NONE).0.into();
-                rest.push_back(Queued { selection, since: frame.since });
+            } else if frame.place.is_none() {
+                rest.push_back(One::load(frame.envelope, frame.since));
             }
         }
-        if let Some((mut load, next)) = self.in_hand.take() {
-            load.selection.retain(|i| i >= next);
-            if !load.selection.is_empty() {
-                rest.push_back(load);
-            }
-        }
+        rest.extend(self.in_hand.take().and_then(Taken::into_rest));
         self.inlet.put_back(rest);
         Ended { drained: self.drained, rest: Some(self.inlet) }
     }
@@ -141,18 +141,23 @@ impl Drain {
         self.inlet.close();
         // What comes back now has no connection to go to.
         self.link_broke();
+        self.tell_inlet();
         while let Some(frame) = self.window.pop() {
-            self.lose_frame(&frame, Reason::ShutdownDeadline);
+            // What is on disk stays there for the next start; some of it may have been written.
+            if frame.place.is_none() || frame.was_written() {
+                self.lose_frame(&frame, Reason::ShutdownDeadline);
+            }
         }
         loop {
-            if let Some((load, next)) = self.in_hand.take() {
-                for i in next..load.selection.len() {
-                    let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
-                    self.lose_encoded(bytes, Reason::ShutdownDeadline);
+            if let Some(mut taken) = self.in_hand.take() {
+                while let Some(one) = taken.next(Instant::now()) {
+                    if one.place.is_none() {
+                        self.lose_encoded(one.bytes, Reason::ShutdownDeadline);
+                    }
                 }
             }
             match self.inlet.try_recv() {
-                Ok(load) => self.in_hand = Some((load, 0)),
+                Ok(taken) => self.in_hand = Some(taken),
                 Err(_) => break,
             }
         }

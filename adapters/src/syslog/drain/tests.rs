@@ -11,6 +11,7 @@ use telemetry::Telemetry;
 use super::*;
 use crate::metrics::Metrics;
 use crate::retry::Schedule;
+use crate::subscribe::Queued;
 use crate::syslog::config::Options;
 use crate::syslog::encode::Style;
 
@@ -33,7 +34,7 @@ fn bench(schedule: Schedule) -> Bench {
         url: "syslog://127.0.0.1:1".to_owned(),
         destination: "syslog://127.0.0.1:1".parse().unwrap(),
         trust: None,
-        inlet: Inlet::new(reader),
+        inlet: Inlet::ring(reader),
         encoder: Encoder::new(&Options::default(), "h", true, Style::default()),
         resend: true,
         retry: Retry::new(schedule, 1),

@@ -155,15 +155,36 @@ fn rewritten_frames_are_not_written_for_the_first_time() {
 }
 
 #[test]
-fn only_frames_older_than_a_time_are_taken() {
+fn only_frames_that_waited_too_long_are_taken() {
     let now = Instant::now();
     let mut window = Window::new(true);
-    frames(&mut window, [1], now);
-    frames(&mut window, [2], now + Duration::from_secs(1));
-    assert!(window.pop_older(now).is_none());
-    assert!(window.pop_older(now + Duration::from_secs(1)).is_some());
-    assert!(window.pop_older(now + Duration::from_secs(1)).is_none());
-    assert!(window.pop().is_some());
-    assert!(window.pop().is_none());
+    frames(&mut window, [1, 2, 3], now);
+    for (frame, seconds) in window.unsent.iter_mut().zip([Some(1), None, Some(1)]) {
+        frame.expires = seconds.map(|seconds| now + Duration::from_secs(seconds));
+    }
+    assert!(window.pop_expired(now + Duration::from_secs(1)).is_none());
+    assert!(window.pop_expired(now + Duration::from_secs(2)).is_some());
+    assert!(
+        window.pop_expired(now + Duration::from_secs(2)).is_none(),
+        "this one waits for ever, and others behind it"
+    );
+    assert!(window.pop().is_some() && window.pop().is_some() && window.pop().is_none());
     assert_eq!(window.unsent_bytes(), 0);
+}
+
+#[test]
+fn the_place_is_that_of_the_first_frame_that_has_one() {
+    let now = Instant::now();
+    let mut window = Window::new(true);
+    assert_eq!(window.place(), None);
+    frames(&mut window, [1, 2, 3], now);
+    assert_eq!(window.place(), None);
+    for (frame, place) in window.unsent.iter_mut().zip([None, Some(7), Some(8)]) {
+        frame.place = place;
+    }
+    assert_eq!(window.place(), Some(7));
+    window.wrote(2, now);
+    assert_eq!(window.place(), Some(7), "written is not yet delivered");
+    window.closed();
+    assert_eq!(window.place(), Some(8));
 }

@@ -90,8 +90,8 @@ impl Model {
     }
 
     /// Lets all reads of files whose names end so give EIO, until [`Model::heal`].
-    pub fn refuse_reads_of(&self, end: Option<&'static str>) {
-        self.state().refused = end;
+    pub fn refuse_reads_of(&self, end: &'static str) {
+        self.state().refused = Some(end);
     }
 
     /// Bounds the bytes of all files. `None`: no bound.

@@ -226,3 +226,21 @@ fn a_checkpoint_that_is_found_may_not_be_durable() {
     let (_, mut reader, _) = open_small(&fs);
     assert_eq!(drain(&mut reader), ((1..=20).collect(), 0));
 }
+
+#[test]
+fn what_failed_commits_leave_goes_though_nothing_is_left_to_acknowledge() {
+    let fs = Model::new();
+    let (mut writer, mut reader, _) = open_small(&fs);
+    writer.append(1, &[7; 200]).unwrap();
+    loop {
+        // A new segment's sync and its removal: it stays there.
+        (3..=6).for_each(|call| fs.inject(fs.calls() + call, Fault::Io));
+        if matches!(writer.commit().unwrap_err(), CommitError::Full { .. }) {
+            break;
+        }
+        fs.heal();
+    }
+    fs.heal();
+    reader.checkpoint().unwrap();
+    assert_eq!(writer.commit().unwrap().through, 1);
+}

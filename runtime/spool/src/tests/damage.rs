@@ -235,11 +235,11 @@ fn an_unreadable_disk_is_an_error_first_and_damage_later() {
     let fs = Model::new();
     let (mut writer, mut reader, _) = open_small(&fs);
     fill(&mut writer, 1..=5);
-    fs.refuse_reads_of(Some(".seg"));
+    fs.refuse_reads_of(".seg");
     assert!(reader.read(1_000, 10).is_err());
     fs.heal();
     assert_eq!(reader.read(1_000, 2).unwrap().through, 2, "nothing was passed over");
-    fs.refuse_reads_of(Some(".seg"));
+    fs.refuse_reads_of(".seg");
     let errors = (0..7).filter(|_| reader.read(1_000, 10).is_err()).count();
     let batch = reader.read(1_000, 10).unwrap();
     assert_eq!((errors, batch.records.len(), batch.lost, batch.through), (7, 0, 3, 5));
@@ -248,7 +248,7 @@ fn an_unreadable_disk_is_an_error_first_and_damage_later() {
 #[test]
 fn what_a_disk_refuses_at_opening_is_looked_at_again() {
     let fs = filled(20);
-    fs.refuse_reads_of(Some(".seg"));
+    fs.refuse_reads_of(".seg");
     let (mut writer, mut reader, recovered) = open_small(&fs);
     assert!(recovered.records > 20, "as many as may be there");
     assert!(reader.read(1_000, 10).is_err());
@@ -258,12 +258,12 @@ fn what_a_disk_refuses_at_opening_is_looked_at_again() {
     assert_eq!(got[..20], (1..=20).collect::<Vec<_>>());
     assert_eq!((got.len() as u64, lost), (21, recovered.records - 20));
     drop((writer, reader));
-    fs.refuse_reads_of(Some("checkpoint"));
+    fs.refuse_reads_of("checkpoint");
     let refused = open(Arc::new(fs.clone()), Path::new("spool"), small()).map(|_| ()).unwrap_err();
     assert!(matches!(refused, OpenError::Io { .. }), "where delivery was may be known later");
     fs.heal();
     fs.take("checkpoint");
-    fs.refuse_reads_of(Some(".seg"));
+    fs.refuse_reads_of(".seg");
     assert!(open(Arc::new(fs.clone()), Path::new("spool"), small()).is_err());
     fs.heal();
     assert_eq!(drain(&mut open_small(&fs).1).0, got);
