@@ -19,6 +19,7 @@ mod inlet;
 mod metrics;
 mod notice;
 mod probe;
+pub mod prometheus;
 pub mod retry;
 mod select;
 mod server;

@@ -8,6 +8,8 @@ mod datagrams;
 mod disk;
 #[path = "adapters/drains.rs"]
 mod drains;
+#[path = "adapters/exposition.rs"]
+mod exposition;
 #[path = "adapters/faults.rs"]
 mod faults;
 #[path = "adapters/golden.rs"]
@@ -16,6 +18,10 @@ mod golden;
 mod healthy;
 #[path = "adapters/https.rs"]
 mod https;
+#[path = "adapters/judges.rs"]
+mod judges;
+#[path = "adapters/remote_write.rs"]
+mod remote_write;
 #[path = "adapters/rsyslog.rs"]
 mod rsyslog;
 #[path = "adapters/support.rs"]
