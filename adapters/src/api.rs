@@ -204,7 +204,7 @@ fn describe(shown: &Shown) -> Value {
         "since": time(now.since),
         "last_error": now.error.map(|(text, at)| json!({ "text": text, "at": time(at) })),
         "backlog": { "envelopes": shown.in_memory.0, "bytes": shown.in_memory.1 },
-        "disk": shown.on_disk.map(|(envelopes, bytes)| json!({ "envelopes": envelopes, "bytes": bytes })),
+        "disk": shown.on_disk.map(|(envelopes, bytes)| json!({ "envelopes": envelopes, "bytes": bytes, "dir": shown.dir })),
         "disk_trouble": shown.trouble,
         "received": numbers.received,
         "delivered": numbers.delivered,

@@ -11,11 +11,12 @@ use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
+use crate::prometheus::MetricsConfig;
 use crate::retry::Schedule;
 use crate::select::{Select, SelectError};
-use crate::syslog::config::{DrainUrl, Secret};
+use crate::syslog::config::{DrainUrl, Scheme, Secret};
 use crate::syslog::encode::Style;
-use crate::syslog::preset::{LineConfig, Preset, StyleError, Wanted};
+use crate::syslog::preset::{self, LineConfig, Preset, StyleError, Wanted};
 
 /// The smallest buffer on disk: the largest envelope takes a segment of an eighth of it.
 pub(crate) const LEAST_DISK: u64 = 16 * 1024 * 1024;
@@ -112,6 +113,9 @@ pub struct DrainConfig {
     /// The buffer on disk.
     #[serde(default)]
     pub disk: DiskConfig,
+    /// How metrics look, for drains that take those.
+    #[serde(default)]
+    pub metrics: MetricsConfig,
 }
 
 /// Where envelopes wait for a destination.
@@ -131,6 +135,8 @@ pub enum Buffer {
 pub struct DiskConfig {
     /// Bytes on disk; 256 MiB. When they are used up the ring holds what comes next.
     pub bytes: NonZeroU64,
+    /// Percent of the file system that stay free, 0 to 99; 10. What does not fit then waits in memory.
+    pub keep_free_percent: u8,
 }
 
 /// The `tls` table of a drain. No drain trusts what only another one names.
@@ -174,6 +180,30 @@ pub enum ConfigError {
     /// A buffer that could not hold a large envelope.
     #[error("drains: disk.bytes of the drain \"{0}\" is {1}; at least {LEAST_DISK} are needed")]
     SmallDisk(String, u64),
+    /// Nothing could be written then.
+    #[error("drains: disk.keep_free_percent of the drain \"{0}\" is {1}; it is 0 to 99")]
+    KeepFree(String, u8),
+    /// A drain of lines with a `metrics` table.
+    #[error(
+        "drains: the drain \"{0}\" has a metrics table, and its URL is {1}, which takes lines; leave the table out, or write remote-write+https:// or prometheus://"
+    )]
+    NoMetrics(String, String),
+    /// A drain of metrics with what is for lines.
+    #[error(
+        "drains: the drain \"{0}\" has a preset, labels or a line table, and its URL is {1}, which takes no lines; leave them out"
+    )]
+    NoLines(String, String),
+    /// A token that nobody would be shown.
+    #[error("drains: the drain \"{0}\" has a token, and its URL is {1}, where nobody is shown one; leave it out")]
+    NoToken(String, String),
+    /// A token that cannot be sent.
+    #[error("drains: the token of the drain \"{0}\": {1}")]
+    Token(String, String),
+    /// A page at a name.
+    #[error(
+        "drains: the drain \"{0}\" serves a page at {1}; write an address of this machine and a port, as prometheus://127.0.0.1:9186"
+    )]
+    PageAddress(String, String),
     /// More on disk than all drains together may have.
     #[error("drains: the buffers of all drains on disk may take {1} bytes together, and adapters.disk_bytes is {0}")]
     MuchDisk(u64, u64),
@@ -260,7 +290,7 @@ impl Default for RingConfig {
 
 impl Default for DiskConfig {
     fn default() -> Self {
-        Self { bytes: NonZeroU64::new(256 * 1024 * 1024).expect("a default is not zero") }
+        Self { bytes: NonZeroU64::new(256 * 1024 * 1024).expect("a default is not zero"), keep_free_percent: 10 }
     }
 }
 
@@ -307,6 +337,7 @@ impl DrainConfig {
             ring: RingConfig::default(),
             buffer: Buffer::default(),
             disk: DiskConfig::default(),
+            metrics: MetricsConfig::default(),
         }
     }
 
@@ -327,9 +358,24 @@ impl DrainConfig {
         if self.buffer == Buffer::Disk && self.disk.bytes.get() < LEAST_DISK {
             return Err(ConfigError::SmallDisk(self.name.clone(), self.disk.bytes.get()));
         }
+        if self.disk.keep_free_percent > 99 {
+            return Err(ConfigError::KeepFree(self.name.clone(), self.disk.keep_free_percent));
+        }
+        if self.url.scheme.has_lines() {
+            if self.metrics != MetricsConfig::default() {
+                return Err(ConfigError::NoMetrics(self.name.clone(), self.url.anonymised()));
+            }
+        } else if self.preset.is_some() || self.line != LineConfig::default() || !self.labels.is_empty() {
+            return Err(ConfigError::NoLines(self.name.clone(), self.url.anonymised()));
+        } else if self.url.scheme == Scheme::Prometheus && (self.token.is_some() || self.token_file.is_some()) {
+            return Err(ConfigError::NoToken(self.name.clone(), self.url.anonymised()));
+        }
         self.select()?;
         self.check_tls()?;
-        self.lines().check().map_err(|error| self.line_error(error))
+        if self.url.scheme.has_lines() {
+            return self.lines().check().map_err(|error| self.line_error(error));
+        }
+        self.page().map(|_address| ())
     }
 
     /// Which envelopes it wants.
@@ -344,6 +390,22 @@ impl DrainConfig {
         let name = named.unwrap_or_else(|| self.url.address.host());
         ServerName::try_from(name.to_owned())
             .map_err(|_| ConfigError::ServerName { drain: self.name.clone(), name: name.to_owned() })
+    }
+
+    /// Where a page of metrics is served, of a drain that has one.
+    pub(crate) fn page(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        if self.url.scheme != Scheme::Prometheus {
+            return Ok(None);
+        }
+        let wrong = || ConfigError::PageAddress(self.name.clone(), self.url.anonymised());
+        let ip = self.url.address.host().parse().map_err(|_| wrong())?;
+        Ok(Some(SocketAddr::new(ip, self.url.address.port())))
+    }
+
+    /// The token for a receiver of requests, from wherever it is. Reads its file.
+    pub(crate) fn bearer(&self) -> Result<Option<String>, ConfigError> {
+        let read = preset::token(self.token.as_ref(), self.token_file.as_deref());
+        read.map_err(|error| self.line_error(error))
     }
 
     /// How the lines look. Reads the file of the token.
@@ -382,7 +444,9 @@ impl DrainConfig {
 
     /// Whether owners are told of lost envelopes.
     pub fn announces(&self) -> bool {
-        self.announce.unwrap_or(!self.sources.is_empty() || !self.source_patterns.is_empty())
+        // Values of metrics are no lines that somebody misses.
+        self.announce
+            .unwrap_or(self.url.scheme.has_lines() && (!self.sources.is_empty() || !self.source_patterns.is_empty()))
     }
 
     /// What it may take on disk.

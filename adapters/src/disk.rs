@@ -70,6 +70,7 @@ pub(crate) struct Wanted<'a> {
     /// The directory for all buffers.
     pub(crate) state_dir: &'a Path,
     pub(crate) max_bytes: u64,
+    pub(crate) keep_free: u8,
     pub(crate) ring: Reader<Queued>,
     pub(crate) metrics: DrainMetrics,
     pub(crate) losses: Arc<Losses>,
@@ -93,12 +94,13 @@ pub(crate) fn dir_of(state_dir: &Path, drain: &str) -> PathBuf {
 /// # Errors
 /// Why it cannot be used, with the ring it was to read.
 pub(crate) fn open(wanted: Wanted<'_>) -> Result<Buffer, (String, Reader<Queued>)> {
-    let Wanted { drain, state_dir, max_bytes, ring, metrics, losses, tracker, closing } = wanted;
+    let Wanted { drain, state_dir, max_bytes, keep_free, ring, metrics, losses, tracker, closing } = wanted;
     let dir = dir_of(state_dir, drain);
-    let (writer, reader, found) = match spool::open(Arc::new(Disk), &dir, Options::with_max_bytes(max_bytes)) {
-        Ok(opened) => opened,
-        Err(error) => return Err((with_causes(&error), ring)),
-    };
+    let (writer, reader, found) =
+        match spool::open(Arc::new(Disk), &dir, Options { keep_free, ..Options::with_max_bytes(max_bytes) }) {
+            Ok(opened) => opened,
+            Err(error) => return Err((with_causes(&error), ring)),
+        };
     if found.records > 0 || found.torn > 0 || found.unreadable > 0 {
         let spool::Recovered { records, lost, torn, unreadable, checkpoint, .. } = found;
         info!(

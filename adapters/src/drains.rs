@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diode::fair::{Reader, Writer};
+use http::HeaderValue;
 use parking_lot::Mutex;
 use telemetry::{QueueNumbers, Telemetry};
 use tokio::sync::watch;
@@ -21,20 +22,25 @@ use tracing::{error, info, warn};
 use transport::{Backoff, Dopplers};
 
 use self::life::{Life, Post};
-pub(crate) use self::prepared::{PrepareError, Prepared};
+pub(crate) use self::prepared::{Form, PrepareError, Prepared};
 use crate::config::{Buffer, DrainConfig};
 use crate::disk::{self, Pump, View};
 use crate::inlet::Inlet;
 use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
+use crate::push;
+use crate::push::drain::Push;
+use crate::push::maker::Maker;
+use crate::push::page::Page;
 use crate::retry::Retry;
 use crate::select::Select;
 use crate::server::Drained;
 use crate::status::Status;
 use crate::subscribe::{Channels, Queued, Subscription};
-use crate::syslog::drain::{Drain, Parts, Until};
-use crate::syslog::encode::Encoder;
-use crate::syslog::trust::{self, Watched};
+use crate::syslog::config::Scheme;
+use crate::syslog::drain::{Drain, Ended, Parts, Until};
+use crate::syslog::encode::{Encoder, Style};
+use crate::syslog::trust::{self, Trust, Watched};
 
 mod life;
 mod prepared;
@@ -89,6 +95,8 @@ pub(crate) struct Shown {
     /// Envelopes and bytes that wait in memory, and those on disk.
     pub(crate) in_memory: (usize, usize),
     pub(crate) on_disk: Option<(u64, u64)>,
+    /// Where that is.
+    pub(crate) dir: Option<PathBuf>,
     /// Why a buffer on disk is not used, if it is not.
     pub(crate) trouble: Option<String>,
 }
@@ -101,6 +109,8 @@ pub(crate) enum ChangeError {
         Origin::Api => "this drain was added while the adapters ran; take it away first",
     })]
     NotYours(Origin),
+    #[error("a drain that serves a page, or is to, does not change: take it away and add it again")]
+    Page,
     #[error(
         "a drain keeps its buffer: take it away and add it again to move it between memory and disk, or to change disk.bytes"
     )]
@@ -176,8 +186,10 @@ impl Drains {
         origin: Origin,
     ) -> Result<(), ChangeError> {
         if let Some(running) = set.get(&config.name) {
+            let has_page = |config: &DrainConfig| config.url.scheme == Scheme::Prometheus;
             return match running.config.disk_bytes() == config.disk_bytes() {
                 _ if running.origin != origin => Err(ChangeError::NotYours(running.origin)),
+                _ if has_page(config) || has_page(&running.config) => Err(ChangeError::Page),
                 true => Ok(()),
                 false => Err(ChangeError::OtherBuffer),
             };
@@ -333,6 +345,7 @@ impl Drains {
             drain: &config.name,
             state_dir,
             max_bytes: config.disk.bytes.get(),
+            keep_free: config.disk.keep_free_percent,
             ring,
             metrics: metrics.clone(),
             losses: Arc::clone(losses),
@@ -377,6 +390,7 @@ impl Running {
             status: Arc::clone(&self.status),
             in_memory: (counters.envelopes, counters.bytes),
             on_disk: self.view.as_ref().map(View::depth),
+            dir: self.view.as_ref().map(|view| view.dir.clone()),
             trouble: self.view.as_ref().map_or_else(|| self.trouble.clone(), View::trouble),
         }
     }
@@ -424,22 +438,19 @@ fn numbers(ring: &Writer<Queued>) -> QueueNumbers {
 }
 
 impl Prepared {
-    /// The drain in this form.
-    fn drain(&self, inlet: Inlet, life: &LifeParts<'_>, until: Until) -> Drain {
-        let config = &self.config;
-        let parts = Parts {
-            name: config.name.clone(),
-            url: config.url.anonymised(),
-            destination: config.url.clone(),
-            trust: self.trust.clone(),
-            inlet,
-            encoder: Encoder::new(&config.url.options, &config.hostname, config.metadata, self.style.clone()),
-            resend: config.resend,
-            retry: Retry::new(config.retry, Backoff::random_seed()),
-            losses: Arc::clone(life.losses),
-            metrics: life.metrics.clone(),
-        };
-        Drain::new(parts, until)
+    /// Runs the drain in this form.
+    async fn run(self, inlet: Inlet, life: &LifeParts<'_>, until: Until) -> Ended {
+        match self.form {
+            Form::Lines(style) => lines(&self.config, style, self.trust, inlet, life, until).run().await,
+            // In boxes: they take more than lines do, and there are fewer of them.
+            Form::RemoteWrite(headers) => {
+                Box::pin(requests(&self.config, headers, self.trust, inlet, life, until).run()).await
+            }
+            Form::Page(bound) => {
+                let (name, metrics) = (self.config.name.clone(), life.metrics.clone());
+                Box::pin(Page { name, bound, inlet, metrics, until }.run()).await
+            }
+        }
     }
 
     /// Says what of a drain's options is likely not meant.
@@ -448,6 +459,53 @@ impl Prepared {
             warn!(drain = %self.config.name, url = %self.config.url, remark, "Drain option has no effect");
         }
     }
+}
+
+/// A drain of lines.
+fn lines(
+    config: &DrainConfig,
+    style: Style,
+    trust: Option<Trust>,
+    inlet: Inlet,
+    life: &LifeParts<'_>,
+    until: Until,
+) -> Drain {
+    let parts = Parts {
+        name: config.name.clone(),
+        url: config.url.anonymised(),
+        destination: config.url.clone(),
+        trust,
+        inlet,
+        encoder: Encoder::new(&config.url.options, &config.hostname, config.metadata, style),
+        resend: config.resend,
+        retry: Retry::new(config.retry, Backoff::random_seed()),
+        losses: Arc::clone(life.losses),
+        metrics: life.metrics.clone(),
+    };
+    Drain::new(parts, until)
+}
+
+/// A drain of requests.
+fn requests(
+    config: &DrainConfig,
+    headers: Vec<(&'static str, HeaderValue)>,
+    trust: Option<Trust>,
+    inlet: Inlet,
+    life: &LifeParts<'_>,
+    until: Until,
+) -> Push {
+    let parts = push::drain::Parts {
+        name: config.name.clone(),
+        destination: config.url.clone(),
+        trust,
+        headers,
+        inlet,
+        maker: Maker::remote_write(&config.metrics),
+        gather: config.metrics.flush,
+        retry: config.retry,
+        metrics: life.metrics.clone(),
+    };
+    Push::new(parts, config.metrics.requests().shards.get(), until)
 }
 
 /// What all forms of a drain have in common.

@@ -139,6 +139,14 @@ impl Taken {
         }
     }
 
+    /// The load they came in, whole, if they have no place on disk.
+    pub(crate) fn load(&self) -> Option<&Queued> {
+        match &self.what {
+            What::Live(load) => Some(load),
+            What::Stored { .. } => None,
+        }
+    }
+
     /// The next one, at `now`.
     pub(crate) fn next(&mut self, now: Instant) -> Option<One> {
         let i = self.next;

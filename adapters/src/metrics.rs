@@ -8,10 +8,11 @@ use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 
+use crate::prometheus::{remote_write, series};
 use crate::status::{State, Status};
 
 /// The reasons for which a drain drops.
-pub(crate) const REASONS: [Reason; 10] = [
+pub(crate) const REASONS: [Reason; 11] = [
     Reason::DecodeError,
     Reason::Oversize,
     Reason::TooMany,
@@ -22,6 +23,7 @@ pub(crate) const REASONS: [Reason; 10] = [
     Reason::RejectedPermanent,
     Reason::DiskCorrupt,
     Reason::ShutdownDeadline,
+    Reason::Cardinality,
 ];
 
 /// Drains with series of their own.
@@ -36,6 +38,7 @@ pub(crate) struct Metrics {
     stage: StageMetrics,
     filtered: Counter,
     cut: Counter,
+    samples: Samples,
     sent: Counter,
     confirmed: Counter,
     requeued: Counter,
@@ -48,6 +51,18 @@ pub(crate) struct Metrics {
     notices_failed: Counter,
     /// Guards the labels of drains that have their own. Held per drain that is made.
     named: Arc<Mutex<HashSet<String>>>,
+}
+
+/// Values of metrics, by what became of them.
+#[derive(Clone, Debug)]
+struct Samples {
+    written: Counter,
+    duplicate: Counter,
+    out_of_order: Counter,
+    late: Counter,
+    queue_full: Counter,
+    cardinality: Counter,
+    unnamed: Counter,
 }
 
 /// Handles of one drain, its own numbers and the shared ones together.
@@ -68,7 +83,20 @@ impl Metrics {
             let help = "Notices to owners of lost envelopes, by whether the agent took them.";
             telemetry.counter("hydrant_drain_notices_total", help, &[("outcome", outcome)])
         };
+        let samples = |outcome| {
+            let help = "Values of metrics, by what became of them: an envelope may have several, or add to one.";
+            telemetry.counter("hydrant_drain_samples_total", help, &[("outcome", outcome)])
+        };
         Self {
+            samples: Samples {
+                written: samples("written"),
+                duplicate: samples("duplicate"),
+                out_of_order: samples("out_of_order"),
+                late: samples("late"),
+                queue_full: samples("queue_full"),
+                cardinality: samples("cardinality"),
+                unnamed: samples("unnamed"),
+            },
             queue: QueueMetrics::register(telemetry, "drain"),
             disk: QueueMetrics::register(telemetry, "drain_disk"),
             stage: StageMetrics::register(telemetry, "drain", &REASONS.map(Reason::as_str)),
@@ -214,6 +242,28 @@ impl DrainMetrics {
 
     pub(crate) fn cut(&self, lines: u64) {
         self.all.cut.increment(lines);
+    }
+
+    /// What became of values in a store since `before`.
+    pub(crate) fn stored(&self, before: series::Counts, now: series::Counts) {
+        let samples = &self.all.samples;
+        samples.late.increment(now.late - before.late);
+        samples.cardinality.increment(now.cardinality - before.cardinality);
+        samples.unnamed.increment(now.unnamed - before.unnamed);
+    }
+
+    /// What became of values on their way into requests since `before`.
+    pub(crate) fn queued(&self, before: remote_write::Counts, now: remote_write::Counts) {
+        let samples = &self.all.samples;
+        samples.written.increment(now.taken - before.taken);
+        samples.duplicate.increment(now.duplicate - before.duplicate);
+        samples.out_of_order.increment(now.out_of_order - before.out_of_order);
+        samples.queue_full.increment(now.queue_full - before.queue_full);
+    }
+
+    /// Values that are on a page.
+    pub(crate) fn shown(&self, values: u64) {
+        self.all.samples.written.increment(values);
     }
 
     pub(crate) fn sent(&self, envelopes: u64) {

@@ -4,18 +4,23 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use bytes::BytesMut;
+use http::HeaderValue;
 use prost::Message;
 use proto::v2;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
-use crate::drains::Prepared;
+use crate::config::DrainConfig;
+use crate::drains::{Form, Prepared};
+use crate::push::drain::now_ns;
+use crate::push::maker::Maker;
 use crate::syslog::client::{End, Link};
 use crate::syslog::config::Options;
 use crate::syslog::encode::{Encoder, Parts};
+use crate::syslog::trust::Trust;
 use crate::syslog::window::{Frame, Window};
 
 /// For the line to be written and answered.
@@ -31,13 +36,18 @@ pub(crate) async fn run(prepared: Prepared) -> Value {
     let outcome = send(prepared).await;
     let ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
     match outcome {
-        Ok(said) => json!({ "ok": true, "said": said, "took_ms": ms, "line": TEXT }),
+        Ok(said) => json!({ "ok": true, "said": said, "took_ms": ms }),
         Err((step, error)) => json!({ "ok": false, "step": step, "error": error.to_string(), "took_ms": ms }),
     }
 }
 
 async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Error)> {
-    let Prepared { config, style, mut trust, .. } = prepared;
+    let Prepared { config, mut trust, form, .. } = prepared;
+    let style = match form {
+        Form::Lines(style) => style,
+        Form::RemoteWrite(headers) => return post(&config, trust.as_mut(), headers).await,
+        Form::Page(_) => return Ok("the address is free for a page"),
+    };
     // Whatever kinds the drain wants, it is a log that is sent.
     let options = Options { metadata: config.url.options.metadata, ..Options::default() };
     let encoder = Encoder::new(&options, &config.hostname, config.metadata, style);
@@ -69,15 +79,30 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     }
 }
 
+/// Sends one value of a gauge by remote-write.
+async fn post(
+    config: &DrainConfig,
+    trust: Option<&mut Trust>,
+    headers: Vec<(&'static str, HeaderValue)>,
+) -> Result<&'static str, (&'static str, io::Error)> {
+    let now = now_ns();
+    let gauge = v2::Envelope::gauge("hydrant", "hydrant_drain_test", 1.0, "").at(now);
+    let mut maker = Maker::remote_write(&config.metrics);
+    maker.put(&gauge.encode_to_vec(), now);
+    let Some(request) = maker.flush(now).into_iter().flatten().next() else {
+        return Err(("request", io::Error::other("nothing came of a gauge, a defect of hydrant")));
+    };
+    let mut link = Link::open(&config.url, trust, 0).await.map_err(|error| ("connect", error))?;
+    let headers = [request.headers, headers].concat();
+    link.post(&headers, request.body.into()).await.map_err(|error| ("write", error))?;
+    Ok("the receiver answered that it took the value 1 of the gauge hydrant_drain_test")
+}
+
 /// The line, as a log of the drain's first source.
 fn line(mut encoder: Encoder, sources: &[String]) -> io::Result<Frame> {
-    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
     let source_id = sources.first().map_or("hydrant", String::as_str);
-    let envelope = v2::Envelope::log(source_id, TEXT)
-        .at(i64::try_from(nanoseconds).unwrap_or(i64::MAX))
-        .instance("0")
-        .tag("source_type", "LGR")
-        .encode_to_vec();
+    let envelope =
+        v2::Envelope::log(source_id, TEXT).at(now_ns()).instance("0").tag("source_type", "LGR").encode_to_vec();
     let (mut spare, mut out) = (Vec::new(), BytesMut::new());
     let parts = Parts::read(&envelope, &mut spare).map_err(io::Error::other)?;
     encoder.encode(&parts, &mut out).map_err(io::Error::other)?;

@@ -10,6 +10,7 @@
 //! syslog drains §8.1), requests remote-write 1.0 (§8.2). All but [`serve`] is pure: no clock, no socket, no log line; `now` is an
 //! argument, in nanoseconds since the Unix epoch as in `Envelope.timestamp`.
 
+mod config;
 pub mod exposition;
 pub mod labels;
 pub mod names;
@@ -17,3 +18,5 @@ mod read;
 pub mod remote_write;
 pub mod series;
 pub mod serve;
+
+pub use config::{MetricsConfig, NamingConfig};

@@ -155,6 +155,7 @@ impl BindError {
         match error {
             PrepareError::Config(error) => Self::Config(error),
             PrepareError::Tls { drain, source } => Self::DrainTls { drain, source },
+            PrepareError::Page(error) => Self::Listen(error),
         }
     }
 }

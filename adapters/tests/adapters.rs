@@ -20,6 +20,8 @@ mod healthy;
 mod https;
 #[path = "adapters/judges.rs"]
 mod judges;
+#[path = "adapters/metrics_drains.rs"]
+mod metrics_drains;
 #[path = "adapters/remote_write.rs"]
 mod remote_write;
 #[path = "adapters/rsyslog.rs"]

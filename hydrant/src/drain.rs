@@ -48,6 +48,14 @@ pub(crate) enum Command {
         #[command(flatten)]
         at: At,
     },
+    /// Look into the buffer of a drain on disk, file by file, also while it is in use
+    Inspect {
+        /// The name of a drain, or the directory of a buffer
+        #[arg(value_name = "NAME|DIR")]
+        what: String,
+        #[command(flatten)]
+        at: At,
+    },
     /// Send one line through a drain, or to a URL, and say what became of it
     Test {
         /// The name of a drain, or a URL
@@ -71,7 +79,7 @@ pub(crate) struct At {
 pub(crate) struct Add {
     /// What to call it
     name: String,
-    /// Where to: syslog://, syslog-tls://, syslog-udp://, https:// or https-batch://. With - it is read from standard input, where no one
+    /// Where to: syslog://, syslog-tls://, syslog-udp://, https://, https-batch://, remote-write+https:// or prometheus://. With - it is read from standard input, where no one
     /// else sees a password in it
     url: String,
     /// A source to send; without any, all. May be given again
@@ -101,6 +109,9 @@ pub(crate) struct Add {
     /// The private key (PEM) of --cert
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// Buffer on disk: what was taken survives the adapters, and a long outage of the destination
+    #[arg(long)]
+    disk: bool,
     #[command(flatten)]
     at: At,
 }
@@ -117,6 +128,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
                 Ok(())
             }
             Command::Test { what, at } => test(&what, &at).await,
+            Command::Inspect { what, at } => inspect(&what, &at).await,
         }
     })
 }
@@ -146,7 +158,8 @@ fn table(drains: &[Value]) -> String {
             text(&drain["name"]),
             text(&drain["state"]),
             drain["delivered"].to_string(),
-            drain["backlog"]["envelopes"].to_string(),
+            (drain["backlog"]["envelopes"].as_u64().unwrap_or(0) + drain["disk"]["envelopes"].as_u64().unwrap_or(0))
+                .to_string(),
             dropped.to_string(),
             text(&drain["url"]),
         ]);
@@ -177,6 +190,15 @@ fn details(drain: &Value) -> Vec<String> {
         let reasons: Vec<String> = dropped.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
         details.push(format!("dropped: {}", reasons.join(", ")));
     }
+    if let Some(bytes) = drain["disk"]["bytes"].as_u64() {
+        details.push(format!(
+            "on disk: {} envelopes, {bytes} bytes in {}",
+            drain["disk"]["envelopes"], drain["disk"]["dir"]
+        ));
+    }
+    if let Some(trouble) = drain["disk_trouble"].as_str() {
+        details.push(format!("buffers in memory, as the disk cannot be used: {trouble}"));
+    }
     if drain["state"] != "ok"
         && let (Some(error), Some(since)) = (drain["last_error"]["text"].as_str(), drain["since"].as_str())
     {
@@ -193,7 +215,7 @@ async fn add(add: Add) -> Result<(), Failure> {
         _ => format!("of {}", [add.sources, add.patterns].concat().join(", ")),
     };
     let url = answer["url"].as_str().unwrap_or_default();
-    say(&mut io::stdout(), &format!("{} drains what is logged {of} to {url}", add.name));
+    say(&mut io::stdout(), &format!("{} drains what comes {of} to {url}", add.name));
     Ok(())
 }
 
@@ -229,6 +251,9 @@ fn body(add: &Add, input: impl FnOnce() -> io::Result<String>) -> anyhow::Result
     if !add.labels.is_empty() {
         put("labels", json!(add.labels));
     }
+    if add.disk {
+        put("buffer", json!("disk"));
+    }
     let mut tls = Map::new();
     for (key, file) in [("ca", &add.ca), ("cert", &add.cert), ("key", &add.key)] {
         if let Some(file) = file {
@@ -250,14 +275,24 @@ async fn test(what: &str, at: &At) -> Result<(), Failure> {
     let took = answer["took_ms"].as_u64().unwrap_or_default();
     if answer["ok"] == true {
         let said = answer["said"].as_str().unwrap_or_default();
-        say(
-            &mut io::stdout(),
-            &format!("{said} ({took} ms); look there for: {}", answer["line"].as_str().unwrap_or_default()),
-        );
+        say(&mut io::stdout(), &format!("{said} ({took} ms)"));
         return Ok(());
     }
     let (step, error) = (answer["step"].as_str().unwrap_or_default(), answer["error"].as_str().unwrap_or_default());
     Err(Failure::Failed(anyhow!("the line did not arrive: {step} failed after {took} ms: {error}")))
+}
+
+async fn inspect(what: &str, at: &At) -> Result<(), Failure> {
+    let dir = if what.contains('/') {
+        PathBuf::from(what)
+    } else {
+        let answer = at.ask(Method::GET, &drain(what), None).await?;
+        let dir = answer["disk"]["dir"].as_str().map(PathBuf::from);
+        dir.ok_or_else(|| Failure::Wrong(anyhow!("{what} has no buffer on disk")))?
+    };
+    let report = spool::inspect(&spool::fs::Disk, &dir).map_err(|error| Failure::Failed(error.into()))?;
+    say(&mut io::stdout(), report.to_string().trim_end());
+    Ok(())
 }
 
 /// The path of a drain.
@@ -317,15 +352,16 @@ mod tests {
         let drains = json!([
             { "name": "logs", "state": "ok", "delivered": 12, "backlog": { "envelopes": 0 }, "dropped": {},
               "url": "syslog://h:1", "last_error": { "text": "old" }, "since": "2026-01-02T03:04:05.000Z" },
-            { "name": "web", "state": "failing", "delivered": 1, "backlog": { "envelopes": 345 },
+            { "name": "web", "state": "failing", "delivered": 1, "backlog": { "envelopes": 345 }, "disk": { "envelopes": 1000, "bytes": 70000, "dir": "/var/lib/hydrant/buffers/x" },
               "dropped": { "expired": 2, "queue_full": 5 }, "url": "syslog-tls://other.example:6514",
               "last_error": { "text": "connection refused" }, "since": "2026-01-02T03:04:05.000Z" },
         ]);
         let expected = "\
 NAME  STATE    DELIVERED  WAITING  DROPPED  URL
 logs  ok              12        0        0  syslog://h:1
-web   failing          1      345        7  syslog-tls://other.example:6514
+web   failing          1     1345        7  syslog-tls://other.example:6514
       dropped: expired 2, queue_full 5
+      on disk: 1000 envelopes, 70000 bytes in \"/var/lib/hydrant/buffers/x\"
       since 2026-01-02T03:04:05.000Z: connection refused
 ";
         assert_eq!(table(drains.as_array().expect("a list")), expected);

@@ -82,7 +82,9 @@ impl Life {
         loop {
             let (hard, replaced) = (CancellationToken::new(), CancellationToken::new());
             let until = Until { soft: soft.clone(), hard: hard.clone(), replaced: replaced.clone() };
-            let drain = prepared.drain(inlet, &parts, until).run();
+            let again = prepared.again();
+            // In a box: it takes some kilobytes, and would be kept twice.
+            let drain = Box::pin(prepared.run(inlet, &parts, until));
             let Ended { drained, rest } = one_form(drain, &post, &soft, (&hard, &replaced), flush_timeout).await;
             sum.flushed += drained.flushed;
             sum.dropped += drained.dropped;
@@ -90,9 +92,13 @@ impl Life {
                 Some(rest) => inlet = rest,
                 None => return sum,
             }
-            if let Some(next) = post.take() {
-                prepared = *next;
-                metrics.state(State::Ok);
+            match (post.take(), again) {
+                (Some(next), _) => {
+                    prepared = *next;
+                    metrics.state(State::Ok);
+                }
+                (None, Some(again)) => prepared = again,
+                (None, None) => return sum,
             }
         }
     }
@@ -100,14 +106,13 @@ impl Life {
 
 /// Runs a drain in one form: until it ends, or another form is wanted.
 async fn one_form(
-    drain: impl Future<Output = Ended>,
+    mut drain: impl Future<Output = Ended> + Unpin,
     post: &Post,
     soft: &CancellationToken,
     (hard, replaced): (&CancellationToken, &CancellationToken),
     flush_timeout: Duration,
 ) -> Ended {
     let (mut stops, mut late) = (false, None);
-    tokio::pin!(drain);
     loop {
         tokio::select! {
             ended = &mut drain => return ended,

@@ -2,21 +2,34 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
 use telemetry::Telemetry;
 use transport::ClientTlsError;
 
 use crate::config::{ConfigError, DrainConfig, DrainTls};
+use crate::push::page::{self, Bound};
 use crate::select::Select;
 use crate::syslog::encode::Style;
 use crate::syslog::trust::Trust;
 
 /// A drain that can run.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) config: Arc<DrainConfig>,
     pub(crate) select: Arc<Select>,
-    pub(crate) style: Style,
     pub(crate) trust: Option<Trust>,
+    pub(crate) form: Form,
+}
+
+/// How envelopes leave.
+#[derive(Debug)]
+pub(crate) enum Form {
+    /// As lines.
+    Lines(Style),
+    /// As requests of metrics, with these headers.
+    RemoteWrite(Vec<(&'static str, HeaderValue)>),
+    /// On a page.
+    Page(Bound),
 }
 
 /// Why a drain cannot run.
@@ -26,21 +39,55 @@ pub(crate) enum PrepareError {
     Config(#[from] ConfigError),
     #[error("tls of the drain \"{drain}\": {source}")]
     Tls { drain: String, source: Box<ClientTlsError> },
+    #[error(transparent)]
+    Page(#[from] transport::BindError),
 }
 
 impl Prepared {
-    /// Checks a drain and reads its files: blocks for as long as that takes.
+    /// Checks a drain, reads its files and binds its page: blocks for as long as that takes. Must be called within a runtime.
     ///
     /// # Errors
     /// [`PrepareError`].
     pub(crate) fn new(config: DrainConfig, telemetry: &Telemetry) -> Result<Self, PrepareError> {
         config.check()?;
-        let (select, style, trust) = (Arc::new(config.select()?), config.style()?, trust_of(&config)?);
+        let (select, trust) = (Arc::new(config.select()?), trust_of(&config)?);
+        let form = if config.url.scheme.has_lines() {
+            Form::Lines(config.style()?)
+        } else if let Some(listen) = config.page()? {
+            Form::Page(page::bind(listen, &config.metrics)?)
+        } else {
+            Form::RemoteWrite(bearer(&config)?)
+        };
         if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
             telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
         }
-        Ok(Self { config: Arc::new(config), select, style, trust })
+        if config.metrics.insecure_any_host {
+            telemetry.insecure_mode("adapters.drains.metrics.insecure_any_host");
+        }
+        Ok(Self { config: Arc::new(config), select, trust, form })
     }
+}
+
+impl Prepared {
+    /// The same once more, unless it has a page: of that there is one.
+    pub(crate) fn again(&self) -> Option<Self> {
+        let form = match &self.form {
+            Form::Lines(style) => Form::Lines(style.clone()),
+            Form::RemoteWrite(headers) => Form::RemoteWrite(headers.clone()),
+            Form::Page(_) => return None,
+        };
+        let (config, select, trust) = (Arc::clone(&self.config), Arc::clone(&self.select), self.trust.clone());
+        Some(Self { config, select, trust, form })
+    }
+}
+
+/// The token of the drain, as it is shown to the receiver.
+fn bearer(config: &DrainConfig) -> Result<Vec<(&'static str, HeaderValue)>, ConfigError> {
+    let Some(token) = config.bearer()? else { return Ok(Vec::new()) };
+    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|_| ConfigError::Token(config.name.clone(), "it may hold visible ASCII characters only".to_owned()))?;
+    value.set_sensitive(true);
+    Ok(vec![("authorization", value)])
 }
 
 /// Reads what a drain over TLS needs, from its own files.

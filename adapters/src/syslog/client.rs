@@ -7,6 +7,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ::http::HeaderValue;
+use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
@@ -73,9 +75,7 @@ impl Link {
             let share = begun + deadline.saturating_duration_since(begun) / left;
             let opened = match (url.scheme, trust.as_deref_mut()) {
                 (Scheme::SyslogUdp, _) => Datagrams::open(*addr).map(Kind::Datagrams),
-                (Scheme::Https | Scheme::HttpsBatch, Some(trust)) => {
-                    Http::open(*addr, url, trust, share).await.map(Kind::Http)
-                }
+                (scheme, trust) if scheme.is_http() => Http::open(*addr, url, trust, share).await.map(Kind::Http),
                 (_, trust) => Stream::open(*addr, trust, share).await.map(Kind::Stream),
             };
             match opened {
@@ -133,6 +133,17 @@ impl Link {
             Kind::Stream(stream) => stream.write(frames, count, written).await,
             Kind::Datagrams(datagrams) => datagrams.write(frames, count, written).await,
             Kind::Http(http) => http.write(frames, count, written).await,
+        }
+    }
+
+    /// Sends one request over HTTP, where the scheme is one of those.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub async fn post(&mut self, headers: &[(&'static str, HeaderValue)], body: Bytes) -> io::Result<()> {
+        match &mut self.0 {
+            Kind::Http(http) => http.post(headers, body).await,
+            Kind::Stream(_) | Kind::Datagrams(_) => Err(io::Error::other("no requests go over this connection")),
         }
     }
 

@@ -43,6 +43,12 @@ pub enum Scheme {
     Https,
     /// Many lines, one after the other, the body of a POST over HTTPS.
     HttpsBatch,
+    /// No lines: metrics, as Prometheus takes them by remote-write, over HTTP.
+    RemoteWriteHttp,
+    /// The same over HTTPS.
+    RemoteWriteHttps,
+    /// No lines: a page of metrics, at this address, for Prometheus to scrape.
+    Prometheus,
 }
 
 /// Which envelopes a drain sends, and what of them.
@@ -109,12 +115,15 @@ pub enum DrainUrlError {
     NoLogType(&'static str),
 }
 
-/// The port of HTTPS: the only one that a URL may leave out.
+/// The ports that a URL may leave out.
 const HTTPS: u16 = 443;
+const HTTP: u16 = 80;
+/// Where Prometheus takes remote-write, and most others do.
+const REMOTE_WRITE: &str = "/api/v1/write";
 
 /// What may stand before host and port.
-const SCHEMES: &str =
-    "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path or https-batch://host/path";
+const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path, https-batch://host/path, \
+    remote-write+https://host/path, remote-write+http://host:port/path or prometheus://address:port";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -136,6 +145,9 @@ impl DrainUrl {
             "syslog-udp" => Scheme::SyslogUdp,
             "https" => Scheme::Https,
             "https-batch" => Scheme::HttpsBatch,
+            "remote-write+http" => Scheme::RemoteWriteHttp,
+            "remote-write+https" => Scheme::RemoteWriteHttps,
+            "prometheus" => Scheme::Prometheus,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
         if rest.find(['/', '?', '#']).is_some_and(|end| !rest[..end].contains('@') && rest[end..].contains('@')) {
@@ -144,7 +156,11 @@ impl DrainUrl {
         let rest = rest.split_once('#').map_or(rest, |(before, _)| before);
         let (authority, target) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let target = if path.is_empty() { format!("/{target}") } else { target.to_owned() };
+        let target = match (scheme.is_remote_write(), path) {
+            (true, "" | "/") => format!("{REMOTE_WRITE}{}", &target[path.len()..]),
+            (_, "") => format!("/{target}"),
+            _ => target.to_owned(),
+        };
         if scheme.is_http() && PathAndQuery::from_str(&target).is_err() {
             return Err(DrainUrlError::Target);
         }
@@ -153,7 +169,9 @@ impl DrainUrl {
             None => (None, authority),
         };
         let address = match host.parse() {
-            Err(AddressError::NoPort(_)) if scheme.is_http() => format!("{host}:{HTTPS}").parse(),
+            Err(AddressError::NoPort(_)) if scheme.is_http() => {
+                format!("{host}:{}", if scheme.is_tls() { HTTPS } else { HTTP }).parse()
+            }
             other => other,
         };
         let address = address.map_err(|error| match error {
@@ -161,7 +179,8 @@ impl DrainUrl {
             error => DrainUrlError::Address(error),
         })?;
         let mut remarks = Vec::new();
-        let options = Options::parse(&Query::new(query), &mut remarks)?;
+        let kinds = if scheme.has_lines() { Kinds::LOGS_AND_EVENTS } else { Kinds::METRICS.and(Kinds::TIMERS) };
+        let options = Options::parse(&Query::new(query), kinds, &mut remarks)?;
         Ok(Self { scheme, address, options, path: path.to_owned(), user_info, target: Secret(target), remarks })
     }
 
@@ -195,7 +214,17 @@ impl DrainUrl {
 impl Scheme {
     /// Requests, and not lines one after the other.
     pub fn is_http(self) -> bool {
-        matches!(self, Self::Https | Self::HttpsBatch)
+        matches!(self, Self::Https | Self::HttpsBatch) || self.is_remote_write()
+    }
+
+    /// Requests of metrics.
+    pub fn is_remote_write(self) -> bool {
+        matches!(self, Self::RemoteWriteHttp | Self::RemoteWriteHttps)
+    }
+
+    /// Envelopes leave as syslog messages.
+    pub fn has_lines(self) -> bool {
+        !self.is_remote_write() && self != Self::Prometheus
     }
 
     /// Many lines go into one request.
@@ -205,7 +234,7 @@ impl Scheme {
 
     /// Over TLS.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::SyslogTls | Self::Https | Self::HttpsBatch)
+        matches!(self, Self::SyslogTls | Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps)
     }
 
     /// The port that receivers usually have; not a default.
@@ -213,7 +242,9 @@ impl Scheme {
         match self {
             Self::Syslog | Self::SyslogUdp => 514,
             Self::SyslogTls => 6514,
-            Self::Https | Self::HttpsBatch => HTTPS,
+            Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps => HTTPS,
+            Self::RemoteWriteHttp => HTTP,
+            Self::Prometheus => 9186,
         }
     }
 }
@@ -227,6 +258,9 @@ impl fmt::Display for Scheme {
             Self::SyslogUdp => "syslog-udp",
             Self::Https => "https",
             Self::HttpsBatch => "https-batch",
+            Self::RemoteWriteHttp => "remote-write+http",
+            Self::RemoteWriteHttps => "remote-write+https",
+            Self::Prometheus => "prometheus",
         })
     }
 }
@@ -249,7 +283,7 @@ impl fmt::Display for DrainUrl {
 
 impl Secret {
     /// The text, for the receiver alone.
-    pub(super) fn reveal(&self) -> &str {
+    pub(crate) fn reveal(&self) -> &str {
         &self.0
     }
 }
@@ -304,9 +338,9 @@ impl Default for Options {
 }
 
 impl Options {
-    fn parse(query: &Query, remarks: &mut Vec<String>) -> Result<Self, DrainUrlError> {
+    fn parse(query: &Query, usual: Kinds, remarks: &mut Vec<String>) -> Result<Self, DrainUrlError> {
         Ok(Self {
-            kinds: kinds(query, remarks),
+            kinds: kinds(query, usual, remarks),
             metadata: metadata(query, remarks),
             log_types: log_types(query, remarks)?,
         })
@@ -314,7 +348,7 @@ impl Options {
 }
 
 /// `include-metrics-deprecated` wins over `drain-data`, which wins over `drain-type`. A value that is not in the table has no effect.
-fn kinds(query: &Query, remarks: &mut Vec<String>) -> Kinds {
+fn kinds(query: &Query, usual: Kinds, remarks: &mut Vec<String>) -> Kinds {
     let mut unknown = |key: &str, values: &str| {
         remarks.push(format!("{key} has a value that is none of {values}; it has no effect"));
     };
@@ -322,10 +356,10 @@ fn kinds(query: &Query, remarks: &mut Vec<String>) -> Kinds {
         "logs" => Kinds::LOGS,
         "metrics" => Kinds::METRICS,
         "all" => Kinds::LOGS.and(Kinds::METRICS),
-        "" => Kinds::LOGS_AND_EVENTS,
+        "" => usual,
         _ => {
             unknown("drain-type", "logs, metrics, all");
-            Kinds::LOGS_AND_EVENTS
+            usual
         }
     };
     kinds = match query.get("drain-data") {

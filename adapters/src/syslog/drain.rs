@@ -14,13 +14,13 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use self::health::{Change, Health};
 use self::lines::{LastSource, REQUEST};
 use super::client::{End, Link, Refusal};
 use super::config::DrainUrl;
 use super::encode::Encoder;
 use super::trust::Trust;
 use super::window::Window;
+use crate::health::{self, Change, Health};
 use crate::inlet::{Inlet, Taken};
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
@@ -28,7 +28,6 @@ use crate::retry::Retry;
 use crate::server::Drained;
 use crate::status::State;
 
-mod health;
 mod lines;
 
 /// For a receiver to acknowledge everything and close.
@@ -331,7 +330,7 @@ impl Drain {
     /// Shows, and says in the log, that something does not work.
     fn unhealthy(&mut self, error: &io::Error) {
         self.metrics.status().failed(error.to_string());
-        if let Some(Change { state, tell }) = self.health.failed(Instant::now(), needs_a_change(error)) {
+        if let Some(Change { state, tell }) = self.health.failed(Instant::now(), health::needs_a_change(error)) {
             self.metrics.state(state);
             match state {
                 _ if !tell => {}
@@ -443,16 +442,6 @@ impl Drain {
         }
         Flow::End
     }
-}
-
-/// Whether an attempt failed for a reason that stays until somebody changes something, here or at the receiver.
-fn needs_a_change(error: &io::Error) -> bool {
-    let refused = Refusal::of(error).is_some_and(Refusal::needs_a_change);
-    let tls = error.get_ref().and_then(|inner| inner.downcast_ref());
-    refused
-        || tls.is_some_and(|error| {
-            matches!(error, rustls::Error::InvalidCertificate(_) | rustls::Error::AlertReceived(_))
-        })
 }
 
 /// The end of the connection, if there is one; else never.

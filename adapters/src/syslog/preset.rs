@@ -138,7 +138,9 @@ impl Wanted<'_> {
         style.framing = match self.scheme {
             Scheme::SyslogUdp => Framing::Datagram,
             Scheme::Https => Framing::Post,
-            Scheme::HttpsBatch => Framing::None,
+            Scheme::HttpsBatch | Scheme::RemoteWriteHttp | Scheme::RemoteWriteHttps | Scheme::Prometheus => {
+                Framing::None
+            }
             Scheme::Syslog | Scheme::SyslogTls => match (self.line.framing, preset) {
                 (Some(LineFraming::OctetCounting), _) | (None, None) => Framing::OctetCount,
                 (Some(LineFraming::LineFeed), _) | (None, Some(_)) => Framing::LineFeed,
@@ -220,15 +222,21 @@ impl Wanted<'_> {
     }
 
     fn token(&self) -> Result<String, StyleError> {
-        let token = match (self.token, self.token_file) {
-            (None, Some(file)) => read(file)?,
-            (token, _) => token.map_or_else(String::new, |token| token.reveal().to_owned()),
-        };
+        let token = token(self.token, self.token_file)?.unwrap_or_default();
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
         if token.is_empty() || !token.bytes().all(is_plain) {
             return Err(StyleError::Characters { what: "the token", may: "letters, digits, \"-\", \".\" and \"_\"" });
         }
         Ok(token)
+    }
+}
+
+/// A token as it is given, or as its file has it. Reads the file.
+pub(crate) fn token(token: Option<&Secret>, file: Option<&Path>) -> Result<Option<String>, StyleError> {
+    match (token, file) {
+        (Some(_), Some(_)) => Err(StyleError::NoUse("token and token_file are both set; keep one")),
+        (None, Some(file)) => read(file).map(Some),
+        (token, None) => Ok(token.map(|token| token.reveal().to_owned())),
     }
 }
 

@@ -18,6 +18,8 @@ async fn rig(dir: &Path, destination: SocketAddr, adjust: impl FnOnce(&mut Confi
     let dir = dir.to_owned();
     Rig::start(destination, "", |config| {
         config.drains[0].buffer = Buffer::Disk;
+        // The disk of a machine that runs tests may be nearly full.
+        config.drains[0].disk.keep_free_percent = 0;
         config.state_dir = Some(dir);
         adjust(config);
     })
@@ -145,7 +147,7 @@ async fn a_drain_on_disk_changes_and_goes_with_its_files() {
     let dir = tempfile::tempdir().unwrap();
     let mut rig = self::rig(dir.path(), nobody().await, |_| {}).await;
     let admin = rig.adapters.addrs().admin;
-    let to = |addr: SocketAddr| json!({ "url": format!("syslog://{addr}"), "buffer": "disk" });
+    let to = |addr: SocketAddr| json!({ "url": format!("syslog://{addr}"), "buffer": "disk", "disk": { "keep_free_percent": 0 } });
     let (status, answer) = ask(admin, Method::PUT, "/v1/drains/mine", Some(&to(nobody().await))).await;
     assert_eq!(status, StatusCode::CREATED, "{answer}");
     let (_, to_drain) = rig.subscriptions.recv().await.unwrap();
@@ -163,7 +165,7 @@ async fn a_drain_on_disk_changes_and_goes_with_its_files() {
     assert_eq!(status, StatusCode::CONFLICT);
     assert!(answer["error"].as_str().unwrap().contains("take it away and add it again"), "{answer}");
     let mut large = to(addr);
-    large["disk"] = json!({ "bytes": 5_u64 << 30 });
+    large["disk"]["bytes"] = json!(5_u64 << 30);
     let (_, answer) = ask(admin, Method::PUT, "/v1/drains/other", Some(&large)).await;
     assert!(answer["error"].as_str().unwrap().contains("adapters.disk_bytes is 4294967296"), "{answer}");
 

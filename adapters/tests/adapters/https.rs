@@ -255,7 +255,7 @@ async fn certificates_are_asked_for_both_ways() {
         })
         .await;
     rig.send(&lines(0..1)).await;
-    while !rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 1") {
+    while !rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 3") {
         tokio::task::yield_now().await;
     }
     assert!(tokio::time::timeout(Duration::from_millis(200), stranger.next()).await.is_err());

@@ -256,7 +256,7 @@ async fn rsyslog_refuses_a_drain_until_it_shows_the_right_certificate_and_then_g
     .await;
     let right = certs.files("drain");
     let replace = async {
-        while !rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 1") {
+        while !rig.telemetry.render().contains("hydrant_drain_state{drain=\"f9e6e6ef197c2b25\"} 3") {
             tokio::task::yield_now().await;
         }
         std::fs::rename(&right.cert, &wrong.cert).unwrap();

@@ -108,6 +108,8 @@ pub(crate) fn check_laws(telemetry: &Telemetry) {
         "retry_exhausted",
         "rejected_permanent",
         "oversize",
+        "cardinality",
+        "disk_corrupt",
         "shutdown_deadline",
     ];
     let delivered = n("hydrant_delivered_envelopes_total{stage=\"drain\"}");

@@ -88,7 +88,7 @@ async fn what_was_committed_arrives_however_often_the_adapters_are_killed() {
     let state = tempfile::tempdir().unwrap();
     let config = format!(
         "adapters.state_dir = {:?}\nadapters.dopplers = [{{ addresses = [\"{}\"] }}]\n\
-         [[adapters.drains]]\nname = \"d\"\nurl = \"syslog://{}\"\nsources = [\"app\"]\nbuffer = \"disk\"\nline.framing = \"line-feed\"\n",
+         [[adapters.drains]]\nname = \"d\"\nurl = \"syslog://{}\"\nsources = [\"app\"]\nbuffer = \"disk\"\ndisk.keep_free_percent = 0\nline.framing = \"line-feed\"\n",
         state.path().display().to_string(),
         up.doppler().grpc,
         receiver.addr,
@@ -128,11 +128,11 @@ async fn what_was_committed_arrives_however_often_the_adapters_are_killed() {
                 producer.settled().await;
             }
         };
-        // After so many looks it is killed, whatever it does then; what the last look saw was committed.
-        let looks = random.below(30);
+        // Once so many are seen to be committed it is killed, whatever it does then.
+        let wanted = random.below(LINES * 9 / 10);
         let kill = async {
             let mut seen = 0;
-            for _ in 0..looks {
+            while seen < wanted {
                 seen = committed(&metrics(admin).await) - first;
             }
             // The rest of the lines go where nobody is.

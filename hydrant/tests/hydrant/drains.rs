@@ -54,7 +54,7 @@ async fn a_drain_is_added_tested_listed_survives_a_restart_and_is_taken_away() {
     // The password comes where nobody else of the machine sees it, and goes nowhere.
     let secret = url.replace("://", "://me:canary@");
     let (said, errors, code) = drain(&["add", "mine", "-", "--source", "my-app"], &admin, &secret).await;
-    assert_eq!((said, errors.as_str(), code), (format!("mine drains what is logged of my-app to {url}\n"), "", 0));
+    assert_eq!((said, errors.as_str(), code), (format!("mine drains what comes of my-app to {url}\n"), "", 0));
 
     let heard = async {
         let (stream, _) = receiver.accept().await.unwrap();

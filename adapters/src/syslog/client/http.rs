@@ -13,12 +13,13 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::header::{AUTHORIZATION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
@@ -28,6 +29,8 @@ use crate::syslog::config::{DrainUrl, Scheme};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::Frame;
 
+/// What lines are.
+static PLAIN_TEXT: [(&str, HeaderValue); 1] = [("content-type", HeaderValue::from_static("text/plain"))];
 /// For a request and its answer.
 const ANSWER: Duration = Duration::from_secs(20);
 /// A connection that was idle this long is not used again.
@@ -59,6 +62,9 @@ struct Endpoint {
     batch: bool,
 }
 
+/// Headers of one request.
+type Headers<'a> = &'a [(&'static str, HeaderValue)];
+
 /// An answer that is not success.
 #[derive(Debug, thiserror::Error)]
 #[error("the destination answers {status}{hint}")]
@@ -75,6 +81,13 @@ impl Refusal {
     /// The refusal in an error of [`Link::write`](super::Link::write), if it is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
+    }
+
+    /// Whether the protocol says that what was sent is not to be sent again: what it lacks is ours, and no later attempt has it
+    /// (contract: syslog drains §7, §8.2).
+    pub fn is_ours(&self) -> bool {
+        self.status.is_client_error()
+            && !matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
     }
 
     /// Whether it stays until somebody changes something: name, password or token, or the address.
@@ -126,17 +139,21 @@ impl Endpoint {
         let host = url.address.to_string();
         Ok(Self {
             target: url.target().to_owned(),
-            host: header(host.strip_suffix(":443").unwrap_or(&host).to_owned())?,
+            host: header(
+                host.strip_suffix(if url.scheme.is_tls() { ":443" } else { ":80" }).unwrap_or(&host).to_owned(),
+            )?,
             authorization: authorization.transpose()?,
             batch: url.scheme == Scheme::HttpsBatch,
         })
     }
 
-    fn request(&self, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
+    fn request(&self, headers: Headers<'_>, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
         let mut request = Request::post(&self.target)
             .header(HOST, &self.host)
-            .header(USER_AGENT, concat!("hydrant/", env!("CARGO_PKG_VERSION")))
-            .header(CONTENT_TYPE, "text/plain");
+            .header(USER_AGENT, concat!("hydrant/", env!("CARGO_PKG_VERSION")));
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
@@ -149,19 +166,26 @@ impl Http {
     ///
     /// # Errors
     /// In words: what was wrong, with the receiver's certificate or with ours too.
-    pub(super) async fn open(addr: SocketAddr, url: &DrainUrl, trust: &mut Trust, by: Instant) -> io::Result<Self> {
+    pub(super) async fn open(
+        addr: SocketAddr,
+        url: &DrainUrl,
+        trust: Option<&mut Trust>,
+        by: Instant,
+    ) -> io::Result<Self> {
         let endpoint = Endpoint::new(url)?;
         let connected = timeout_at(by, TcpStream::connect(addr)).await;
         let socket = connected.map_err(|_| late("no answer".to_owned()))??;
         set_options(&socket)?;
-        let (config, name) = trust.client();
-        let secured = timeout_at(by, TlsConnector::from(config).connect(name, socket)).await;
-        let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
-        let stream = secured.map_err(|error| in_words(error, trust))?;
-        // Names of headers have no case, but some receivers want the usual one.
-        let builder = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
-        let (sender, connection) = builder.await.map_err(io::Error::other)?;
-        Ok(Self { sender, connection: Some(Box::pin(connection)), endpoint, used: Instant::now() })
+        let (sender, connection) = match trust {
+            None => handshake(socket).await?,
+            Some(trust) => {
+                let (config, name) = trust.client();
+                let secured = timeout_at(by, TlsConnector::from(config).connect(name, socket)).await;
+                let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
+                handshake(secured.map_err(|error| in_words(error, trust))?).await?
+            }
+        };
+        Ok(Self { sender, connection: Some(connection), endpoint, used: Instant::now() })
     }
 
     /// As [`Link::check`](super::Link::check).
@@ -203,7 +227,7 @@ impl Http {
         if self.endpoint.batch {
             let mut body = BytesMut::with_capacity(frames.range(..count).map(|frame| frame.bytes.len()).sum());
             frames.range(..count).for_each(|frame| body.extend_from_slice(&frame.bytes));
-            self.post(body.freeze()).await?;
+            self.post(&PLAIN_TEXT, body.freeze()).await?;
             *written = count;
             return Ok(());
         }
@@ -212,7 +236,7 @@ impl Http {
             while let Some(len) = rest.first_chunk() {
                 let len = u32::from_be_bytes(*len) as usize;
                 rest.advance(4);
-                self.post(rest.split_to(len)).await?;
+                self.post(&PLAIN_TEXT, rest.split_to(len)).await?;
             }
             *written += 1;
         }
@@ -224,8 +248,12 @@ impl Http {
         End::Closed
     }
 
-    async fn post(&mut self, body: Bytes) -> io::Result<()> {
-        let request = self.endpoint.request(body)?;
+    /// One request with these headers.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub(super) async fn post(&mut self, headers: Headers<'_>, body: Bytes) -> io::Result<()> {
+        let request = self.endpoint.request(headers, body)?;
         let exchange = exchange(&mut self.sender, request);
         let connection = &mut self.connection;
         let outcome = timeout(ANSWER, async {
@@ -242,6 +270,15 @@ impl Http {
         self.used = Instant::now();
         outcome.map_err(|_| late(format!("no answer within {} s", ANSWER.as_secs())))?
     }
+}
+
+async fn handshake(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> io::Result<(SendRequest<Full<Bytes>>, Connection)> {
+    // Names of headers have no case, but some receivers want the usual one.
+    let builder = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
+    let (sender, connection) = builder.await.map_err(io::Error::other)?;
+    Ok((sender, Box::pin(connection)))
 }
 
 /// Runs the connection to its end; never ends twice.

@@ -2,11 +2,13 @@
 //!
 //! Pure: successes and failures enter, changes of state leave.
 
+use std::io;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::status::State;
+use crate::syslog::client::Refusal;
 
 /// A drain that has failed for this long is failing.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -15,15 +17,15 @@ const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A change of state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) state: State,
+pub(crate) struct Change {
+    pub(crate) state: State,
     /// Whether people are told. They are told of a recovery if they were told of the failure.
-    pub(super) tell: bool,
+    pub(crate) tell: bool,
 }
 
 /// The state, and since when attempts have failed.
 #[derive(Debug, Default)]
-pub(super) struct Health {
+pub(crate) struct Health {
     state: State,
     failing_since: Option<Instant>,
     last_told: Option<Instant>,
@@ -33,7 +35,7 @@ pub(super) struct Health {
 
 impl Health {
     /// An attempt failed at `now`, and with `hopeless` for a reason that does not go away by itself.
-    pub(super) fn failed(&mut self, now: Instant, hopeless: bool) -> Option<Change> {
+    pub(crate) fn failed(&mut self, now: Instant, hopeless: bool) -> Option<Change> {
         let since = *self.failing_since.get_or_insert(now);
         let long = now.saturating_duration_since(since) >= PATIENCE;
         let state = self.change(match (hopeless, long) {
@@ -52,7 +54,7 @@ impl Health {
     }
 
     /// An attempt succeeded.
-    pub(super) fn succeeded(&mut self) -> Option<Change> {
+    pub(crate) fn succeeded(&mut self) -> Option<Change> {
         self.failing_since = None;
         let state = self.change(State::Ok)?;
         Some(Change { state, tell: self.told.take().is_some() })
@@ -63,6 +65,15 @@ impl Health {
         let changed = self.state != state;
         self.state = state;
         changed.then_some(state)
+    }
+}
+
+/// Whether an attempt failed for a reason that stays until somebody changes something, here or at the receiver.
+pub(crate) fn needs_a_change(error: &io::Error) -> bool {
+    match Refusal::of(error) {
+        Some(refusal) => refusal.needs_a_change(),
+        // A certificate that does not fit, or something that does not speak the protocol; an address that is not allowed.
+        None => matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied),
     }
 }
 

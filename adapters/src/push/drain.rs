@@ -1,0 +1,364 @@
+//! The loop of a drain that pushes requests: its inlet to its maker to its connections.
+//!
+//! Envelopes gather for as long as the drain's configuration says, or until a request is full; then requests are made, one after the
+//! other in each lane, the lanes at once. Meanwhile the ring fills; nothing else is held up. An answer decides: 2xx is delivered; 408, 429,
+//! 5xx and no answer are tried again, not before `Retry-After`; what else is answered with 4xx is for good, and dropped.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use http::HeaderValue;
+use parking_lot::Mutex;
+use proto::reason::Reason;
+use telemetry::Throttle;
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{info, warn};
+use transport::Backoff;
+
+use super::maker::{Maker, Put, Request};
+use crate::health::{self, Change, Health};
+use crate::inlet::{Inlet, One, Taken};
+use crate::metrics::DrainMetrics;
+use crate::retry::{Retry, Schedule};
+use crate::server::Drained;
+use crate::status::State;
+use crate::subscribe::Queued;
+use crate::syslog::client::{Link, Refusal};
+use crate::syslog::config::DrainUrl;
+use crate::syslog::drain::{Ended, Until};
+use crate::syslog::trust::Trust;
+
+/// Failures in a row after which a drain that is stopping gives up.
+const LAST_ATTEMPTS: u32 = 3;
+
+/// A drain that pushes requests.
+pub(crate) struct Push {
+    teller: Teller,
+    inlet: Inlet,
+    maker: Maker,
+    lanes: Vec<Lane>,
+    gather: Duration,
+    /// Taken from the inlet and not put into the maker.
+    in_hand: Option<Taken>,
+    /// What is in the maker, or in requests that are not made, as it came: for another form of this drain.
+    held: Vec<Queued>,
+    until: Until,
+    drained: Drained,
+}
+
+/// What a [`Push`] is made of.
+pub(crate) struct Parts {
+    pub(crate) name: String,
+    pub(crate) destination: DrainUrl,
+    pub(crate) trust: Option<Trust>,
+    /// Goes with every request, besides what the maker says.
+    pub(crate) headers: Vec<(&'static str, HeaderValue)>,
+    pub(crate) inlet: Inlet,
+    pub(crate) maker: Maker,
+    pub(crate) gather: Duration,
+    pub(crate) retry: Schedule,
+    pub(crate) metrics: DrainMetrics,
+}
+
+/// Requests that are made one after the other, on one connection.
+struct Lane {
+    destination: DrainUrl,
+    trust: Option<Trust>,
+    headers: Vec<(&'static str, HeaderValue)>,
+    link: Option<Link>,
+    retry: Retry,
+}
+
+/// Tells the world how the drain does. All lanes share it.
+struct Teller {
+    name: String,
+    url: String,
+    metrics: DrainMetrics,
+    /// Guards the health; held per attempt.
+    health: Mutex<Health>,
+}
+
+impl Push {
+    pub(crate) fn new(parts: Parts, lanes: usize, until: Until) -> Self {
+        let lane = || Lane {
+            destination: parts.destination.clone(),
+            trust: parts.trust.clone(),
+            headers: parts.headers.clone(),
+            link: None,
+            retry: Retry::new(parts.retry, Backoff::random_seed()),
+        };
+        Self {
+            lanes: (0..lanes.max(1)).map(|_| lane()).collect(),
+            teller: Teller {
+                name: parts.name,
+                url: parts.destination.anonymised(),
+                metrics: parts.metrics,
+                health: Mutex::default(),
+            },
+            inlet: parts.inlet,
+            maker: parts.maker,
+            gather: parts.gather,
+            in_hand: None,
+            held: Vec::new(),
+            until,
+            drained: Drained::default(),
+        }
+    }
+
+    /// Runs until the inlet is closed and empty, or the hard stop, or until it is replaced.
+    pub(crate) async fn run(mut self) -> Ended {
+        loop {
+            let more = self.gather().await;
+            let ends = self.until.hard.is_cancelled() || self.until.replaced.is_cancelled();
+            if !ends {
+                self.tell_offenders();
+                self.deliver().await;
+            }
+            if ends || self.until.hard.is_cancelled() || self.until.replaced.is_cancelled() || !more {
+                break;
+            }
+        }
+        if self.until.replaced.is_cancelled() { self.hand_over() } else { self.count_rest().await }
+    }
+
+    /// Puts envelopes into the maker until it is time for requests. False when none will come any more.
+    async fn gather(&mut self) -> bool {
+        let mut due = None;
+        loop {
+            if self.put() {
+                return true;
+            }
+            if due.is_none() && self.maker.waiting() > 0 {
+                due = Some(Instant::now() + self.gather);
+            }
+            tokio::select! {
+                biased;
+                () = self.until.hard.cancelled() => return false,
+                () = self.until.replaced.cancelled() => return false,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => return true,
+                taken = self.inlet.recv() => match taken {
+                    Some(taken) => {
+                        self.held.extend(taken.load().cloned());
+                        self.in_hand = Some(taken);
+                    }
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    /// Puts what is in hand into the maker. True when that is full.
+    fn put(&mut self) -> bool {
+        let now = Instant::now();
+        let mut filtered = 0;
+        let mut full = false;
+        while let Some(taken) = &mut self.in_hand {
+            if self.maker.is_full() {
+                full = true;
+                break;
+            }
+            let Some(One { bytes, .. }) = taken.next(now) else {
+                self.in_hand = None;
+                break;
+            };
+            match self.maker.put(&bytes, now_ns()) {
+                Put::Kept => {}
+                Put::Filtered => filtered += 1,
+                Put::Dropped(reason) => self.teller.metrics.dropped(reason, 1),
+            }
+        }
+        if filtered > 0 {
+            self.teller.metrics.filtered(filtered);
+        }
+        full
+    }
+
+    /// Makes all requests there are, and waits for their answers.
+    async fn deliver(&mut self) {
+        let requests = self.maker.flush(now_ns());
+        self.maker.tell(&self.teller.metrics);
+        let until = &self.until;
+        let teller = &self.teller;
+        let work = self.lanes.iter_mut().zip(requests).map(|(lane, requests)| lane.deliver(requests, teller, until));
+        // In a box: it is what takes most, and only while it is under way.
+        let left: Vec<VecDeque<Request>> = Box::pin(join_all(work)).await;
+        let left: u64 = left.iter().flatten().map(|request| request.envelopes).sum();
+        if self.until.replaced.is_cancelled() {
+            return;
+        }
+        if left > 0 {
+            // The time of a stop is over.
+            self.teller.metrics.dropped(Reason::ShutdownDeadline, left);
+            self.drained.dropped += left;
+        }
+        self.held.clear();
+        self.held.extend(self.in_hand.as_ref().and_then(Taken::load).cloned());
+        if self.until.hard.is_cancelled() {
+            return;
+        }
+        self.inlet.dealt(self.in_hand.as_ref().and_then(Taken::place));
+    }
+
+    fn tell_offenders(&mut self) {
+        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
+        for offender in self.maker.offenders() {
+            if let Some(suppressed) = SAID.pass() {
+                warn!(
+                    drain = %self.teller.name, metric = offender.metric, source_id = offender.source_id, label = offender.label,
+                    refused = offender.refused, suppressed, "A metric has more series than there is room for"
+                );
+            }
+        }
+    }
+
+    /// Leaves what was not delivered to whatever goes on in this drain's place. What was delivered of it goes out again: that is the same
+    /// value at the same time.
+    fn hand_over(mut self) -> Ended {
+        self.inlet.put_back(std::mem::take(&mut self.held).into());
+        Ended { drained: self.drained, rest: Some(self.inlet) }
+    }
+
+    /// Counts what will not be delivered.
+    async fn count_rest(mut self) -> Ended {
+        self.inlet.close();
+        let mut lost = if self.until.hard.is_cancelled() { self.maker.waiting() } else { 0 };
+        // What is in no request and needs none was passed over: a value that another one has replaced.
+        if lost == 0 && self.maker.waiting() > 0 {
+            self.teller.metrics.delivered(self.maker.waiting());
+            self.teller.metrics.sent(self.maker.waiting());
+            self.teller.metrics.confirmed(self.maker.waiting());
+        }
+        loop {
+            if let Some(mut taken) = self.in_hand.take() {
+                while let Some(one) = taken.next(Instant::now()) {
+                    lost += u64::from(one.place.is_none());
+                }
+            }
+            match self.inlet.try_recv() {
+                Ok(taken) => self.in_hand = Some(taken),
+                Err(_) => break,
+            }
+        }
+        if lost > 0 {
+            self.teller.metrics.dropped(Reason::ShutdownDeadline, lost);
+            self.drained.dropped += lost;
+            tracing::error!(drain = %self.teller.name, url = %self.teller.url, dropped = lost, "Drain stopped before it was empty");
+        }
+        self.inlet.finish().await;
+        Ended { drained: self.drained, rest: None }
+    }
+}
+
+impl Lane {
+    /// Makes requests in order. Returns those that were not made when it had to end.
+    async fn deliver(&mut self, requests: Vec<Request>, teller: &Teller, until: &Until) -> VecDeque<Request> {
+        let mut requests = VecDeque::from(requests);
+        let (mut failures, begun) = (0, Instant::now());
+        while let Some(request) = requests.front() {
+            let outcome = tokio::select! {
+                outcome = attempt(&mut self.link, &self.destination, self.trust.as_mut(), &self.headers, request) => outcome,
+                () = until.hard.cancelled() => break,
+            };
+            let Err(error) = outcome else {
+                teller.delivered(request.envelopes);
+                self.retry.succeeded();
+                failures = 0;
+                requests.pop_front();
+                continue;
+            };
+            let refusal = Refusal::of(&error);
+            if refusal.is_none() {
+                self.link = None;
+            }
+            teller.failed(&error);
+            if refusal.is_some_and(Refusal::is_ours) {
+                teller.metrics.dropped(Reason::RejectedPermanent, request.envelopes);
+                requests.pop_front();
+                continue;
+            }
+            failures += 1;
+            if until.soft.is_cancelled() && failures >= LAST_ATTEMPTS {
+                break;
+            }
+            let next = self.retry.failed(error.kind() == io::ErrorKind::ConnectionRefused);
+            let wait = refusal.and_then(|refusal| refusal.after).unwrap_or_default().max(next.wait);
+            tokio::select! {
+                () = sleep(wait) => {}
+                () = renewed(self.trust.as_mut()) => {}
+                () = until.soft.cancelled(), if failures == 1 => {}
+                () = until.hard.cancelled() => break,
+                () = until.replaced.cancelled() => break,
+            }
+            let expired = self.retry.expiry(false).is_some_and(|expiry| begun.elapsed() > expiry);
+            if next.give_up || expired {
+                let reason = if expired { Reason::Expired } else { Reason::RetryExhausted };
+                if let Some(request) = requests.pop_front() {
+                    teller.metrics.dropped(reason, request.envelopes);
+                }
+            }
+        }
+        requests
+    }
+}
+
+/// One attempt at one request, on the connection there is or a new one.
+async fn attempt(
+    link: &mut Option<Link>,
+    destination: &DrainUrl,
+    trust: Option<&mut Trust>,
+    headers: &[(&'static str, HeaderValue)],
+    request: &Request,
+) -> io::Result<()> {
+    if link.as_mut().is_some_and(|link| link.check().is_err()) {
+        *link = None;
+    }
+    let open = match link {
+        Some(open) => open,
+        None => link.insert(Box::pin(Link::open(destination, trust, 0)).await?),
+    };
+    let headers = [&request.headers, headers].concat();
+    open.post(&headers, Bytes::copy_from_slice(&request.body)).await
+}
+
+impl Teller {
+    fn delivered(&self, envelopes: u64) {
+        self.metrics.sent(envelopes);
+        self.metrics.confirmed(envelopes);
+        self.metrics.delivered(envelopes);
+        if let Some(Change { state, tell }) = self.health.lock().succeeded() {
+            self.metrics.state(state);
+            if tell {
+                info!(drain = %self.name, url = %self.url, "Drain delivers again");
+            }
+        }
+    }
+
+    fn failed(&self, error: &io::Error) {
+        self.metrics.status().failed(error.to_string());
+        let change = self.health.lock().failed(Instant::now(), health::needs_a_change(error));
+        let Some(Change { state, tell }) = change else { return };
+        self.metrics.state(state);
+        match state {
+            _ if !tell => {}
+            State::Degraded => warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying"),
+            _ => tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver"),
+        }
+    }
+}
+
+/// New certificate files are in force, of a drain that has some; else never.
+async fn renewed(trust: Option<&mut Trust>) {
+    match trust {
+        Some(trust) => trust.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Nanoseconds since the Unix epoch, now.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

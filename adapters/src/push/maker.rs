@@ -1,0 +1,194 @@
+//! From envelopes to requests.
+//!
+//! Pure: encoded envelopes enter, bodies of requests leave, in lanes that may be under way at once.
+
+use std::time::Duration;
+
+use http::HeaderValue;
+use proto::reason::Reason;
+
+use crate::metrics::DrainMetrics;
+use crate::prometheus::MetricsConfig;
+use crate::prometheus::remote_write::{self, Queue};
+use crate::prometheus::series::{self, Offender, Outcome, Store};
+
+/// Between two looks at what changes with every request, such as histograms.
+const ROLL_UP: i64 = nanoseconds(Duration::from_secs(10));
+/// Between two looks for series that have ended.
+const EXPIRE: i64 = nanoseconds(Duration::from_secs(60));
+
+/// A request that is to be made.
+#[derive(Debug)]
+pub(crate) struct Request {
+    pub(crate) headers: Vec<(&'static str, HeaderValue)>,
+    pub(crate) body: Vec<u8>,
+    /// Envelopes that count as delivered with it. Those of which nothing is to be sent go with the next.
+    pub(crate) envelopes: u64,
+}
+
+/// Makes requests of one kind.
+pub(crate) enum Maker {
+    RemoteWrite(Box<RemoteWrite>),
+}
+
+/// What has become of an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Put {
+    /// It will be in a request.
+    Kept,
+    /// It has no form there.
+    Filtered,
+    Dropped(Reason),
+}
+
+pub(crate) struct RemoteWrite {
+    store: Store,
+    queue: Queue,
+    options: remote_write::Options,
+    /// Envelopes that are in no request yet.
+    waiting: u64,
+    rolled_up_at: i64,
+    expired_at: i64,
+    /// What `metrics` have been told.
+    told: (series::Counts, remote_write::Counts),
+}
+
+impl Maker {
+    pub(crate) fn remote_write(config: &MetricsConfig) -> Self {
+        let options = config.requests();
+        Self::RemoteWrite(Box::new(RemoteWrite {
+            store: Store::new(&config.series()),
+            queue: Queue::new(options),
+            options,
+            waiting: 0,
+            rolled_up_at: 0,
+            expired_at: 0,
+            told: Default::default(),
+        }))
+    }
+
+    /// Takes an envelope, at `now` in nanoseconds since the Unix epoch.
+    pub(crate) fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+        match self {
+            Self::RemoteWrite(maker) => maker.put(envelope, now),
+        }
+    }
+
+    /// Whether a request is to be made at once.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::RemoteWrite(maker) => {
+                let options = &maker.options;
+                (0..options.shards.get()).any(|shard| maker.queue.pending(shard) >= options.max_samples)
+            }
+        }
+    }
+
+    /// Requests of all that is there, by lane; each lane's are to be made in order.
+    pub(crate) fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
+        match self {
+            Self::RemoteWrite(maker) => maker.flush(now),
+        }
+    }
+
+    /// Envelopes that are in no request.
+    pub(crate) fn waiting(&self) -> u64 {
+        match self {
+            Self::RemoteWrite(maker) => maker.waiting,
+        }
+    }
+
+    /// Counts what became of values since this was last called.
+    pub(crate) fn tell(&mut self, metrics: &DrainMetrics) {
+        match self {
+            Self::RemoteWrite(maker) => {
+                let now = (maker.store.counts(), maker.queue.counts());
+                let before = std::mem::replace(&mut maker.told, now);
+                metrics.stored(before.0, now.0);
+                metrics.queued(before.1, now.1);
+            }
+        }
+    }
+
+    /// Who made more series than there is room for, since this was last asked.
+    pub(crate) fn offenders(&mut self) -> Vec<Offender> {
+        match self {
+            Self::RemoteWrite(maker) => maker.store.offenders(),
+        }
+    }
+}
+
+impl RemoteWrite {
+    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+        let Self { store, queue, .. } = self;
+        let put = of(store.put(envelope, now, |slot, series| queue.push(slot, series)));
+        self.waiting += u64::from(put == Put::Kept);
+        put
+    }
+
+    fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
+        if now.saturating_sub(self.rolled_up_at) >= ROLL_UP {
+            self.rolled_up_at = now;
+            self.queue.roll_up(&self.store, now);
+        }
+        if now.saturating_sub(self.expired_at) >= EXPIRE {
+            self.expired_at = now;
+            let Self { store, queue, .. } = self;
+            store.expire(now, |slot, series| queue.end(slot, series, now));
+        }
+        let mut lanes = Vec::with_capacity(self.options.shards.get());
+        for shard in 0..self.options.shards.get() {
+            let made = std::iter::from_fn(|| self.queue.next(shard, true));
+            let requests: Vec<Request> =
+                made.map(|made| Request { headers: headers(), body: made.body, envelopes: 0 }).collect();
+            lanes.push(requests);
+        }
+        if let Some(first) = lanes.iter_mut().flatten().next() {
+            first.envelopes = std::mem::take(&mut self.waiting);
+        }
+        lanes
+    }
+}
+
+/// What became of an envelope in a store.
+pub(crate) fn of(outcome: Outcome) -> Put {
+    match outcome {
+        Outcome::Kept => Put::Kept,
+        Outcome::Ignored => Put::Filtered,
+        Outcome::Dropped(reason) => Put::Dropped(reason),
+    }
+}
+
+fn headers() -> Vec<(&'static str, HeaderValue)> {
+    remote_write::HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))).to_vec()
+}
+
+const fn nanoseconds(duration: Duration) -> i64 {
+    duration.as_secs() as i64 * 1_000_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use proto::v2;
+
+    use super::*;
+
+    #[test]
+    fn every_envelope_kept_is_in_one_request() {
+        let config = MetricsConfig { shards: std::num::NonZeroUsize::new(4).unwrap(), ..MetricsConfig::default() };
+        let mut maker = Maker::remote_write(&config);
+        let now = 1_700_000_000_000_000_000;
+        for i in 0..100 {
+            let gauge = v2::Envelope::gauge(format!("source-{i}"), "g", f64::from(i), "").at(now);
+            assert_eq!(maker.put(&gauge.encode_to_vec(), now), Put::Kept);
+        }
+        assert_eq!(maker.put(&v2::Envelope::log("a", "b").encode_to_vec(), now), Put::Filtered);
+        assert_eq!(maker.put(b"\xff", now), Put::Dropped(Reason::DecodeError));
+        assert_eq!(maker.waiting(), 100);
+        let lanes = maker.flush(now);
+        assert!(lanes.len() == 4 && lanes.iter().all(|lane| lane.len() == 1), "each shard has series");
+        assert_eq!((lanes.iter().flatten().map(|request| request.envelopes).sum::<u64>(), maker.waiting()), (100, 0));
+        assert!(maker.flush(now).iter().all(Vec::is_empty));
+    }
+}
