@@ -11,7 +11,9 @@ use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
+use crate::datadog::DatadogConfig;
 use crate::prometheus::MetricsConfig;
+use crate::push::maker::Maker;
 use crate::retry::Schedule;
 use crate::select::{Select, SelectError};
 use crate::syslog::config::{DrainUrl, Scheme, Secret};
@@ -116,6 +118,9 @@ pub struct DrainConfig {
     /// How metrics look, for drains that take those.
     #[serde(default)]
     pub metrics: MetricsConfig,
+    /// How envelopes look in Datadog, for drains to there.
+    #[serde(default)]
+    pub datadog: DatadogConfig,
 }
 
 /// Where envelopes wait for a destination.
@@ -185,9 +190,20 @@ pub enum ConfigError {
     KeepFree(String, u8),
     /// A drain of lines with a `metrics` table.
     #[error(
-        "drains: the drain \"{0}\" has a metrics table, and its URL is {1}, which takes lines; leave the table out, or write remote-write+https:// or prometheus://"
+        "drains: the drain \"{0}\" has a metrics table, and its URL is {1}, which takes no series of Prometheus; leave the table out, or write remote-write+https:// or prometheus://"
     )]
     NoMetrics(String, String),
+    /// A drain to elsewhere with a `datadog` table.
+    #[error(
+        "drains: the drain \"{0}\" has a datadog table, and its URL is {1}; leave the table out, or write datadog://datadoghq.com"
+    )]
+    NoDatadog(String, String),
+    /// A site whose intakes cannot be named.
+    #[error("drains: the drain \"{0}\" names {1}; write the site of your account, as datadog://datadoghq.eu")]
+    Site(String, String),
+    /// A drain to Datadog without a key.
+    #[error("drains: the drain \"{0}\" to Datadog needs the API key of your account; set token_file, or token")]
+    NoKey(String),
     /// A drain of metrics with what is for lines.
     #[error(
         "drains: the drain \"{0}\" has a preset, labels or a line table, and its URL is {1}, which takes no lines; leave them out"
@@ -338,6 +354,7 @@ impl DrainConfig {
             buffer: Buffer::default(),
             disk: DiskConfig::default(),
             metrics: MetricsConfig::default(),
+            datadog: DatadogConfig::default(),
         }
     }
 
@@ -361,13 +378,21 @@ impl DrainConfig {
         if self.disk.keep_free_percent > 99 {
             return Err(ConfigError::KeepFree(self.name.clone(), self.disk.keep_free_percent));
         }
-        if self.url.scheme.has_lines() {
-            if self.metrics != MetricsConfig::default() {
-                return Err(ConfigError::NoMetrics(self.name.clone(), self.url.anonymised()));
-            }
-        } else if self.preset.is_some() || self.line != LineConfig::default() || !self.labels.is_empty() {
+        let takes_series = self.url.scheme.is_remote_write() || self.url.scheme == Scheme::Prometheus;
+        if !takes_series && self.metrics != MetricsConfig::default() {
+            return Err(ConfigError::NoMetrics(self.name.clone(), self.url.anonymised()));
+        }
+        if !self.url.scheme.is_datadog() && self.datadog != DatadogConfig::default() {
+            return Err(ConfigError::NoDatadog(self.name.clone(), self.url.anonymised()));
+        }
+        if self.url.scheme.is_datadog() && self.token.is_none() && self.token_file.is_none() {
+            return Err(ConfigError::NoKey(self.name.clone()));
+        }
+        let for_lines = self.preset.is_some() || self.line != LineConfig::default() || !self.labels.is_empty();
+        if !self.url.scheme.has_lines() && for_lines {
             return Err(ConfigError::NoLines(self.name.clone(), self.url.anonymised()));
-        } else if self.url.scheme == Scheme::Prometheus && (self.token.is_some() || self.token_file.is_some()) {
+        }
+        if self.url.scheme == Scheme::Prometheus && (self.token.is_some() || self.token_file.is_some()) {
             return Err(ConfigError::NoToken(self.name.clone(), self.url.anonymised()));
         }
         self.select()?;
@@ -385,11 +410,21 @@ impl DrainConfig {
     }
 
     /// The name that the receiver's certificate must carry.
-    pub(crate) fn server_name(&self) -> Result<ServerName<'static>, ConfigError> {
+    pub(crate) fn server_name(&self, url: &DrainUrl) -> Result<ServerName<'static>, ConfigError> {
         let named = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-        let name = named.unwrap_or_else(|| self.url.address.host());
+        let name = named.unwrap_or_else(|| url.address.host());
         ServerName::try_from(name.to_owned())
             .map_err(|_| ConfigError::ServerName { drain: self.name.clone(), name: name.to_owned() })
+    }
+
+    /// What makes requests of its envelopes, of a drain that sends some.
+    pub(crate) fn maker(&self) -> Maker {
+        if self.url.scheme.is_datadog() { Maker::datadog(&self.datadog) } else { Maker::remote_write(&self.metrics) }
+    }
+
+    /// How long envelopes gather for them.
+    pub(crate) fn gather(&self) -> Duration {
+        if self.url.scheme.is_datadog() { self.datadog.options().interval } else { self.metrics.flush }
     }
 
     /// Where a page of metrics is served, of a drain that has one.
@@ -431,7 +466,7 @@ impl DrainConfig {
     fn check_tls(&self) -> Result<(), ConfigError> {
         let drain = || self.name.clone();
         if self.url.scheme.is_tls() {
-            self.server_name()?;
+            self.server_name(&self.url)?;
         } else if self.tls.is_some() {
             return Err(ConfigError::TlsOnPlain { drain: drain(), url: self.url.anonymised() });
         }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use diode::fair::{Reader, Writer};
-use http::HeaderValue;
 use parking_lot::Mutex;
 use telemetry::{QueueNumbers, Telemetry};
 use tokio::sync::watch;
@@ -22,7 +21,7 @@ use tracing::{error, info, warn};
 use transport::{Backoff, Dopplers};
 
 use self::life::{Life, Post};
-pub(crate) use self::prepared::{Form, PrepareError, Prepared};
+pub(crate) use self::prepared::{Form, Headers, PrepareError, Prepared};
 use crate::config::{Buffer, DrainConfig};
 use crate::disk::{self, Pump, View};
 use crate::inlet::Inlet;
@@ -30,14 +29,13 @@ use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
 use crate::push;
 use crate::push::drain::Push;
-use crate::push::maker::Maker;
 use crate::push::page::Page;
 use crate::retry::Retry;
 use crate::select::Select;
 use crate::server::Drained;
 use crate::status::Status;
 use crate::subscribe::{Channels, Queued, Subscription};
-use crate::syslog::config::Scheme;
+use crate::syslog::config::{DrainUrl, Scheme};
 use crate::syslog::drain::{Drain, Ended, Parts, Until};
 use crate::syslog::encode::{Encoder, Style};
 use crate::syslog::trust::{self, Trust, Watched};
@@ -443,8 +441,8 @@ impl Prepared {
         match self.form {
             Form::Lines(style) => lines(&self.config, style, self.trust, inlet, life, until).run().await,
             // In boxes: they take more than lines do, and there are fewer of them.
-            Form::RemoteWrite(headers) => {
-                Box::pin(requests(&self.config, headers, self.trust, inlet, life, until).run()).await
+            Form::Requests(headers, lanes) => {
+                Box::pin(requests(&self.config, headers, lanes, inlet, life, until).run()).await
             }
             Form::Page(bound) => {
                 let (name, metrics) = (self.config.name.clone(), life.metrics.clone());
@@ -488,24 +486,24 @@ fn lines(
 /// A drain of requests.
 fn requests(
     config: &DrainConfig,
-    headers: Vec<(&'static str, HeaderValue)>,
-    trust: Option<Trust>,
+    headers: Headers,
+    lanes: Vec<(DrainUrl, Option<Trust>)>,
     inlet: Inlet,
     life: &LifeParts<'_>,
     until: Until,
 ) -> Push {
     let parts = push::drain::Parts {
         name: config.name.clone(),
-        destination: config.url.clone(),
-        trust,
+        url: config.url.anonymised(),
+        lanes,
         headers,
         inlet,
-        maker: Maker::remote_write(&config.metrics),
-        gather: config.metrics.flush,
+        maker: config.maker(),
+        gather: config.gather(),
         retry: config.retry,
         metrics: life.metrics.clone(),
     };
-    Push::new(parts, config.metrics.requests().shards.get(), until)
+    Push::new(parts, until)
 }
 
 /// What all forms of a drain have in common.

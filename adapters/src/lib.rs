@@ -13,6 +13,7 @@
 
 mod api;
 mod config;
+pub mod datadog;
 mod disk;
 mod drains;
 mod health;
@@ -22,6 +23,7 @@ mod notice;
 mod probe;
 pub mod prometheus;
 mod push;
+mod read;
 pub mod retry;
 mod select;
 mod server;

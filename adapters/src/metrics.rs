@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 
+use crate::datadog;
 use crate::prometheus::{remote_write, series};
 use crate::status::{State, Status};
 
@@ -259,6 +260,15 @@ impl DrainMetrics {
         samples.duplicate.increment(now.duplicate - before.duplicate);
         samples.out_of_order.increment(now.out_of_order - before.out_of_order);
         samples.queue_full.increment(now.queue_full - before.queue_full);
+    }
+
+    /// What became of values on their way to Datadog since `before`.
+    pub(crate) fn pushed(&self, before: datadog::Counts, now: datadog::Counts) {
+        let samples = &self.all.samples;
+        samples.written.increment(now.points - before.points);
+        samples.unnamed.increment(now.not_finite - before.not_finite);
+        samples.cardinality.increment(now.cardinality - before.cardinality);
+        self.all.cut.increment(now.cut - before.cut);
     }
 
     /// Values that are on a page.

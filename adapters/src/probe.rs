@@ -7,18 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::HeaderValue;
 use prost::Message;
 use proto::v2;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::config::DrainConfig;
-use crate::drains::{Form, Prepared};
+use crate::drains::{Form, Headers, Prepared};
 use crate::push::drain::now_ns;
-use crate::push::maker::Maker;
 use crate::syslog::client::{End, Link};
-use crate::syslog::config::Options;
+use crate::syslog::config::{DrainUrl, Options};
 use crate::syslog::encode::{Encoder, Parts};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::{Frame, Window};
@@ -45,7 +43,7 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     let Prepared { config, mut trust, form, .. } = prepared;
     let style = match form {
         Form::Lines(style) => style,
-        Form::RemoteWrite(headers) => return post(&config, trust.as_mut(), headers).await,
+        Form::Requests(headers, lanes) => return post(&config, headers, lanes).await,
         Form::Page(_) => return Ok("the address is free for a page"),
     };
     // Whatever kinds the drain wants, it is a log that is sent.
@@ -79,22 +77,24 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     }
 }
 
-/// Sends one value of a gauge by remote-write.
+/// Sends one value of a gauge.
 async fn post(
     config: &DrainConfig,
-    trust: Option<&mut Trust>,
-    headers: Vec<(&'static str, HeaderValue)>,
+    headers: Headers,
+    lanes: Vec<(DrainUrl, Option<Trust>)>,
 ) -> Result<&'static str, (&'static str, io::Error)> {
     let now = now_ns();
     let gauge = v2::Envelope::gauge("hydrant", "hydrant_drain_test", 1.0, "").at(now);
-    let mut maker = Maker::remote_write(&config.metrics);
+    let mut maker = config.maker();
     maker.put(&gauge.encode_to_vec(), now);
-    let Some(request) = maker.flush(now).into_iter().flatten().next() else {
+    let mut made = lanes.into_iter().zip(maker.flush(now, true));
+    let Some(((destination, mut trust), request)) =
+        made.find_map(|(to, requests)| Some((to, requests.into_iter().next()?)))
+    else {
         return Err(("request", io::Error::other("nothing came of a gauge, a defect of hydrant")));
     };
-    let mut link = Link::open(&config.url, trust, 0).await.map_err(|error| ("connect", error))?;
-    let headers = [request.headers, headers].concat();
-    link.post(&headers, request.body.into()).await.map_err(|error| ("write", error))?;
+    let mut link = Link::open(&destination, trust.as_mut(), 0).await.map_err(|error| ("connect", error))?;
+    request.make(&mut link, &destination, &headers).await.map_err(|error| ("write", error))?;
     Ok("the receiver answered that it took the value 1 of the gauge hydrant_drain_test")
 }
 

@@ -14,7 +14,6 @@ mod config;
 pub mod exposition;
 pub mod labels;
 pub mod names;
-mod read;
 pub mod remote_write;
 pub mod series;
 pub mod serve;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "adapters/datadog.rs"]
+mod datadog;
 #[path = "adapters/datagrams.rs"]
 mod datagrams;
 #[path = "adapters/disk.rs"]
@@ -22,6 +24,8 @@ mod https;
 mod judges;
 #[path = "adapters/metrics_drains.rs"]
 mod metrics_drains;
+#[path = "adapters/outages.rs"]
+mod outages;
 #[path = "adapters/remote_write.rs"]
 mod remote_write;
 #[path = "adapters/rsyslog.rs"]

@@ -9,6 +9,7 @@ use transport::ClientTlsError;
 use crate::config::{ConfigError, DrainConfig, DrainTls};
 use crate::push::page::{self, Bound};
 use crate::select::Select;
+use crate::syslog::config::{DrainUrl, Scheme};
 use crate::syslog::encode::Style;
 use crate::syslog::trust::Trust;
 
@@ -26,11 +27,13 @@ pub(crate) struct Prepared {
 pub(crate) enum Form {
     /// As lines.
     Lines(Style),
-    /// As requests of metrics, with these headers.
-    RemoteWrite(Vec<(&'static str, HeaderValue)>),
+    /// As requests, with these headers, each lane to a place of its own.
+    Requests(Headers, Vec<(DrainUrl, Option<Trust>)>),
     /// On a page.
     Page(Bound),
 }
+
+pub(crate) type Headers = Vec<(&'static str, HeaderValue)>;
 
 /// Why a drain cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -56,7 +59,7 @@ impl Prepared {
         } else if let Some(listen) = config.page()? {
             Form::Page(page::bind(listen, &config.metrics)?)
         } else {
-            Form::RemoteWrite(bearer(&config)?)
+            Form::Requests(key(&config)?, lanes(&config, trust.as_ref())?)
         };
         if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
             telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
@@ -73,7 +76,7 @@ impl Prepared {
     pub(crate) fn again(&self) -> Option<Self> {
         let form = match &self.form {
             Form::Lines(style) => Form::Lines(style.clone()),
-            Form::RemoteWrite(headers) => Form::RemoteWrite(headers.clone()),
+            Form::Requests(headers, lanes) => Form::Requests(headers.clone(), lanes.clone()),
             Form::Page(_) => return None,
         };
         let (config, select, trust) = (Arc::clone(&self.config), Arc::clone(&self.select), self.trust.clone());
@@ -82,20 +85,46 @@ impl Prepared {
 }
 
 /// The token of the drain, as it is shown to the receiver.
-fn bearer(config: &DrainConfig) -> Result<Vec<(&'static str, HeaderValue)>, ConfigError> {
+fn key(config: &DrainConfig) -> Result<Headers, ConfigError> {
     let Some(token) = config.bearer()? else { return Ok(Vec::new()) };
-    let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+    let (name, text) = if config.url.scheme.is_datadog() {
+        ("dd-api-key", token)
+    } else {
+        ("authorization", format!("Bearer {token}"))
+    };
+    let mut value = HeaderValue::try_from(text)
         .map_err(|_| ConfigError::Token(config.name.clone(), "it may hold visible ASCII characters only".to_owned()))?;
     value.set_sensitive(true);
-    Ok(vec![("authorization", value)])
+    Ok(vec![(name, value)])
+}
+
+/// Where the requests of each lane go.
+fn lanes(config: &DrainConfig, trust: Option<&Trust>) -> Result<Vec<(DrainUrl, Option<Trust>)>, PrepareError> {
+    let url = &config.url;
+    if url.scheme == Scheme::Datadog {
+        let at = |intake: &str| {
+            let url = url.at_host(&format!("{intake}.{}", url.address.host()));
+            let url = url.map_err(|_| ConfigError::Site(config.name.clone(), config.url.anonymised()))?;
+            let trust = trust_at(config, &url)?;
+            Ok((url, trust))
+        };
+        return ["api", "http-intake.logs"].map(at).into_iter().collect();
+    }
+    let lanes = if url.scheme.is_datadog() { 2 } else { config.metrics.requests().shards.get() };
+    Ok(vec![(url.clone(), trust.cloned()); lanes])
 }
 
 /// Reads what a drain over TLS needs, from its own files.
 fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, PrepareError> {
-    if !config.url.scheme.is_tls() {
+    trust_at(config, &config.url)
+}
+
+/// The same for another host that it sends to.
+fn trust_at(config: &DrainConfig, url: &DrainUrl) -> Result<Option<Trust>, PrepareError> {
+    if !url.scheme.is_tls() {
         return Ok(None);
     }
-    let name = config.server_name()?;
+    let name = config.server_name(url)?;
     let loaded = match &config.tls {
         Some(tls) => Trust::load(tls, name),
         None => Trust::load(&DrainTls::default(), name),

@@ -43,7 +43,7 @@ pub use self::snapshot::Snapshot;
 pub use self::value::{BUCKETS, Histogram, QUANTILES, Summary, Type, Value};
 use super::labels::Labels;
 use super::names::{self, Naming, Purpose};
-use super::read::{Counter, Envelope, Gauge, Timer};
+use crate::read::{Counter, Envelope, Gauge, Timer, is_unbounded};
 
 /// How envelopes become series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -276,7 +276,7 @@ impl Store {
     }
 
     fn timer<F: FnMut(u32, &Series)>(&mut self, envelope: &Envelope<'_>, timer: Timer<'_>, sink: &mut Sink<'_, F>) {
-        let identity = envelope.hash_of_some(&self.hashes, http::is_unbounded);
+        let identity = envelope.hash_of_some(&self.hashes, is_unbounded);
         let identity = self.hashes.hash_one((identity, 3u8, timer.name));
         let slot = self.slot(identity, |context| context.metric(envelope, Purpose::Timer, timer.name, b""));
         self.update(slot, sink, true, |value| value.observe(timer.seconds()));

@@ -52,8 +52,10 @@ pub(crate) struct Push {
 /// What a [`Push`] is made of.
 pub(crate) struct Parts {
     pub(crate) name: String,
-    pub(crate) destination: DrainUrl,
-    pub(crate) trust: Option<Trust>,
+    /// The URL, anonymised.
+    pub(crate) url: String,
+    /// Where the requests of each lane go.
+    pub(crate) lanes: Vec<(DrainUrl, Option<Trust>)>,
     /// Goes with every request, besides what the maker says.
     pub(crate) headers: Vec<(&'static str, HeaderValue)>,
     pub(crate) inlet: Inlet,
@@ -82,22 +84,17 @@ struct Teller {
 }
 
 impl Push {
-    pub(crate) fn new(parts: Parts, lanes: usize, until: Until) -> Self {
-        let lane = || Lane {
-            destination: parts.destination.clone(),
-            trust: parts.trust.clone(),
+    pub(crate) fn new(parts: Parts, until: Until) -> Self {
+        let lane = |(destination, trust)| Lane {
+            destination,
+            trust,
             headers: parts.headers.clone(),
             link: None,
             retry: Retry::new(parts.retry, Backoff::random_seed()),
         };
         Self {
-            lanes: (0..lanes.max(1)).map(|_| lane()).collect(),
-            teller: Teller {
-                name: parts.name,
-                url: parts.destination.anonymised(),
-                metrics: parts.metrics,
-                health: Mutex::default(),
-            },
+            lanes: parts.lanes.into_iter().map(lane).collect(),
+            teller: Teller { name: parts.name, url: parts.url, metrics: parts.metrics, health: Mutex::default() },
             inlet: parts.inlet,
             maker: parts.maker,
             gather: parts.gather,
@@ -115,7 +112,7 @@ impl Push {
             let ends = self.until.hard.is_cancelled() || self.until.replaced.is_cancelled();
             if !ends {
                 self.tell_offenders();
-                self.deliver().await;
+                self.deliver(!more).await;
             }
             if ends || self.until.hard.is_cancelled() || self.until.replaced.is_cancelled() || !more {
                 break;
@@ -176,9 +173,9 @@ impl Push {
         full
     }
 
-    /// Makes all requests there are, and waits for their answers.
-    async fn deliver(&mut self) {
-        let requests = self.maker.flush(now_ns());
+    /// Makes the requests that are due, at the end all there are, and waits for their answers.
+    async fn deliver(&mut self, all: bool) {
+        let requests = self.maker.flush(now_ns(), all);
         self.maker.tell(&self.teller.metrics);
         let until = &self.until;
         let teller = &self.teller;
@@ -319,8 +316,22 @@ async fn attempt(
         Some(open) => open,
         None => link.insert(Box::pin(Link::open(destination, trust, 0)).await?),
     };
-    let headers = [&request.headers, headers].concat();
-    open.post(&headers, Bytes::copy_from_slice(&request.body)).await
+    request.make(open, destination, headers).await
+}
+
+impl Request {
+    /// Makes it, over a connection to `destination`, with `headers` besides its own.
+    pub(crate) async fn make(
+        &self,
+        link: &mut Link,
+        destination: &DrainUrl,
+        headers: &[(&'static str, HeaderValue)],
+    ) -> io::Result<()> {
+        let headers = [&self.headers, headers].concat();
+        let below = self.path.map(|path| format!("{}{path}", destination.base()));
+        let target = below.as_deref().unwrap_or_else(|| destination.target());
+        link.post(target, &headers, Bytes::copy_from_slice(&self.body)).await
+    }
 }
 
 impl Teller {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use proto::reason::Reason;
 
+use crate::datadog::{self, DatadogConfig};
 use crate::metrics::DrainMetrics;
 use crate::prometheus::MetricsConfig;
 use crate::prometheus::remote_write::{self, Queue};
@@ -20,6 +21,8 @@ const EXPIRE: i64 = nanoseconds(Duration::from_secs(60));
 /// A request that is to be made.
 #[derive(Debug)]
 pub(crate) struct Request {
+    /// Behind the path of the destination; `None` is that path itself.
+    pub(crate) path: Option<&'static str>,
     pub(crate) headers: Vec<(&'static str, HeaderValue)>,
     pub(crate) body: Vec<u8>,
     /// Envelopes that count as delivered with it. Those of which nothing is to be sent go with the next.
@@ -29,6 +32,7 @@ pub(crate) struct Request {
 /// Makes requests of one kind.
 pub(crate) enum Maker {
     RemoteWrite(Box<RemoteWrite>),
+    Datadog(Box<Datadog>),
 }
 
 /// What has become of an envelope.
@@ -53,7 +57,27 @@ pub(crate) struct RemoteWrite {
     told: (series::Counts, remote_write::Counts),
 }
 
+/// Requests to the intakes of Datadog: metrics in the first lane, logs in the second.
+pub(crate) struct Datadog {
+    encoder: datadog::Encoder,
+    interval: i64,
+    waiting: u64,
+    flushed_at: i64,
+    told: datadog::Counts,
+}
+
 impl Maker {
+    pub(crate) fn datadog(config: &DatadogConfig) -> Self {
+        let options = config.options();
+        Self::Datadog(Box::new(Datadog {
+            encoder: datadog::Encoder::new(&options),
+            interval: i64::try_from(options.interval.as_nanos()).unwrap_or(i64::MAX),
+            waiting: 0,
+            flushed_at: 0,
+            told: datadog::Counts::default(),
+        }))
+    }
+
     pub(crate) fn remote_write(config: &MetricsConfig) -> Self {
         let options = config.requests();
         Self::RemoteWrite(Box::new(RemoteWrite {
@@ -71,6 +95,7 @@ impl Maker {
     pub(crate) fn put(&mut self, envelope: &[u8], now: i64) -> Put {
         match self {
             Self::RemoteWrite(maker) => maker.put(envelope, now),
+            Self::Datadog(maker) => maker.put(envelope, now),
         }
     }
 
@@ -81,13 +106,15 @@ impl Maker {
                 let options = &maker.options;
                 (0..options.shards.get()).any(|shard| maker.queue.pending(shard) >= options.max_samples)
             }
+            Self::Datadog(maker) => maker.encoder.is_full(),
         }
     }
 
-    /// Requests of all that is there, by lane; each lane's are to be made in order.
-    pub(crate) fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
+    /// Requests of what is due, with `all` of all that is there, by lane; each lane's are to be made in order.
+    pub(crate) fn flush(&mut self, now: i64, all: bool) -> Vec<Vec<Request>> {
         match self {
             Self::RemoteWrite(maker) => maker.flush(now),
+            Self::Datadog(maker) => maker.flush(now, all),
         }
     }
 
@@ -95,6 +122,7 @@ impl Maker {
     pub(crate) fn waiting(&self) -> u64 {
         match self {
             Self::RemoteWrite(maker) => maker.waiting,
+            Self::Datadog(maker) => maker.waiting,
         }
     }
 
@@ -107,6 +135,11 @@ impl Maker {
                 metrics.stored(before.0, now.0);
                 metrics.queued(before.1, now.1);
             }
+            Self::Datadog(maker) => {
+                let now = maker.encoder.counts();
+                let before = std::mem::replace(&mut maker.told, now);
+                metrics.pushed(before, now);
+            }
         }
     }
 
@@ -114,6 +147,7 @@ impl Maker {
     pub(crate) fn offenders(&mut self) -> Vec<Offender> {
         match self {
             Self::RemoteWrite(maker) => maker.store.offenders(),
+            Self::Datadog(maker) => maker.encoder.offenders(),
         }
     }
 }
@@ -140,11 +174,42 @@ impl RemoteWrite {
         for shard in 0..self.options.shards.get() {
             let made = std::iter::from_fn(|| self.queue.next(shard, true));
             let requests: Vec<Request> =
-                made.map(|made| Request { headers: headers(), body: made.body, envelopes: 0 }).collect();
+                made.map(|made| Request { path: None, headers: headers(), body: made.body, envelopes: 0 }).collect();
             lanes.push(requests);
         }
         if let Some(first) = lanes.iter_mut().flatten().next() {
             first.envelopes = std::mem::take(&mut self.waiting);
+        }
+        lanes
+    }
+}
+
+impl Datadog {
+    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+        match self.encoder.put(envelope, now) {
+            datadog::Outcome::Kept => {
+                self.waiting += 1;
+                Put::Kept
+            }
+            datadog::Outcome::Ignored => Put::Filtered,
+            datadog::Outcome::Dropped(reason) => Put::Dropped(reason),
+        }
+    }
+
+    fn flush(&mut self, now: i64, all: bool) -> Vec<Vec<Request>> {
+        // Counts add up for an interval, also while logs fill a request before.
+        let due = all || !self.encoder.is_full() || now.saturating_sub(self.flushed_at) >= self.interval;
+        let made = if due { self.encoder.flush(now) } else { self.encoder.take_full() };
+        if due {
+            self.flushed_at = now;
+        }
+        let mut lanes = vec![Vec::new(), Vec::new()];
+        for datadog::Request { target, path, headers, body, envelopes } in made {
+            self.waiting = self.waiting.saturating_sub(envelopes);
+            let header = |(name, value): (&'static str, String)| Some((name, HeaderValue::try_from(value).ok()?));
+            let headers = headers.into_iter().filter_map(header).collect();
+            let lane = usize::from(target == datadog::Target::Logs);
+            lanes[lane].push(Request { path: Some(path), headers, body, envelopes });
         }
         lanes
     }
@@ -186,9 +251,9 @@ mod tests {
         assert_eq!(maker.put(&v2::Envelope::log("a", "b").encode_to_vec(), now), Put::Filtered);
         assert_eq!(maker.put(b"\xff", now), Put::Dropped(Reason::DecodeError));
         assert_eq!(maker.waiting(), 100);
-        let lanes = maker.flush(now);
+        let lanes = maker.flush(now, false);
         assert!(lanes.len() == 4 && lanes.iter().all(|lane| lane.len() == 1), "each shard has series");
         assert_eq!((lanes.iter().flatten().map(|request| request.envelopes).sum::<u64>(), maker.waiting()), (100, 0));
-        assert!(maker.flush(now).iter().all(Vec::is_empty));
+        assert!(maker.flush(now, true).iter().all(Vec::is_empty));
     }
 }

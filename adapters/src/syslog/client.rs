@@ -136,13 +136,13 @@ impl Link {
         }
     }
 
-    /// Sends one request over HTTP, where the scheme is one of those.
+    /// Sends one request over HTTP, where the scheme is one of those, to a path and query.
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub async fn post(&mut self, headers: &[(&'static str, HeaderValue)], body: Bytes) -> io::Result<()> {
+    pub async fn post(&mut self, target: &str, headers: &[(&'static str, HeaderValue)], body: Bytes) -> io::Result<()> {
         match &mut self.0 {
-            Kind::Http(http) => http.post(headers, body).await,
+            Kind::Http(http) => http.post(target, headers, body).await,
             Kind::Stream(_) | Kind::Datagrams(_) => Err(io::Error::other("no requests go over this connection")),
         }
     }

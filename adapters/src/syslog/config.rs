@@ -47,6 +47,12 @@ pub enum Scheme {
     RemoteWriteHttp,
     /// The same over HTTPS.
     RemoteWriteHttps,
+    /// No lines: metrics and logs to the intakes of a site of Datadog, over HTTPS.
+    Datadog,
+    /// The same to one address, over HTTP.
+    DatadogHttp,
+    /// And over HTTPS.
+    DatadogHttps,
     /// No lines: a page of metrics, at this address, for Prometheus to scrape.
     Prometheus,
 }
@@ -123,7 +129,7 @@ const REMOTE_WRITE: &str = "/api/v1/write";
 
 /// What may stand before host and port.
 const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path, https-batch://host/path, \
-    remote-write+https://host/path, remote-write+http://host:port/path or prometheus://address:port";
+    remote-write+https://host/path, remote-write+http://host:port/path, prometheus://address:port or datadog://site";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -147,6 +153,9 @@ impl DrainUrl {
             "https-batch" => Scheme::HttpsBatch,
             "remote-write+http" => Scheme::RemoteWriteHttp,
             "remote-write+https" => Scheme::RemoteWriteHttps,
+            "datadog" => Scheme::Datadog,
+            "datadog+http" => Scheme::DatadogHttp,
+            "datadog+https" => Scheme::DatadogHttps,
             "prometheus" => Scheme::Prometheus,
             other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
@@ -195,13 +204,24 @@ impl DrainUrl {
         format!("{}://{}{path}", self.scheme, self.address)
     }
 
+    /// The same with another host and no path: what a site has several of.
+    pub(crate) fn at_host(&self, host: &str) -> Result<Self, DrainUrlError> {
+        let address = format!("{host}:{}", self.address.port()).parse().map_err(DrainUrlError::Address)?;
+        Ok(Self { address, path: String::new(), target: Secret("/".to_owned()), ..self.clone() })
+    }
+
+    /// The path, without a slash at its end; for the destination alone.
+    pub(crate) fn base(&self) -> &str {
+        self.path.trim_end_matches('/')
+    }
+
     /// User name and password, decoded, with a `:` between them; for the destination alone.
     pub(super) fn credentials(&self) -> Option<Vec<u8>> {
         self.user_info.as_ref().map(|info| percent_decode_str(info.reveal()).collect())
     }
 
     /// Path and query as they were written, options too; for the destination alone.
-    pub(super) fn target(&self) -> &str {
+    pub(crate) fn target(&self) -> &str {
         self.target.reveal()
     }
 
@@ -214,7 +234,12 @@ impl DrainUrl {
 impl Scheme {
     /// Requests, and not lines one after the other.
     pub fn is_http(self) -> bool {
-        matches!(self, Self::Https | Self::HttpsBatch) || self.is_remote_write()
+        matches!(self, Self::Https | Self::HttpsBatch) || self.is_remote_write() || self.is_datadog()
+    }
+
+    /// Requests to Datadog.
+    pub fn is_datadog(self) -> bool {
+        matches!(self, Self::Datadog | Self::DatadogHttp | Self::DatadogHttps)
     }
 
     /// Requests of metrics.
@@ -224,7 +249,7 @@ impl Scheme {
 
     /// Envelopes leave as syslog messages.
     pub fn has_lines(self) -> bool {
-        !self.is_remote_write() && self != Self::Prometheus
+        !self.is_remote_write() && !self.is_datadog() && self != Self::Prometheus
     }
 
     /// Many lines go into one request.
@@ -234,7 +259,15 @@ impl Scheme {
 
     /// Over TLS.
     pub fn is_tls(self) -> bool {
-        matches!(self, Self::SyslogTls | Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps)
+        matches!(
+            self,
+            Self::SyslogTls
+                | Self::Https
+                | Self::HttpsBatch
+                | Self::RemoteWriteHttps
+                | Self::Datadog
+                | Self::DatadogHttps
+        )
     }
 
     /// The port that receivers usually have; not a default.
@@ -242,8 +275,8 @@ impl Scheme {
         match self {
             Self::Syslog | Self::SyslogUdp => 514,
             Self::SyslogTls => 6514,
-            Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps => HTTPS,
-            Self::RemoteWriteHttp => HTTP,
+            Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps | Self::Datadog | Self::DatadogHttps => HTTPS,
+            Self::RemoteWriteHttp | Self::DatadogHttp => HTTP,
             Self::Prometheus => 9186,
         }
     }
@@ -260,6 +293,9 @@ impl fmt::Display for Scheme {
             Self::HttpsBatch => "https-batch",
             Self::RemoteWriteHttp => "remote-write+http",
             Self::RemoteWriteHttps => "remote-write+https",
+            Self::Datadog => "datadog",
+            Self::DatadogHttp => "datadog+http",
+            Self::DatadogHttps => "datadog+https",
             Self::Prometheus => "prometheus",
         })
     }

@@ -138,13 +138,11 @@ impl Wanted<'_> {
         style.framing = match self.scheme {
             Scheme::SyslogUdp => Framing::Datagram,
             Scheme::Https => Framing::Post,
-            Scheme::HttpsBatch | Scheme::RemoteWriteHttp | Scheme::RemoteWriteHttps | Scheme::Prometheus => {
-                Framing::None
-            }
             Scheme::Syslog | Scheme::SyslogTls => match (self.line.framing, preset) {
                 (Some(LineFraming::OctetCounting), _) | (None, None) => Framing::OctetCount,
                 (Some(LineFraming::LineFeed), _) | (None, Some(_)) => Framing::LineFeed,
             },
+            _ => Framing::None,
         };
         style.zulu = match (self.line.zone, preset) {
             (Some(zone), _) => zone == Zone::Z,

@@ -27,11 +27,11 @@ async fn rig(dir: &Path, destination: SocketAddr, adjust: impl FnOnce(&mut Confi
 }
 
 /// An address where nobody listens, and a way to listen there later.
-async fn nobody() -> SocketAddr {
+pub(crate) async fn nobody() -> SocketAddr {
     receiver().await.1
 }
 
-async fn listen(addr: SocketAddr) -> TcpListener {
+pub(crate) async fn listen(addr: SocketAddr) -> TcpListener {
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.set_reuseaddr(true).unwrap();
     socket.bind(addr).unwrap();

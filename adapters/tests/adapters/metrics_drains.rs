@@ -71,6 +71,8 @@ struct Moody {
     addr: SocketAddr,
     /// What each request was answered, and its headers.
     asked: Arc<Mutex<Vec<(u16, http::HeaderMap)>>>,
+    /// The path of each, and its body.
+    bodies: Arc<Mutex<Vec<(String, Bytes)>>>,
     _tasks: JoinSet<()>,
 }
 
@@ -80,17 +82,19 @@ impl Moody {
         let addr = listener.local_addr().unwrap();
         let answers = Arc::new(Mutex::new(answers.iter().rev().copied().collect::<Vec<_>>()));
         let asked = Arc::<Mutex<Vec<_>>>::default();
-        let (seen, mut tasks) = (Arc::clone(&asked), JoinSet::new());
+        let bodies = Arc::<Mutex<Vec<_>>>::default();
+        let (seen, came, mut tasks) = (Arc::clone(&asked), Arc::clone(&bodies), JoinSet::new());
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (answers, seen) = (Arc::clone(&answers), Arc::clone(&seen));
+                let (answers, seen, came) = (Arc::clone(&answers), Arc::clone(&seen), Arc::clone(&came));
                 let service = service_fn(move |request: http::Request<Incoming>| {
-                    let (answers, seen) = (Arc::clone(&answers), Arc::clone(&seen));
+                    let (answers, seen, came) = (Arc::clone(&answers), Arc::clone(&seen), Arc::clone(&came));
                     async move {
                         let (head, body) = request.into_parts();
-                        body.collect().await?;
+                        let body = body.collect().await?.to_bytes();
+                        came.lock().push((head.uri.to_string(), body));
                         let (status, after) = answers.lock().pop().unwrap_or((204, None));
                         seen.lock().push((status, head.headers));
                         let mut response = Response::builder().status(status);
@@ -107,7 +111,7 @@ impl Moody {
                 });
             }
         });
-        Self { addr, asked, _tasks: tasks }
+        Self { addr, asked, bodies, _tasks: tasks }
     }
 }
 
@@ -161,6 +165,64 @@ async fn a_token_goes_with_requests_and_is_shown_nowhere() {
     rig.shutdown().await;
 }
 
+/// The intake is made from its published form (contract §7): the real one asks for an account.
+#[tokio::test(flavor = "multi_thread")]
+async fn datadog_7_metrics_and_logs_go_to_their_intakes_with_the_key() {
+    let intake = Moody::start(&[]).await;
+    let rig = Rig::start("127.0.0.1:1".parse().unwrap(), "", |config| {
+        let url = format!("datadog+http://{}/base?drain-data=all", intake.addr);
+        let text = format!(
+            "name = \"test\"\nurl = \"{url}\"\ntoken = \"canary\"\n[datadog]\ninterval = \"20ms\"\ntags = [\"team:a\"]\n"
+        );
+        config.drains = vec![toml::from_str(&text).unwrap()];
+    })
+    .await;
+    assert_eq!(rig.request.selectors.len(), 5, "everything");
+    rig.send(&[gauge("web", 1.5), v2::Envelope::log("web", "hello").at(now_ns())]).await;
+    let shown = until(rig.adapters.addrs().admin, "test", |drain| drain["delivered"] == 2).await;
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    let mut bodies = std::mem::take(&mut *intake.bodies.lock());
+    bodies.sort();
+    let [(logs, log), (series, metric)] = &bodies[..] else { panic!("{bodies:?}") };
+    assert_eq!((logs.as_str(), series.as_str()), ("/base/api/v2/logs", "/base/api/v2/series"));
+    assert!(intake.asked.lock().iter().all(|(_, headers)| headers["dd-api-key"] == "canary"));
+    let json = |body: &Bytes| {
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&body[..]), &mut text).unwrap();
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()
+    };
+    let (log, metric) = (json(log), json(metric));
+    assert_eq!((&log[0]["message"], &log[0]["service"]), (&json!("hello"), &json!("web")));
+    assert_eq!(metric["series"][0]["metric"], "queue.depth");
+    assert_eq!(metric["series"][0]["points"][0]["value"], 1.5);
+    assert!(metric["series"][0]["tags"].as_array().unwrap().contains(&json!("team:a")), "{metric}");
+    let (_, telemetry) = rig.shutdown().await;
+    check_laws(&telemetry);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn datadog_7_what_each_answer_means() {
+    for (status, kept) in [(403, false), (413, false), (400, false), (429, true), (408, true), (503, true)] {
+        let intake = Moody::start(&[(status, None)]).await;
+        let rig = Rig::start("127.0.0.1:1".parse().unwrap(), "", |config| {
+            let url = format!("datadog+http://{}", intake.addr);
+            let text = format!("name = \"test\"\nurl = \"{url}\"\ntoken = \"k\"\ndatadog.interval = \"20ms\"\n");
+            config.drains = vec![toml::from_str(&text).unwrap()];
+        })
+        .await;
+        rig.send(&[gauge("web", 1.5)]).await;
+        let counted = if kept { "delivered" } else { "dropped" };
+        let shown = until(rig.adapters.addrs().admin, "test", |drain| match kept {
+            true => drain["delivered"] == 1,
+            false => drain["dropped"]["rejected_permanent"] == 1,
+        })
+        .await;
+        assert!(shown["last_error"]["text"].as_str().unwrap().contains(&status.to_string()), "{counted}: {shown}");
+        let (_, telemetry) = rig.shutdown().await;
+        check_laws(&telemetry);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_wait_for_a_dead_store_go_to_the_next_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -207,9 +269,11 @@ fn what_does_not_go_together_is_refused() {
         let text = format!("[[drains]]\nname = \"x\"\n{text}");
         toml::from_str::<hydrant_adapters::Config>(&text).unwrap().check().unwrap_err().to_string()
     };
-    assert!(error("url = \"syslog://h:1\"\nmetrics.namespace = \"a\"").contains("which takes lines"));
+    assert!(error("url = \"syslog://h:1\"\nmetrics.namespace = \"a\"").contains("which takes no series of Prometheus"));
     assert!(error("url = \"remote-write+https://h\"\npreset = \"splunk\"").contains("which takes no lines"));
     assert!(error("url = \"prometheus://h:1\"").contains("write an address of this machine and a port"));
     assert!(error("url = \"prometheus://127.0.0.1:1\"\ntoken = \"a\"").contains("nobody is shown one"));
+    assert!(error("url = \"datadog://datadoghq.eu\"").contains("needs the API key"));
+    assert!(error("url = \"syslog://h:1\"\ndatadog.host = \"a\"").contains("write datadog://"));
     assert!(error("url = \"remote-write+http://h:1\"\ntls = {}").contains("has a tls table"));
 }

@@ -8,10 +8,10 @@ use std::sync::Arc;
 use proto::reason::Reason;
 
 use super::http::{Form, Http, Request};
-use super::{Options, Series, Store, Type, Value, http};
+use super::{Options, Series, Store, Type, Value};
 use crate::prometheus::labels::{Builder, Labels};
 use crate::prometheus::names::{Naming, Purpose};
-use crate::prometheus::read::{Envelope, stable_hash};
+use crate::read::{Envelope, is_unbounded, stable_hash};
 
 /// Marks in place of a series: there is no room for it, or no name.
 const NO_ROOM: u32 = u32::MAX;
@@ -76,7 +76,7 @@ impl Context {
         };
         let mut tags: Vec<_> = envelope.tags().collect();
         if purpose == Purpose::Timer {
-            tags.retain(|(key, _)| !http::is_unbounded(key));
+            tags.retain(|(key, _)| !is_unbounded(key));
         }
         let mut labels = Builder::default();
         labels.own("source_id", envelope.source_id);

@@ -6,7 +6,7 @@
 use super::Type;
 use crate::prometheus::labels::Builder;
 use crate::prometheus::names::Naming;
-use crate::prometheus::read::Envelope;
+use crate::read::{Envelope, known_method};
 
 /// The name of the timers that HTTP requests are.
 pub(super) const NAME: &[u8] = b"http";
@@ -210,15 +210,6 @@ fn class(status: &[u8]) -> &'static [u8] {
     }
 }
 
-/// The method if it is one of RFC 9110 or RFC 5789; else `OTHER`, as clients may send any.
-fn known_method(method: &[u8]) -> &'static [u8] {
-    const KNOWN: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
-    if method.is_empty() {
-        return b"";
-    }
-    KNOWN.into_iter().find(|known| method.eq_ignore_ascii_case(known)).unwrap_or(b"OTHER")
-}
-
 /// Of an absolute URI; nothing of a path.
 fn scheme_and_host(uri: &[u8]) -> (&[u8], &[u8]) {
     let Some(at) = uri.windows(3).position(|window| window == b"://") else { return (b"", b"") };
@@ -234,23 +225,6 @@ fn scheme_and_host(uri: &[u8]) -> (&[u8], &[u8]) {
 pub(super) fn content_length(envelope: &Envelope<'_>) -> Option<f64> {
     let length: u64 = std::str::from_utf8(envelope.tag("content_length")).ok()?.parse().ok()?;
     Some(length as f64)
-}
-
-/// Tags of timers that are different for each of them, or that clients may choose: never labels.
-pub(super) fn is_unbounded(key: &[u8]) -> bool {
-    const UNBOUNDED: [&[u8]; 10] = [
-        b"request_id",
-        b"uri",
-        b"remote_address",
-        b"user_agent",
-        b"forwarded",
-        b"content_length",
-        b"routing_instance_id",
-        b"trace_id",
-        b"span_id",
-        b"parent_span_id",
-    ];
-    UNBOUNDED.contains(&key)
 }
 
 #[cfg(test)]

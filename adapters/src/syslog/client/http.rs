@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -56,7 +57,7 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 /// What all requests have in common.
 #[derive(Debug)]
 struct Endpoint {
-    target: String,
+    target: Arc<str>,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
     batch: bool,
@@ -138,7 +139,7 @@ impl Endpoint {
         });
         let host = url.address.to_string();
         Ok(Self {
-            target: url.target().to_owned(),
+            target: Arc::from(url.target()),
             host: header(
                 host.strip_suffix(if url.scheme.is_tls() { ":443" } else { ":80" }).unwrap_or(&host).to_owned(),
             )?,
@@ -147,8 +148,8 @@ impl Endpoint {
         })
     }
 
-    fn request(&self, headers: Headers<'_>, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
-        let mut request = Request::post(&self.target)
+    fn request(&self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
+        let mut request = Request::post(target)
             .header(HOST, &self.host)
             .header(USER_AGENT, concat!("hydrant/", env!("CARGO_PKG_VERSION")));
         for (name, value) in headers {
@@ -227,7 +228,7 @@ impl Http {
         if self.endpoint.batch {
             let mut body = BytesMut::with_capacity(frames.range(..count).map(|frame| frame.bytes.len()).sum());
             frames.range(..count).for_each(|frame| body.extend_from_slice(&frame.bytes));
-            self.post(&PLAIN_TEXT, body.freeze()).await?;
+            self.post_line(body.freeze()).await?;
             *written = count;
             return Ok(());
         }
@@ -236,11 +237,16 @@ impl Http {
             while let Some(len) = rest.first_chunk() {
                 let len = u32::from_be_bytes(*len) as usize;
                 rest.advance(4);
-                self.post(&PLAIN_TEXT, rest.split_to(len)).await?;
+                self.post_line(rest.split_to(len)).await?;
             }
             *written += 1;
         }
         Ok(())
+    }
+
+    async fn post_line(&mut self, body: Bytes) -> io::Result<()> {
+        let target = Arc::clone(&self.endpoint.target);
+        self.post(&target, &PLAIN_TEXT, body).await
     }
 
     /// As [`Link::settle`](super::Link::settle): every answer has come.
@@ -248,12 +254,12 @@ impl Http {
         End::Closed
     }
 
-    /// One request with these headers.
+    /// One request with these headers, to this path and query.
     ///
     /// # Errors
     /// As [`Self::write`].
-    pub(super) async fn post(&mut self, headers: Headers<'_>, body: Bytes) -> io::Result<()> {
-        let request = self.endpoint.request(headers, body)?;
+    pub(super) async fn post(&mut self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<()> {
+        let request = self.endpoint.request(target, headers, body)?;
         let exchange = exchange(&mut self.sender, request);
         let connection = &mut self.connection;
         let outcome = timeout(ANSWER, async {

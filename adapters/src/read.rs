@@ -1,4 +1,4 @@
-//! An encoded envelope as the store needs it: read once, nothing decoded that is not asked for.
+//! An encoded envelope as the stores of series need it: read once, nothing decoded that is not asked for.
 //!
 //! Bytes of envelopes that have passed a first hop enter; slices of them leave. `deprecated_tags` are not read: the subscription asks
 //! for preferred tags. Allocates nothing for up to sixteen tags, but for a message that stands in several pieces.
@@ -216,6 +216,76 @@ impl<'a> Timer<'a> {
     pub(crate) fn seconds(&self) -> f64 {
         self.stop.saturating_sub(self.start).max(0) as f64 / 1e9
     }
+}
+
+/// A log's message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Log<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) is_err: bool,
+}
+
+impl<'a> Log<'a> {
+    pub(crate) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut log = Self::default();
+        let mut fields = Fields::new(message);
+        while !fields.is_done() {
+            match fields.key()? {
+                (1, WireType::Len) => log.payload = fields.bytes()?,
+                (2, WireType::Varint) => log.is_err = fields.varint()? == v2::log::Type::Err as u64,
+                (number, wire_type) => fields.skip(number, wire_type)?,
+            }
+        }
+        Ok(log)
+    }
+}
+
+/// An event's message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Event<'a> {
+    pub(crate) title: &'a [u8],
+    pub(crate) body: &'a [u8],
+}
+
+impl<'a> Event<'a> {
+    pub(crate) fn read(message: &'a [u8]) -> Result<Self, Malformed> {
+        let mut event = Self::default();
+        let mut fields = Fields::new(message);
+        while !fields.is_done() {
+            match fields.key()? {
+                (1, WireType::Len) => event.title = fields.bytes()?,
+                (2, WireType::Len) => event.body = fields.bytes()?,
+                (number, wire_type) => fields.skip(number, wire_type)?,
+            }
+        }
+        Ok(event)
+    }
+}
+
+/// The method if it is one of RFC 9110 or RFC 5789; else `OTHER`, as clients may send any.
+pub(crate) fn known_method(method: &[u8]) -> &'static [u8] {
+    const KNOWN: [&[u8]; 9] = [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+    if method.is_empty() {
+        return b"";
+    }
+    KNOWN.into_iter().find(|known| method.eq_ignore_ascii_case(known)).unwrap_or(b"OTHER")
+}
+
+/// Tags of timers that are different for each of them, or that clients may choose: never labels.
+pub(crate) fn is_unbounded(key: &[u8]) -> bool {
+    const UNBOUNDED: [&[u8]; 10] = [
+        b"request_id",
+        b"uri",
+        b"remote_address",
+        b"user_agent",
+        b"forwarded",
+        b"content_length",
+        b"routing_instance_id",
+        b"trace_id",
+        b"span_id",
+        b"parent_span_id",
+    ];
+    UNBOUNDED.contains(&key)
 }
 
 #[cfg(test)]
