@@ -196,6 +196,9 @@ pub struct DrainArgs {
     /// The drain over TLS, not over TCP
     #[arg(long)]
     tls: bool,
+    /// The drain buffers on disk, in a new directory below this one
+    #[arg(long, value_name = "DIR")]
+    disk: Option<PathBuf>,
 }
 
 /// `idle`: `hydrant up` with nothing to do.
@@ -422,7 +425,9 @@ pub async fn drain(args: &DrainArgs) -> Result<Report, ScenarioError> {
     let mut report = Report::new("drain");
     for _ in 0..args.runs.get() {
         let sink = bed.sink(args.tls).await?;
-        let (servers, [at_doppler, admin]) = bed.drained(&sink, args.tls).await?;
+        let disk = args.disk.as_ref().map(tempfile::tempdir_in).transpose().map_err(ScenarioError::Disk)?;
+        let dir = disk.as_ref().map(tempfile::TempDir::path);
+        let (servers, [at_doppler, admin]) = bed.drained(&sink, args.tls, dir).await?;
         let found = run(if args.tls { "tls" } else { "tcp" }, &plan, &servers.target, &servers.watched).await;
         let numbers = async || -> Result<_, ScenarioError> {
             let received = scrape::number(admin, "hydrant_received_envelopes_total{stage=\"drain\"}").await?;

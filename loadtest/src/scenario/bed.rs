@@ -27,6 +27,9 @@ pub enum ScenarioError {
     /// A server's counters.
     #[error(transparent)]
     Scrape(#[from] ScrapeError),
+    /// A directory for a buffer could not be made.
+    #[error("a directory for the buffer on disk: {0}")]
+    Disk(std::io::Error),
     /// A configuration file could not be written.
     #[error("writing {path}: {source}", path = path.display())]
     Write {
@@ -127,11 +130,16 @@ impl Bed {
         Sink::start(certs, &self.tracker).await.map_err(ScenarioError::Sink)
     }
 
-    /// A doppler, and adapters with a drain to `sink`, subscribed; and the admin ports of both.
-    pub(super) async fn drained(&self, sink: &Sink, tls: bool) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
+    /// A doppler, and adapters with a drain to `sink`, subscribed, that buffers below `disk`; and the admin ports of both.
+    pub(super) async fn drained(
+        &self,
+        sink: &Sink,
+        tls: bool,
+        disk: Option<&Path>,
+    ) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
         let doppler = self.role("doppler", &self.doppler_toml(false)).await?;
         let grpc = doppler.addr("doppler", "grpc")?;
-        let adapters = self.role("adapters", &self.adapters_toml(grpc, sink.addr(), tls)).await?;
+        let adapters = self.role("adapters", &self.adapters_toml(grpc, sink.addr(), tls, disk)).await?;
         let (at_doppler, admin) = (doppler.addr("doppler", "admin")?, adapters.addr("adapters", "admin")?);
         while scrape::number(at_doppler, "hydrant_subscriptions").await? == 0 {
             sleep(Duration::from_millis(20)).await;
@@ -204,18 +212,25 @@ impl Bed {
         )
     }
 
-    fn adapters_toml(&self, doppler: SocketAddr, receiver: SocketAddr, tls: bool) -> String {
+    fn adapters_toml(&self, doppler: SocketAddr, receiver: SocketAddr, tls: bool, disk: Option<&Path>) -> String {
         let (scheme, trust) = if tls {
             let ca = self.certs.files("receiver").ca;
             ("syslog-tls", format!("tls = {{ ca = '{}', server_name = \"receiver\" }}\n", ca.display()))
         } else {
             ("syslog", String::new())
         };
+        let (state, buffer) = match disk {
+            Some(dir) => (
+                format!("state_dir = '{}'\n", dir.display()),
+                "buffer = \"disk\"\ndisk = { bytes = 4294967296, keep_free_percent = 0 }\n",
+            ),
+            None => (String::new(), ""),
+        };
         format!(
-            "[adapters]\n{}[adapters.admin]\nlisten = \"127.0.0.1:0\"\n\
+            "[adapters]\n{state}{}[adapters.admin]\nlisten = \"127.0.0.1:0\"\n\
              [[adapters.dopplers]]\naddresses = [\"{doppler}\"]\n\
              [[adapters.drains]]\nname = \"drain\"\nurl = \"{scheme}://{receiver}\"\n{trust}\
-             ring = {{ envelopes = 65536, bytes = 67108864 }}\n",
+             ring = {{ envelopes = 65536, bytes = 67108864 }}\n{buffer}",
             self.tls_toml("doppler_tls", "adapters")
         )
     }
