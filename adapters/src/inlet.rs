@@ -139,12 +139,14 @@ impl Taken {
         }
     }
 
-    /// The load they came in, whole, if they have no place on disk.
-    pub(crate) fn load(&self) -> Option<&Queued> {
-        match &self.what {
-            What::Live(load) => Some(load),
-            What::Stored { .. } => None,
+    /// Those that are left, if they have no place on disk.
+    pub(crate) fn rest(&self) -> Option<Queued> {
+        let What::Live(load) = &self.what else { return None };
+        let mut load = load.clone();
+        if self.next > 0 {
+            load.selection.retain(|i| i >= self.next);
         }
+        (!load.selection.is_empty()).then_some(load)
     }
 
     /// The next one, at `now`.
@@ -167,13 +169,6 @@ impl Taken {
         };
         self.next += 1;
         Some(one)
-    }
-
-    /// Those that are left, if they have no place on disk.
-    pub(crate) fn into_rest(self) -> Option<Queued> {
-        let What::Live(mut load) = self.what else { return None };
-        load.selection.retain(|i| i >= self.next);
-        (!load.selection.is_empty()).then_some(load)
     }
 }
 impl One {

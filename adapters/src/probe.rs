@@ -87,7 +87,7 @@ async fn post(
     let gauge = v2::Envelope::gauge("hydrant", "hydrant_drain_test", 1.0, "").at(now);
     let mut maker = config.maker();
     maker.put(&gauge.encode_to_vec(), now);
-    let mut made = lanes.into_iter().zip(maker.flush(now, true));
+    let mut made = lanes.into_iter().zip(maker.flush(now, true).0);
     let Some(((destination, mut trust), request)) =
         made.find_map(|(to, requests)| Some((to, requests.into_iter().next()?)))
     else {

@@ -31,6 +31,8 @@ use crate::syslog::config::DrainUrl;
 use crate::syslog::drain::{Ended, Until};
 use crate::syslog::trust::Trust;
 
+/// The most that is kept for a change of the drain, in bytes.
+const HELD: usize = 8 * 1024 * 1024;
 /// Failures in a row after which a drain that is stopping gives up.
 const LAST_ATTEMPTS: u32 = 3;
 
@@ -43,10 +45,28 @@ pub(crate) struct Push {
     gather: Duration,
     /// Taken from the inlet and not put into the maker.
     in_hand: Option<Taken>,
-    /// What is in the maker, or in requests that are not made, as it came: for another form of this drain.
-    held: Vec<Queued>,
+    held: Held,
     until: Until,
     drained: Drained,
+}
+
+/// What is in the maker, or in requests that are not made, as it came: for another form of this drain.
+#[derive(Default)]
+struct Held {
+    loads: Vec<Queued>,
+    bytes: usize,
+    /// More than [`HELD`]: then it is not kept, and would be lost with a change of the drain.
+    too_much: bool,
+    /// What has become of these envelopes so far. It counts once they are all dealt with.
+    tally: Tally,
+}
+
+/// What has become of envelopes.
+#[derive(Debug, Default)]
+struct Tally {
+    delivered: u64,
+    filtered: u64,
+    dropped: Vec<(Reason, u64)>,
 }
 
 /// What a [`Push`] is made of.
@@ -99,7 +119,7 @@ impl Push {
             maker: parts.maker,
             gather: parts.gather,
             in_hand: None,
-            held: Vec::new(),
+            held: Held::default(),
             until,
             drained: Drained::default(),
         }
@@ -138,7 +158,7 @@ impl Push {
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => return true,
                 taken = self.inlet.recv() => match taken {
                     Some(taken) => {
-                        self.held.extend(taken.load().cloned());
+                        self.held.keep(taken.rest());
                         self.in_hand = Some(taken);
                     }
                     None => return false,
@@ -150,12 +170,9 @@ impl Push {
     /// Puts what is in hand into the maker. True when that is full.
     fn put(&mut self) -> bool {
         let now = Instant::now();
-        let mut filtered = 0;
-        let mut full = false;
         while let Some(taken) = &mut self.in_hand {
             if self.maker.is_full() {
-                full = true;
-                break;
+                return true;
             }
             let Some(One { bytes, .. }) = taken.next(now) else {
                 self.in_hand = None;
@@ -163,39 +180,50 @@ impl Push {
             };
             match self.maker.put(&bytes, now_ns()) {
                 Put::Kept => {}
-                Put::Filtered => filtered += 1,
-                Put::Dropped(reason) => self.teller.metrics.dropped(reason, 1),
+                Put::Filtered => self.held.tally.filtered += 1,
+                Put::Dropped(reason) => self.held.tally.drop(reason, 1),
             }
         }
-        if filtered > 0 {
-            self.teller.metrics.filtered(filtered);
+        if self.maker.waiting() == 0 && self.in_hand.is_none() && self.held.tally.delivered == 0 {
+            // Nothing of it is to be sent.
+            self.dealt();
         }
-        full
+        false
     }
 
     /// Makes the requests that are due, at the end all there are, and waits for their answers.
     async fn deliver(&mut self, all: bool) {
-        let requests = self.maker.flush(now_ns(), all);
+        let (requests, absorbed) = self.maker.flush(now_ns(), all);
+        self.held.tally.delivered += absorbed;
         self.maker.tell(&self.teller.metrics);
         let until = &self.until;
         let teller = &self.teller;
         let work = self.lanes.iter_mut().zip(requests).map(|(lane, requests)| lane.deliver(requests, teller, until));
         // In a box: it is what takes most, and only while it is under way.
-        let left: Vec<VecDeque<Request>> = Box::pin(join_all(work)).await;
-        let left: u64 = left.iter().flatten().map(|request| request.envelopes).sum();
-        if self.until.replaced.is_cancelled() {
-            return;
+        let mut left = 0;
+        for (tally, requests) in Box::pin(join_all(work)).await {
+            self.held.tally.add(tally);
+            left += requests.iter().map(|request| request.envelopes).sum::<u64>();
         }
         if left > 0 {
-            // The time of a stop is over.
-            self.teller.metrics.dropped(Reason::ShutdownDeadline, left);
+            if self.until.replaced.is_cancelled() && !self.held.too_much {
+                // All of it goes to the next form.
+                return;
+            }
+            // The time of a stop is over, or a change finds more than was kept for it.
+            self.held.tally.drop(Reason::ShutdownDeadline, left);
             self.drained.dropped += left;
         }
-        self.held.clear();
-        self.held.extend(self.in_hand.as_ref().and_then(Taken::load).cloned());
-        if self.until.hard.is_cancelled() {
-            return;
+        // What the maker keeps for later is not dealt with.
+        if self.maker.waiting() == 0 {
+            self.dealt();
         }
+    }
+
+    /// What was put into the maker is dealt with, but for what is in hand.
+    fn dealt(&mut self) {
+        std::mem::take(&mut self.held).tally.count(&self.teller.metrics);
+        self.held.keep(self.in_hand.as_ref().and_then(Taken::rest));
         self.inlet.dealt(self.in_hand.as_ref().and_then(Taken::place));
     }
 
@@ -212,22 +240,26 @@ impl Push {
     }
 
     /// Leaves what was not delivered to whatever goes on in this drain's place. What was delivered of it goes out again: that is the same
-    /// value at the same time.
+    /// value at the same time, or a count that is told twice.
     fn hand_over(mut self) -> Ended {
-        self.inlet.put_back(std::mem::take(&mut self.held).into());
+        let held = std::mem::take(&mut self.held);
+        if held.too_much {
+            let mut tally = held.tally;
+            tally.drop(Reason::ShutdownDeadline, self.maker.waiting());
+            tally.count(&self.teller.metrics);
+            self.drained.dropped += self.maker.waiting();
+            self.inlet.put_back(self.in_hand.as_ref().and_then(Taken::rest).into_iter().collect());
+        } else {
+            self.inlet.put_back(held.loads.into());
+        }
         Ended { drained: self.drained, rest: Some(self.inlet) }
     }
 
     /// Counts what will not be delivered.
     async fn count_rest(mut self) -> Ended {
         self.inlet.close();
-        let mut lost = if self.until.hard.is_cancelled() { self.maker.waiting() } else { 0 };
-        // What is in no request and needs none was passed over: a value that another one has replaced.
-        if lost == 0 && self.maker.waiting() > 0 {
-            self.teller.metrics.delivered(self.maker.waiting());
-            self.teller.metrics.sent(self.maker.waiting());
-            self.teller.metrics.confirmed(self.maker.waiting());
-        }
+        let mut lost = self.maker.waiting();
+        std::mem::take(&mut self.held).tally.count(&self.teller.metrics);
         loop {
             if let Some(mut taken) = self.in_hand.take() {
                 while let Some(one) = taken.next(Instant::now()) {
@@ -251,7 +283,8 @@ impl Push {
 
 impl Lane {
     /// Makes requests in order. Returns those that were not made when it had to end.
-    async fn deliver(&mut self, requests: Vec<Request>, teller: &Teller, until: &Until) -> VecDeque<Request> {
+    async fn deliver(&mut self, requests: Vec<Request>, teller: &Teller, until: &Until) -> (Tally, VecDeque<Request>) {
+        let mut tally = Tally::default();
         let mut requests = VecDeque::from(requests);
         let (mut failures, begun) = (0, Instant::now());
         while let Some(request) = requests.front() {
@@ -260,7 +293,8 @@ impl Lane {
                 () = until.hard.cancelled() => break,
             };
             let Err(error) = outcome else {
-                teller.delivered(request.envelopes);
+                teller.succeeded();
+                tally.delivered += request.envelopes;
                 self.retry.succeeded();
                 failures = 0;
                 requests.pop_front();
@@ -272,7 +306,7 @@ impl Lane {
             }
             teller.failed(&error);
             if refusal.is_some_and(Refusal::is_ours) {
-                teller.metrics.dropped(Reason::RejectedPermanent, request.envelopes);
+                tally.drop(Reason::RejectedPermanent, request.envelopes);
                 requests.pop_front();
                 continue;
             }
@@ -293,11 +327,47 @@ impl Lane {
             if next.give_up || expired {
                 let reason = if expired { Reason::Expired } else { Reason::RetryExhausted };
                 if let Some(request) = requests.pop_front() {
-                    teller.metrics.dropped(reason, request.envelopes);
+                    tally.drop(reason, request.envelopes);
                 }
             }
         }
-        requests
+        (tally, requests)
+    }
+}
+
+impl Held {
+    fn keep(&mut self, load: Option<Queued>) {
+        let Some(load) = load.filter(|_| !self.too_much) else { return };
+        self.bytes += load.selection.held();
+        self.loads.push(load);
+        if self.bytes > HELD {
+            (self.loads, self.too_much) = (Vec::new(), true);
+        }
+    }
+}
+
+impl Tally {
+    fn drop(&mut self, reason: Reason, envelopes: u64) {
+        match self.dropped.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, sum)) => *sum += envelopes,
+            None => self.dropped.push((reason, envelopes)),
+        }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.delivered += other.delivered;
+        self.filtered += other.filtered;
+        other.dropped.into_iter().for_each(|(reason, envelopes)| self.drop(reason, envelopes));
+    }
+
+    fn count(self, metrics: &DrainMetrics) {
+        metrics.sent(self.delivered);
+        metrics.confirmed(self.delivered);
+        metrics.delivered(self.delivered);
+        metrics.filtered(self.filtered);
+        for (reason, envelopes) in self.dropped.into_iter().filter(|(_, envelopes)| *envelopes > 0) {
+            metrics.dropped(reason, envelopes);
+        }
     }
 }
 
@@ -335,10 +405,7 @@ impl Request {
 }
 
 impl Teller {
-    fn delivered(&self, envelopes: u64) {
-        self.metrics.sent(envelopes);
-        self.metrics.confirmed(envelopes);
-        self.metrics.delivered(envelopes);
+    fn succeeded(&self) {
         if let Some(Change { state, tell }) = self.health.lock().succeeded() {
             self.metrics.state(state);
             if tell {

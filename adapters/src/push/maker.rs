@@ -110,11 +110,12 @@ impl Maker {
         }
     }
 
-    /// Requests of what is due, with `all` of all that is there, by lane; each lane's are to be made in order.
-    pub(crate) fn flush(&mut self, now: i64, all: bool) -> Vec<Vec<Request>> {
+    /// Requests of what is due, with `all` of all that is there, by lane; each lane's are to be made in order. And how many envelopes need
+    /// none: they are in sums that go out later, or other values have taken the place of theirs.
+    pub(crate) fn flush(&mut self, now: i64, all: bool) -> (Vec<Vec<Request>>, u64) {
         match self {
             Self::RemoteWrite(maker) => maker.flush(now),
-            Self::Datadog(maker) => maker.flush(now, all),
+            Self::Datadog(maker) => (maker.flush(now, all), 0),
         }
     }
 
@@ -160,7 +161,7 @@ impl RemoteWrite {
         put
     }
 
-    fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
+    fn flush(&mut self, now: i64) -> (Vec<Vec<Request>>, u64) {
         if now.saturating_sub(self.rolled_up_at) >= ROLL_UP {
             self.rolled_up_at = now;
             self.queue.roll_up(&self.store, now);
@@ -177,10 +178,14 @@ impl RemoteWrite {
                 made.map(|made| Request { path: None, headers: headers(), body: made.body, envelopes: 0 }).collect();
             lanes.push(requests);
         }
-        if let Some(first) = lanes.iter_mut().flatten().next() {
-            first.envelopes = std::mem::take(&mut self.waiting);
+        let waiting = std::mem::take(&mut self.waiting);
+        match lanes.iter_mut().flatten().next() {
+            Some(first) => {
+                first.envelopes = waiting;
+                (lanes, 0)
+            }
+            None => (lanes, waiting),
         }
-        lanes
     }
 }
 
@@ -251,9 +256,13 @@ mod tests {
         assert_eq!(maker.put(&v2::Envelope::log("a", "b").encode_to_vec(), now), Put::Filtered);
         assert_eq!(maker.put(b"\xff", now), Put::Dropped(Reason::DecodeError));
         assert_eq!(maker.waiting(), 100);
-        let lanes = maker.flush(now, false);
+        let (lanes, 0) = maker.flush(now, false) else { panic!("all are in requests") };
         assert!(lanes.len() == 4 && lanes.iter().all(|lane| lane.len() == 1), "each shard has series");
         assert_eq!((lanes.iter().flatten().map(|request| request.envelopes).sum::<u64>(), maker.waiting()), (100, 0));
-        assert!(maker.flush(now, true).iter().all(Vec::is_empty));
+        assert!(maker.flush(now, true).0.iter().all(Vec::is_empty));
+        // The same value once more is no news, and neither is it lost.
+        let gauge = v2::Envelope::gauge("source-1", "g", 1.0, "").at(now);
+        assert_eq!(maker.put(&gauge.encode_to_vec(), now), Put::Kept);
+        assert_eq!((maker.flush(now, true).1, maker.waiting()), (1, 0));
     }
 }

@@ -131,7 +131,7 @@ impl Drain {
                 rest.push_back(One::load(frame.envelope, frame.since));
             }
         }
-        rest.extend(self.in_hand.take().and_then(Taken::into_rest));
+        rest.extend(self.in_hand.take().as_ref().and_then(Taken::rest));
         self.inlet.put_back(rest);
         Ended { drained: self.drained, rest: Some(self.inlet) }
     }
