@@ -20,6 +20,7 @@ use crate::config::{DrainConfig, MAX_NAME};
 use crate::drains::{ChangeError, Drains, Origin, Prepared, Shown};
 use crate::probe;
 use crate::store::{Store, Written};
+use crate::syslog::config::Scheme;
 
 /// The most drains of a process that are added while it runs.
 const MAX_DRAINS: usize = 10_000;
@@ -88,6 +89,10 @@ async fn remove(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer
 async fn test(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer {
     let shown = api.drains.get(&name).ok_or_else(unknown)?;
     let config = DrainConfig::clone(&shown.config);
+    if config.url.scheme == Scheme::Prometheus {
+        let said = json!({ "ok": true, "said": "the drain serves its page", "took_ms": 0 });
+        return Ok(json_answer(StatusCode::OK, &said));
+    }
     let prepared = blocking_prepare(Arc::clone(&api), config).await?;
     Ok(json_answer(StatusCode::OK, &probe::run(prepared).await))
 }
@@ -118,6 +123,13 @@ impl Api {
     fn remove(&self, name: &str) -> Answer {
         let _in_order = self.order.lock();
         match self.drains.origin(name) {
+            // One that did not run at the start is kept all the same.
+            None if self.store.as_ref().is_some_and(|store| store.has(name)) => {
+                self.store()?
+                    .remove(name)
+                    .map_err(|error| Refused(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+                return Ok(json_answer(StatusCode::OK, &json!({ "name": name })));
+            }
             None => return Err(unknown()),
             Some(Origin::Api) => {}
             Some(other) => return Err(conflict(&ChangeError::NotYours(other))),

@@ -22,6 +22,9 @@ use crate::syslog::preset::{self, LineConfig, Preset, StyleError, Wanted};
 
 /// The smallest buffer on disk: the largest envelope takes a segment of an eighth of it.
 pub(crate) const LEAST_DISK: u64 = 16 * 1024 * 1024;
+/// How long values may gather for a request.
+const MIN_GATHER: Duration = Duration::from_millis(1);
+const MAX_GATHER: Duration = Duration::from_secs(60 * 60);
 /// The longest name of a drain, in bytes.
 pub(crate) const MAX_NAME: usize = 128;
 /// The usual admin port of the adapters.
@@ -185,6 +188,9 @@ pub enum ConfigError {
     /// A buffer that could not hold a large envelope.
     #[error("drains: disk.bytes of the drain \"{0}\" is {1}; at least {LEAST_DISK} are needed")]
     SmallDisk(String, u64),
+    /// Values would gather for too long, or not at all.
+    #[error("drains: {1} of the drain \"{0}\" is 1ms to 1h")]
+    Gather(String, &'static str),
     /// Nothing could be written then.
     #[error("drains: disk.keep_free_percent of the drain \"{0}\" is {1}; it is 0 to 99")]
     KeepFree(String, u8),
@@ -394,6 +400,13 @@ impl DrainConfig {
         }
         if self.url.scheme == Scheme::Prometheus && (self.token.is_some() || self.token_file.is_some()) {
             return Err(ConfigError::NoToken(self.name.clone(), self.url.anonymised()));
+        }
+        for (key, gathers) in
+            [("metrics.flush", self.metrics.flush), ("datadog.interval", self.datadog.options().interval)]
+        {
+            if !(MIN_GATHER..=MAX_GATHER).contains(&gathers) {
+                return Err(ConfigError::Gather(self.name.clone(), key));
+            }
         }
         self.select()?;
         self.check_tls()?;

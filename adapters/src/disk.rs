@@ -41,6 +41,8 @@ struct Shared {
     drain: String,
     /// Everything up to and with this sequence can be read.
     committed: AtomicU64,
+    /// Everything up to and with this sequence was read.
+    read: AtomicU64,
     /// More was committed.
     more: Notify,
     /// Space has come back.
@@ -89,6 +91,16 @@ pub(crate) fn dir_of(state_dir: &Path, drain: &str) -> PathBuf {
     state_dir.join("buffers").join(name)
 }
 
+/// Tells of buffers that belong to none of these drains: what is in them is delivered to nobody. Blocks on the disk.
+pub(crate) fn tell_of_others<'a>(state_dir: &Path, drains: impl Iterator<Item = &'a str>) {
+    let known: Vec<PathBuf> = drains.map(|drain| dir_of(state_dir, drain)).collect();
+    let Ok(dirs) = std::fs::read_dir(state_dir.join("buffers")) else { return };
+    for dir in dirs.flatten().map(|entry| entry.path()).filter(|dir| !known.contains(dir)) {
+        let waits = spool::inspect(&Disk, &dir).map_or(0, |report| report.records);
+        warn!(dir = %dir.display(), envelopes = waits, "A buffer belongs to no drain: configure the drain again, or remove the directory");
+    }
+}
+
 /// Opens a drain's buffer, or makes it. Blocks on the disk.
 ///
 /// # Errors
@@ -118,6 +130,7 @@ pub(crate) fn open(wanted: Wanted<'_>) -> Result<Buffer, (String, Reader<Queued>
     let shared = Arc::new(Shared {
         drain: drain.to_owned(),
         committed: AtomicU64::new(found.acked + found.records),
+        read: AtomicU64::new(found.acked),
         more: Notify::new(),
         room: Notify::new(),
         state: Arc::clone(&trouble),
@@ -167,6 +180,11 @@ impl View {
 impl Shared {
     fn committed(&self) -> u64 {
         self.committed.load(Ordering::Acquire)
+    }
+
+    /// Whether the disk has something that was not read.
+    fn has_unread(&self) -> bool {
+        self.committed() > self.read.load(Ordering::Acquire)
     }
 
     /// Everything up to and with `through` can be read.

@@ -5,7 +5,7 @@
 //! lost, and what was not yet written goes where the new form says. A drain that is taken away delivers what it has, for as long as a
 //! stop may take. Never waits: those who change drains are not held up by one that is away.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +55,8 @@ struct Shared {
     rings: Arc<Mutex<Rings>>,
     /// Guards the certificates to look at, but for those that are being looked at.
     watched: Mutex<Vec<Watched>>,
+    /// Guards the names of drains with a buffer on disk or a page that were taken away and still have it.
+    leaving: Mutex<HashSet<String>>,
     outcome: Mutex<Outcome>,
     lives: TaskTracker,
 }
@@ -107,6 +109,8 @@ pub(crate) enum ChangeError {
         Origin::Api => "this drain was added while the adapters ran; take it away first",
     })]
     NotYours(Origin),
+    #[error("a drain of this name still delivers what it has; try again when it has ended")]
+    Leaving,
     #[error("a drain that serves a page, or is to, does not change: take it away and add it again")]
     Page,
     #[error(
@@ -157,6 +161,7 @@ impl Drains {
             set: Mutex::default(),
             rings: Arc::default(),
             watched: Mutex::default(),
+            leaving: Mutex::default(),
             outcome: Mutex::default(),
             lives,
         });
@@ -185,12 +190,16 @@ impl Drains {
     ) -> Result<(), ChangeError> {
         if let Some(running) = set.get(&config.name) {
             let has_page = |config: &DrainConfig| config.url.scheme == Scheme::Prometheus;
-            return match running.config.disk_bytes() == config.disk_bytes() {
+            let same_buffer = running.config.buffer == config.buffer && running.config.disk == config.disk;
+            return match same_buffer {
                 _ if running.origin != origin => Err(ChangeError::NotYours(running.origin)),
                 _ if has_page(config) || has_page(&running.config) => Err(ChangeError::Page),
                 true => Ok(()),
                 false => Err(ChangeError::OtherBuffer),
             };
+        }
+        if self.0.leaving.lock().contains(&config.name) {
+            return Err(ChangeError::Leaving);
         }
         let on_disk =
             set.values().map(|running| running.config.disk_bytes()).fold(config.disk_bytes(), u64::saturating_add);
@@ -211,22 +220,23 @@ impl Drains {
     /// # Errors
     /// [`ChangeError`].
     pub(crate) fn put(&self, prepared: Prepared, origin: Origin) -> Result<bool, ChangeError> {
-        let mut set = self.0.set.lock();
-        self.check_in(&set, &prepared.config, origin)?;
+        let name = prepared.config.name.clone();
         prepared.remark();
-        match set.get_mut(&prepared.config.name) {
-            Some(running) => {
-                info!(drain = %prepared.config.name, url = %prepared.config.url, "Drain changes");
+        {
+            let mut set = self.0.set.lock();
+            self.check_in(&set, &prepared.config, origin)?;
+            if let Some(running) = set.get_mut(&name) {
+                info!(drain = %name, url = %prepared.config.url, "Drain changes");
                 self.watch_files(&prepared, &running.soft);
                 running.change(prepared);
-                Ok(false)
-            }
-            None => {
-                info!(drain = %prepared.config.name, url = %prepared.config.url, "Drain starts");
-                set.insert(prepared.config.name.clone(), self.start(prepared, origin));
-                Ok(true)
+                return Ok(false);
             }
         }
+        // Not under the lock: opening a buffer waits for the disk. Who makes drains of one origin makes them one after the other.
+        info!(drain = %name, url = %prepared.config.url, "Drain starts");
+        let running = self.start(prepared, origin);
+        self.0.set.lock().insert(name, running);
+        Ok(true)
     }
 
     /// Whether a drain of this name is there, and whose it is.
@@ -243,11 +253,30 @@ impl Drains {
         match set.get(name) {
             None => return Ok(false),
             Some(running) if running.origin != origin => return Err(ChangeError::NotYours(running.origin)),
-            Some(running) => running.soft.cancel(),
+            Some(running) => {
+                if running.config.buffer == Buffer::Disk || running.config.url.scheme == Scheme::Prometheus {
+                    self.0.leaving.lock().insert(name.to_owned());
+                }
+                running.soft.cancel();
+            }
         }
         set.remove(name);
         info!(drain = name, "Drain ends");
         Ok(true)
+    }
+
+    /// Tells of buffers on disk that belong to no drain. Blocks.
+    pub(crate) fn tell_of_other_buffers(&self) {
+        if let Some(dir) = &self.0.seat.state_dir {
+            let names: Vec<String> = {
+                let set = self.0.set.lock();
+                set.values()
+                    .filter(|running| running.view.is_some())
+                    .map(|running| running.config.name.clone())
+                    .collect()
+            };
+            disk::tell_of_others(dir, names.iter().map(String::as_str));
+        }
     }
 
     /// All drains, by name.
@@ -401,11 +430,17 @@ impl Rings {
         self.next
     }
 
-    fn close(&mut self, id: u64) {
+    /// Keeps what went through; of a buffer whose files are gone, what was in it counts as evicted.
+    fn close(&mut self, id: u64, removed: bool) {
         if let Some((ring, view)) = self.open.remove(&id) {
             self.past += numbers(&ring);
             if let Some(view) = view {
-                self.past_disk += view.numbers();
+                let mut numbers = view.numbers();
+                if removed {
+                    numbers.evicted += numbers.envelopes as u64;
+                    (numbers.envelopes, numbers.bytes) = (0, 0);
+                }
+                self.past_disk += numbers;
             }
         }
     }

@@ -77,15 +77,26 @@ impl Inlet {
         match (self.left_over.pop_front(), &mut self.buffer) {
             (Some(load), _) => Ok(Taken::live(load)),
             (None, Buffer::Memory(ring)) => ring.try_recv().map(Taken::live),
-            (None, Buffer::Disk(_)) => Err(TryRecvError::Empty),
+            (None, Buffer::Disk(outlet)) => outlet.try_recv().map(Taken::live),
         }
     }
 
     /// Takes no more from the subscription. What is there can still be received.
     pub(crate) fn close(&mut self) {
-        if let Buffer::Memory(ring) = &mut self.buffer {
-            ring.close();
+        match &mut self.buffer {
+            Buffer::Memory(ring) => ring.close(),
+            Buffer::Disk(outlet) => outlet.close(),
         }
+    }
+
+    /// Whether it is on disk.
+    pub(crate) fn is_disk(&self) -> bool {
+        matches!(self.buffer, Buffer::Disk(_))
+    }
+
+    /// Whether what is on disk and not dealt with waits there for the next start of the process.
+    pub(crate) fn stays(&self) -> bool {
+        matches!(&self.buffer, Buffer::Disk(outlet) if outlet.stays())
     }
 
     /// What was received and has a place on disk is dealt with, but for the place named and those after it.

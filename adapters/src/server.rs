@@ -200,7 +200,9 @@ impl Server {
                     error!(drain = name, %error, "Drain does not run");
                 }
             }
-            self.store.inspect(|store| restore(store, &starting, &telemetry))
+            let store = self.store.inspect(|store| restore(store, &starting, &telemetry));
+            starting.tell_of_other_buffers();
+            store
         };
         let store = tracker.spawn_blocking(start).await.map_err(|_| ServeError::DrainPanicked)?;
         let routes = match self.admin.addr().ip().is_loopback() {

@@ -87,6 +87,11 @@ impl Store {
         self.drains.lock().values().cloned().collect()
     }
 
+    /// Whether it keeps a drain of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.drains.lock().contains_key(name)
+    }
+
     /// Keeps a drain, in place of one of the same name. Blocks while it writes.
     ///
     /// # Errors

@@ -4,8 +4,10 @@
 //! are dealt with. What it said is on the disk within a second, or a mebibyte. What went past the disk comes when the disk has no more.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use diode::TryRecvError;
 use proto::reason::Reason;
 use spool::{Batch, ReadError, Reader};
 use telemetry::Throttle;
@@ -40,9 +42,10 @@ pub(crate) struct Outlet {
     closing: CancellationToken,
     /// Everything up to and with this sequence was read.
     read: u64,
-    /// Was dealt with; was that when the last job began.
+    /// Was dealt with.
     acked: u64,
-    noted: u64,
+    /// Is dealt with as far as the disk knows.
+    saved: u64,
     checkpoint_at: Instant,
     rewind: bool,
 }
@@ -74,7 +77,7 @@ impl Outlet {
             closing,
             read: acked,
             acked,
-            noted: acked,
+            saved: acked,
             checkpoint_at: Instant::now(),
             rewind: false,
         }
@@ -89,7 +92,7 @@ impl Outlet {
             if self.job.is_none() && self.has_more() {
                 self.start(true);
             }
-            let due = (self.job.is_none() && self.acked > self.noted).then_some(self.checkpoint_at);
+            let due = (self.job.is_none() && self.acked > self.saved).then_some(self.checkpoint_at);
             let idle = self.job.is_none();
             tokio::select! {
                 biased;
@@ -117,7 +120,7 @@ impl Outlet {
     pub(crate) fn dealt(&mut self, but_from: Option<u64>) {
         let through = if self.rewind { self.acked } else { but_from.map_or(self.read, |place| place - 1) };
         if through > self.acked {
-            if self.acked == self.noted {
+            if self.acked == self.saved {
                 self.checkpoint_at = Instant::now() + CHECKPOINT;
             }
             self.acked = through;
@@ -127,7 +130,27 @@ impl Outlet {
     /// What was read and not dealt with is to be read again.
     pub(crate) fn rewind(&mut self) {
         self.rewind = true;
-        self.read = self.acked;
+        self.set_read(self.acked);
+    }
+
+    /// Takes what went past the disk, if it is at hand.
+    pub(crate) fn try_recv(&mut self) -> Result<Queued, TryRecvError> {
+        self.lane.try_recv().map_err(|_| TryRecvError::Empty)
+    }
+
+    /// Nothing more goes past the disk.
+    pub(crate) fn close(&mut self) {
+        self.lane.close();
+    }
+
+    /// Whether the process stops, and what is on disk waits there for the next start.
+    pub(crate) fn stays(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    fn set_read(&mut self, through: u64) {
+        self.read = through;
+        self.shared.read.store(through, Ordering::Release);
     }
 
     /// Writes what is dealt with to the disk.
@@ -158,8 +181,10 @@ impl Outlet {
     fn start(&mut self, read: bool) {
         let Some(mut reader) = self.reader.take() else { return };
         let (acked, rewind, shared) = (self.acked, std::mem::take(&mut self.rewind), Arc::clone(&self.shared));
-        let checkpoint = acked > self.noted && (Instant::now() >= self.checkpoint_at || !read);
-        self.noted = acked;
+        let checkpoint = acked > self.saved && (Instant::now() >= self.checkpoint_at || !read);
+        if checkpoint {
+            self.saved = acked;
+        }
         self.job = Some(self.tracker.spawn_blocking(move || {
             let noted = match reader.ack(acked) {
                 Ok(()) if checkpoint => reader.checkpoint(),
@@ -188,16 +213,16 @@ impl Outlet {
             return None;
         };
         self.reader = Some(reader);
+        if let Some(Ok(Batch { lost: lost @ 1.., .. })) = &read {
+            self.metrics.dropped(Reason::DiskCorrupt, *lost);
+            tracing::error!(drain = %self.shared.drain, envelopes = lost, "Envelopes on disk are damaged or missing");
+        }
         if self.rewind {
             return None;
         }
         match read? {
             Ok(batch) => {
-                if batch.lost > 0 {
-                    self.metrics.dropped(Reason::DiskCorrupt, batch.lost);
-                    tracing::error!(drain = %self.shared.drain, envelopes = batch.lost, "Envelopes on disk are damaged or missing");
-                }
-                self.read = self.read.max(batch.through);
+                self.set_read(self.read.max(batch.through));
                 // Damaged records alone, or nothing after all, are nothing to be dealt with.
                 (!batch.records.is_empty()).then_some(batch)
             }

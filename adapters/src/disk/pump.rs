@@ -79,6 +79,7 @@ impl Pump {
             match self.commit().await {
                 None => self.shared.set_trouble(None),
                 Some(Stopped::Full) => {
+                    self.shared.set_trouble(None);
                     if self.lane.is_closed() {
                         break;
                     }
@@ -152,6 +153,9 @@ impl Pump {
                     Err(_late) => {}
                 }
             }
+            if self.lane.is_closed() {
+                return;
+            }
             if Instant::now() >= mend && self.lane.capacity() == self.lane.max_capacity() {
                 return;
             }
@@ -163,6 +167,17 @@ impl Pump {
                 }
                 continue;
             }
+            if self.shared.has_unread() {
+                // That comes first. It is read meanwhile, or the disk works again before.
+                tokio::select! {
+                    () = sleep(AGAIN) => {}
+                    () = self.lane.closed() => return,
+                }
+                if Instant::now() >= mend {
+                    return;
+                }
+                continue;
+            }
             match timeout_at(mend.max(Instant::now() + AGAIN), self.lane.reserve()).await {
                 Ok(Ok(permit)) => {
                     if let Some(load) = self.pending.pop_front() {
@@ -170,8 +185,8 @@ impl Pump {
                     }
                 }
                 Ok(Err(_closed)) => return,
-                // The outlet still has the disk's to read.
-                Err(_late) => return,
+                // The drain takes nothing now.
+                Err(_late) => {}
             }
         }
     }

@@ -59,13 +59,22 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) async fn run(mut self, shared: Arc<Shared>, ring: u64) {
-        let mut end = End { shared, ring, told: self.told.clone(), metrics: self.metrics.clone(), drained: None };
+        let mut end = End {
+            shared,
+            ring,
+            name: self.prepared.config.name.clone(),
+            told: self.told.clone(),
+            metrics: self.metrics.clone(),
+            removed: false,
+            drained: None,
+        };
         let buffer = self.buffer.take();
         let mut drained = self.forms().await;
         if let Some((pump, view)) = buffer {
             let _panicked = pump.await;
             // At a stop of the process it is for the next start.
             if !end.shared.seat.stop.is_cancelled() {
+                end.removed = true;
                 let (left, _) = view.depth();
                 end.metrics.dropped(Reason::ShutdownDeadline, left);
                 drained.dropped += left;
@@ -97,7 +106,10 @@ impl Life {
                     prepared = *next;
                     metrics.state(State::Ok);
                 }
-                (None, Some(again)) => prepared = again,
+                (None, Some(again)) => {
+                    prepared = again;
+                    metrics.state(State::Ok);
+                }
                 (None, None) => return sum,
             }
         }
@@ -118,7 +130,10 @@ async fn one_form(
             ended = &mut drain => return ended,
             () = soft.cancelled(), if !stops => {
                 stops = true;
-                late = Some(Instant::now() + flush_timeout);
+                // A form that is being replaced has its time; the next one has that of the stop.
+                if !replaced.is_cancelled() {
+                    late = Some(Instant::now() + flush_timeout);
+                }
             }
             () = post.more.notified(), if !stops && !replaced.is_cancelled() => {
                 replaced.cancel();
@@ -137,20 +152,25 @@ struct End {
     shared: Arc<Shared>,
     ring: u64,
     told: CancellationToken,
+    name: String,
     metrics: DrainMetrics,
+    /// Its files are gone.
+    removed: bool,
     /// Unless it panicked.
     drained: Option<Drained>,
 }
 
 impl Drop for End {
     fn drop(&mut self) {
-        self.shared.rings.lock().close(self.ring);
+        self.shared.rings.lock().close(self.ring, self.removed);
+        self.shared.leaving.lock().remove(&self.name);
         self.told.cancel();
         let Outcome { drained: sum, panicked } = &mut *self.shared.outcome.lock();
         match self.drained {
             Some(drained) => {
                 sum.flushed += drained.flushed;
                 sum.dropped += drained.dropped;
+                self.metrics.state(State::Ok);
             }
             None => {
                 *panicked = true;

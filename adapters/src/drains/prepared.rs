@@ -105,8 +105,9 @@ fn lanes(config: &DrainConfig, trust: Option<&Trust>) -> Result<Vec<(DrainUrl, O
         let at = |intake: &str| {
             let url = url.at_host(&format!("{intake}.{}", url.address.host()));
             let url = url.map_err(|_| ConfigError::Site(config.name.clone(), config.url.anonymised()))?;
-            let trust = trust_at(config, &url)?;
-            Ok((url, trust))
+            // The same files, which are looked at once.
+            let name = config.server_name(&url)?;
+            Ok((url, trust.map(|trust| trust.named(name))))
         };
         return ["api", "http-intake.logs"].map(at).into_iter().collect();
     }
@@ -116,15 +117,10 @@ fn lanes(config: &DrainConfig, trust: Option<&Trust>) -> Result<Vec<(DrainUrl, O
 
 /// Reads what a drain over TLS needs, from its own files.
 fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, PrepareError> {
-    trust_at(config, &config.url)
-}
-
-/// The same for another host that it sends to.
-fn trust_at(config: &DrainConfig, url: &DrainUrl) -> Result<Option<Trust>, PrepareError> {
-    if !url.scheme.is_tls() {
+    if !config.url.scheme.is_tls() {
         return Ok(None);
     }
-    let name = config.server_name(url)?;
+    let name = config.server_name(&config.url)?;
     let loaded = match &config.tls {
         Some(tls) => Trust::load(tls, name),
         None => Trust::load(&DrainTls::default(), name),

@@ -47,6 +47,8 @@ pub(crate) struct Push {
     in_hand: Option<Taken>,
     held: Held,
     until: Until,
+    /// The process stops, and the destination did not take everything: the rest stays on disk.
+    ended: bool,
     drained: Drained,
 }
 
@@ -92,6 +94,8 @@ struct Lane {
     headers: Vec<(&'static str, HeaderValue)>,
     link: Option<Link>,
     retry: Retry,
+    /// How long a request may wait.
+    expiry: Option<Duration>,
 }
 
 /// Tells the world how the drain does. All lanes share it.
@@ -110,6 +114,7 @@ impl Push {
             trust,
             headers: parts.headers.clone(),
             link: None,
+            expiry: Retry::new(parts.retry, 0).expiry(parts.inlet.is_disk()),
             retry: Retry::new(parts.retry, Backoff::random_seed()),
         };
         Self {
@@ -121,6 +126,7 @@ impl Push {
             in_hand: None,
             held: Held::default(),
             until,
+            ended: false,
             drained: Drained::default(),
         }
     }
@@ -134,7 +140,7 @@ impl Push {
                 self.tell_offenders();
                 self.deliver(!more).await;
             }
-            if ends || self.until.hard.is_cancelled() || self.until.replaced.is_cancelled() || !more {
+            if ends || self.ended || self.until.hard.is_cancelled() || self.until.replaced.is_cancelled() || !more {
                 break;
             }
         }
@@ -174,10 +180,14 @@ impl Push {
             if self.maker.is_full() {
                 return true;
             }
-            let Some(One { bytes, .. }) = taken.next(now) else {
+            let Some(One { bytes, age, .. }) = taken.next(now) else {
                 self.in_hand = None;
                 break;
             };
+            if self.lanes.first().and_then(|lane| lane.expiry).is_some_and(|expiry| age > expiry) {
+                self.held.tally.drop(Reason::Expired, 1);
+                continue;
+            }
             match self.maker.put(&bytes, now_ns()) {
                 Put::Kept => {}
                 Put::Filtered => self.held.tally.filtered += 1,
@@ -208,6 +218,11 @@ impl Push {
         if left > 0 {
             if self.until.replaced.is_cancelled() && !self.held.too_much {
                 // All of it goes to the next form.
+                return;
+            }
+            if self.inlet.stays() {
+                // It waits on disk for the next start.
+                self.ended = true;
                 return;
             }
             // The time of a stop is over, or a change finds more than was kept for it.
@@ -258,8 +273,13 @@ impl Push {
     /// Counts what will not be delivered.
     async fn count_rest(mut self) -> Ended {
         self.inlet.close();
-        let mut lost = self.maker.waiting();
-        std::mem::take(&mut self.held).tally.count(&self.teller.metrics);
+        let held = std::mem::take(&mut self.held);
+        held.tally.count(&self.teller.metrics);
+        // What is on disk stays there, or is counted with it; what went past the disk is lost.
+        let mut lost = match self.inlet.is_disk() {
+            true => held.loads.iter().map(|load| load.selection.len() as u64).sum(),
+            false => self.maker.waiting(),
+        };
         loop {
             if let Some(mut taken) = self.in_hand.take() {
                 while let Some(one) = taken.next(Instant::now()) {
@@ -286,7 +306,7 @@ impl Lane {
     async fn deliver(&mut self, requests: Vec<Request>, teller: &Teller, until: &Until) -> (Tally, VecDeque<Request>) {
         let mut tally = Tally::default();
         let mut requests = VecDeque::from(requests);
-        let (mut failures, begun) = (0, Instant::now());
+        let (mut failures, mut told, begun) = (0, until.soft.is_cancelled(), Instant::now());
         while let Some(request) = requests.front() {
             let outcome = tokio::select! {
                 outcome = attempt(&mut self.link, &self.destination, self.trust.as_mut(), &self.headers, request) => outcome,
@@ -319,11 +339,11 @@ impl Lane {
             tokio::select! {
                 () = sleep(wait) => {}
                 () = renewed(self.trust.as_mut()) => {}
-                () = until.soft.cancelled(), if failures == 1 => {}
+                () = until.soft.cancelled(), if !told => told = true,
                 () = until.hard.cancelled() => break,
                 () = until.replaced.cancelled() => break,
             }
-            let expired = self.retry.expiry(false).is_some_and(|expiry| begun.elapsed() > expiry);
+            let expired = self.expiry.is_some_and(|expiry| begun.elapsed() > expiry);
             if next.give_up || expired {
                 let reason = if expired { Reason::Expired } else { Reason::RetryExhausted };
                 if let Some(request) = requests.pop_front() {

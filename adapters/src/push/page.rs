@@ -23,6 +23,9 @@ use crate::syslog::drain::{Ended, Until};
 /// Between two looks for series that have ended.
 const EXPIRE: Duration = Duration::from_secs(60);
 
+/// For connections to end.
+const CLOSE: Duration = Duration::from_secs(2);
+
 /// A page that is bound, and the series on it.
 #[derive(Debug)]
 pub(crate) struct Bound {
@@ -63,7 +66,8 @@ impl Page {
         };
         tokio::join!(fill, endpoint.serve(&connections, quit.clone()));
         connections.close();
-        connections.wait().await;
+        // One that does not read its page is not waited for.
+        let _unread = tokio::time::timeout(CLOSE, connections.wait()).await;
         inlet.finish().await;
         Ended { drained: Drained::default(), rest: None }
     }

@@ -44,6 +44,12 @@ impl Trust {
         Ok(Self { tls, server_name })
     }
 
+    /// The same for a receiver of another name.
+    #[must_use]
+    pub(crate) fn named(&self, server_name: ServerName<'static>) -> Self {
+        Self { tls: self.tls.clone(), server_name }
+    }
+
     /// The configuration, with its files.
     pub fn tls(&self) -> &ClientTls {
         &self.tls

@@ -180,3 +180,30 @@ async fn a_drain_on_disk_changes_and_goes_with_its_files() {
     let (_, telemetry) = rig.shutdown().await;
     check_laws(&telemetry);
 }
+
+/// A receiver that keeps its end open does not make delivered lines lost ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_that_goes_drops_nothing_that_was_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut rig = self::rig(dir.path(), nobody().await, |_| {}).await;
+    let admin = rig.adapters.addrs().admin;
+    let (listener, addr) = receiver().await;
+    let body = json!({ "url": format!("syslog://{addr}"), "buffer": "disk", "disk": { "keep_free_percent": 0 } });
+    ask(admin, Method::PUT, "/v1/drains/mine", Some(&body)).await;
+    let (_, to_drain) = rig.subscriptions.recv().await.unwrap();
+    send(&to_drain, &lines(0..100)).await;
+    let (mut stream, _) = listener.accept().await.unwrap();
+    for i in 0..100 {
+        assert_eq!(line(&mut stream).await, Some(i));
+    }
+    until(admin, "mine", |drain| drain["delivered"] == 100).await;
+    ask(admin, Method::DELETE, "/v1/drains/mine", None).await;
+    let (status, answer) = ask(admin, Method::PUT, "/v1/drains/mine", Some(&body)).await;
+    assert_eq!(status, StatusCode::CONFLICT, "its files are still in use: {answer}");
+    while ask(admin, Method::PUT, "/v1/drains/mine", Some(&body)).await.0 != StatusCode::CREATED {}
+    let dropped = "hydrant_dropped_envelopes_total{stage=\"drain\",reason=\"shutdown_deadline\"}";
+    assert_eq!(number(&rig.telemetry, dropped), 0);
+    drop(stream);
+    let (_, telemetry) = rig.shutdown().await;
+    check_laws(&telemetry);
+}

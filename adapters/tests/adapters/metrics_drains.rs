@@ -263,6 +263,39 @@ async fn a_page_shows_what_came_and_its_address_is_free_afterwards() {
     TcpListener::bind(free).await.unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn values_on_disk_outlive_a_stop_while_the_store_is_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = async |addr: SocketAddr| {
+        Rig::start("127.0.0.1:1".parse().unwrap(), "", |config| {
+            let drain = &mut config.drains[0];
+            drain.url = format!("remote-write+http://{addr}").parse().unwrap();
+            drain.metrics.flush = Duration::from_millis(20);
+            drain.buffer = hydrant_adapters::Buffer::Disk;
+            drain.disk.keep_free_percent = 0;
+            config.state_dir = Some(dir.path().to_owned());
+        })
+        .await
+    };
+    let away = rig("127.0.0.1:1".parse().unwrap()).await;
+    away.send(&[gauge("web", 1.0), gauge("db", 2.0), v2::Envelope::log("web", "no metric")]).await;
+    let admin = away.adapters.addrs().admin;
+    until(admin, "test", |drain| drain["state"] == "degraded" && drain["disk"]["envelopes"] != 0).await;
+    let (drained, telemetry) = away.shutdown().await;
+    assert_eq!(drained.dropped, 0);
+    let waiting = number(&telemetry, "hydrant_queue_depth_envelopes{queue=\"drain_disk\"}");
+    assert!(waiting >= 2, "they wait for the next start: {waiting}");
+    let judge = Judge::prometheus(&[]).await;
+    let back = rig(judge.addr).await;
+    back.send(&[gauge("new", 3.0)]).await;
+    until(back.adapters.addrs().admin, "test", |drain| drain["delivered"] == 3 && drain["disk"]["envelopes"] == 0)
+        .await;
+    for (source_id, value) in [("web", "1"), ("db", "2"), ("new", "3")] {
+        assert_eq!(judge.value(&format!("queue_depth{{source_id=\"{source_id}\"}}")).await, value);
+    }
+    back.shutdown().await;
+}
+
 #[test]
 fn what_does_not_go_together_is_refused() {
     let error = |text: &str| {
@@ -273,6 +306,10 @@ fn what_does_not_go_together_is_refused() {
     assert!(error("url = \"remote-write+https://h\"\npreset = \"splunk\"").contains("which takes no lines"));
     assert!(error("url = \"prometheus://h:1\"").contains("write an address of this machine and a port"));
     assert!(error("url = \"prometheus://127.0.0.1:1\"\ntoken = \"a\"").contains("nobody is shown one"));
+    assert!(
+        error("url = \"remote-write+http://h:1\"\nmetrics.flush = \"2h\"")
+            .contains("metrics.flush of the drain \"x\" is 1ms to 1h")
+    );
     assert!(error("url = \"datadog://datadoghq.eu\"").contains("needs the API key"));
     assert!(error("url = \"syslog://h:1\"\ndatadog.host = \"a\"").contains("write datadog://"));
     assert!(error("url = \"remote-write+http://h:1\"\ntls = {}").contains("has a tls table"));

@@ -110,7 +110,7 @@ impl Refusal {
         Self {
             status,
             hint: match status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; look at user name, password or token in the URL",
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; look at user name and password, or the token",
                 status if status.is_redirection() => ", and a drain follows no redirect; write the new address",
                 _ => "",
             },

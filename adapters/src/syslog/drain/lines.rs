@@ -121,13 +121,10 @@ impl Drain {
     pub(super) fn hand_over(mut self) -> Ended {
         // What may be lost with the connection went to the old place.
         self.link_broke();
+        self.let_written_go();
         let mut rest = VecDeque::new();
-        self.tell_inlet();
         while let Some(frame) = self.window.pop() {
-            if frame.was_written() {
-                self.metrics.uncertain(1);
-                self.tell_unconfirmed();
-            } else if frame.place.is_none() {
+            if frame.place.is_none() {
                 rest.push_back(One::load(frame.envelope, frame.since));
             }
         }
@@ -136,11 +133,24 @@ impl Drain {
         Ended { drained: self.drained, rest: Some(self.inlet) }
     }
 
+    /// Lines that were written and may be lost are not written again.
+    fn let_written_go(&mut self) {
+        while self.window.unsent().front().is_some_and(Frame::was_written) {
+            self.window.pop();
+            self.metrics.uncertain(1);
+        }
+        self.tell_unconfirmed();
+        self.tell_inlet();
+    }
+
     /// Counts what will not be delivered.
     pub(super) fn count_rest(&mut self) {
         self.inlet.close();
         // What comes back now has no connection to go to.
         self.link_broke();
+        if !self.inlet.stays() {
+            self.let_written_go();
+        }
         self.tell_inlet();
         while let Some(frame) = self.window.pop() {
             // What is on disk stays there for the next start; some of it may have been written.
