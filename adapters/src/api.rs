@@ -93,7 +93,10 @@ async fn test(State(api): State<Arc<Api>>, Path(name): Path<String>) -> Answer {
         let said = json!({ "ok": true, "said": "the drain serves its page", "took_ms": 0 });
         return Ok(json_answer(StatusCode::OK, &said));
     }
-    let prepared = blocking_prepare(Arc::clone(&api), config).await?;
+    let prepared = match api.drains.bound(&name) {
+        Some(bound) => bound,
+        None => blocking_prepare(Arc::clone(&api), config).await?,
+    };
     Ok(json_answer(StatusCode::OK, &probe::run(prepared).await))
 }
 
@@ -208,7 +211,7 @@ fn describe(shown: &Shown) -> Value {
     json!({
         "name": config.name,
         "url": config.url.anonymised(),
-        "origin": match shown.origin { Origin::Config => "config", Origin::Api => "api" },
+        "origin": match shown.origin { Origin::Config => "config", Origin::Api => "api", Origin::Binding => "binding" },
         "sources": config.sources,
         "source_patterns": config.source_patterns,
         "tags": config.tags,

@@ -11,6 +11,8 @@ use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 
+use crate::binding_cache::BindingCacheConfig;
+use crate::bindings::BindingsConfig;
 use crate::datadog::DatadogConfig;
 use crate::prometheus::MetricsConfig;
 use crate::push::maker::Maker;
@@ -54,6 +56,10 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// What the buffers of all drains on disk may take together; 4 GiB.
     pub disk_bytes: u64,
+    /// Drains that apps' owners bind in Cloud Foundry. Absent: none are read.
+    pub bindings: Option<BindingsConfig>,
+    /// A binding cache of our own. Absent: none is served.
+    pub binding_cache: Option<BindingCacheConfig>,
     /// `/metrics`, `/live` and `/ready`; on loopback also `/v1/drains`.
     pub admin: AdminConfig<ADMIN_PORT>,
 }
@@ -298,6 +304,8 @@ impl Default for Config {
             flush_timeout: Duration::from_secs(25),
             state_dir: None,
             disk_bytes: 4 * 1024 * 1024 * 1024,
+            bindings: None,
+            binding_cache: None,
             admin: AdminConfig::default(),
         }
     }

@@ -27,6 +27,7 @@ use crate::disk::{self, Pump, View};
 use crate::inlet::Inlet;
 use crate::metrics::{DrainMetrics, Metrics};
 use crate::notice::{Announcer, Losses};
+use crate::policy::AddressPolicy;
 use crate::push;
 use crate::push::drain::Push;
 use crate::push::page::Page;
@@ -85,6 +86,8 @@ pub(crate) enum Origin {
     Config,
     /// Somebody who asked for it while we ran.
     Api,
+    /// A binding of Cloud Foundry.
+    Binding,
 }
 
 /// A drain as it is shown.
@@ -107,6 +110,7 @@ pub(crate) enum ChangeError {
     #[error("{}", match .0 {
         Origin::Config => "this drain stands in the configuration file; change it there",
         Origin::Api => "this drain was added while the adapters ran; take it away first",
+        Origin::Binding => "this drain is a binding of Cloud Foundry; unbind the service there",
     })]
     NotYours(Origin),
     #[error("a drain of this name still delivers what it has; try again when it has ended")]
@@ -125,6 +129,8 @@ pub(crate) enum ChangeError {
 
 struct Running {
     config: Arc<DrainConfig>,
+    /// Of a binding, which cannot be prepared anew from its configuration.
+    prepared: Option<Box<Prepared>>,
     origin: Origin,
     status: Arc<Status>,
     ring: Writer<Queued>,
@@ -244,6 +250,11 @@ impl Drains {
         self.0.set.lock().get(name).map(|running| running.origin)
     }
 
+    /// What a drain of a binding was made of.
+    pub(crate) fn bound(&self, name: &str) -> Option<Prepared> {
+        self.0.set.lock().get(name)?.prepared.as_deref().and_then(Prepared::again)
+    }
+
     /// Takes a drain away: it receives no more, and delivers what it has. False when there is none.
     ///
     /// # Errors
@@ -328,6 +339,7 @@ impl Drains {
         let post = Arc::new(Post::default());
         let running = Running {
             config: Arc::clone(&prepared.config),
+            prepared: (origin == Origin::Binding).then(|| prepared.again().map(Box::new)).flatten(),
             origin,
             status: Arc::clone(metrics.status()),
             ring: ring.clone(),
@@ -390,7 +402,7 @@ impl Drains {
 
     /// Looks at the certificate files of a drain for as long as it runs in this form.
     fn watch_files(&self, prepared: &Prepared, soft: &CancellationToken) {
-        let Some(trust) = &prepared.trust else { return };
+        let Some(trust) = prepared.trust.as_ref().filter(|trust| trust.has_files()) else { return };
         let shows = prepared.config.tls.as_ref().is_some_and(|tls| tls.cert.is_some());
         let ends = shows.then(|| crate::metrics::certificate_end(&self.0.seat.telemetry, &prepared.config.name));
         let watched = Watched::new(prepared.config.name.clone(), trust, ends, soft.clone());
@@ -403,6 +415,7 @@ impl Drains {
 impl Running {
     fn change(&mut self, prepared: Prepared) {
         self.config = Arc::clone(&prepared.config);
+        self.prepared = self.prepared.take().and_then(|_| prepared.again().map(Box::new));
         self.ring.set_bounds(prepared.config.bounds());
         self.losses.describe(prepared.config.announces(), prepared.config.url.anonymised());
         self.wanted.send_replace(Arc::clone(&prepared.select));
@@ -474,7 +487,10 @@ impl Prepared {
     /// Runs the drain in this form.
     async fn run(self, inlet: Inlet, life: &LifeParts<'_>, until: Until) -> Ended {
         match self.form {
-            Form::Lines(style) => lines(&self.config, style, self.trust, inlet, life, until).run().await,
+            Form::Lines(style) => {
+                let to = (self.trust, self.policy);
+                lines(&self.config, style, to, inlet, life, until).run().await
+            }
             // In boxes: they take more than lines do, and there are fewer of them.
             Form::Requests(headers, lanes) => {
                 Box::pin(requests(&self.config, headers, lanes, inlet, life, until).run()).await
@@ -498,7 +514,7 @@ impl Prepared {
 fn lines(
     config: &DrainConfig,
     style: Style,
-    trust: Option<Trust>,
+    (trust, policy): (Option<Trust>, Option<Arc<AddressPolicy>>),
     inlet: Inlet,
     life: &LifeParts<'_>,
     until: Until,
@@ -508,6 +524,7 @@ fn lines(
         url: config.url.anonymised(),
         destination: config.url.clone(),
         trust,
+        policy,
         inlet,
         encoder: Encoder::new(&config.url.options, &config.hostname, config.metadata, style),
         resend: config.resend,

@@ -12,14 +12,18 @@
 //! than scheme, host and path, and of an HTTPS one not the path.
 
 mod api;
+mod binding_cache;
+mod bindings;
 mod config;
 pub mod datadog;
 mod disk;
 mod drains;
+mod fetch;
 mod health;
 mod inlet;
 mod metrics;
 mod notice;
+mod policy;
 mod probe;
 pub mod prometheus;
 mod push;
@@ -32,7 +36,11 @@ mod store;
 mod subscribe;
 pub mod syslog;
 
+pub use binding_cache::{BindingCacheConfig, BindingCacheError, CloudControllerConfig};
+pub use bindings::{BindingsConfig, BindingsError};
 pub use config::{ADMIN_PORT, Buffer, Config, ConfigError, DiskConfig, DrainConfig, DrainTls, RingConfig};
+pub use fetch::{ServiceError, ServiceTls, ServiceUrl, ServiceUrlError};
+pub use policy::{AddressPolicy, AddressRange, AddressRules, Denied, RangeError};
 pub use select::SelectError;
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use status::State;

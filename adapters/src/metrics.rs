@@ -1,13 +1,16 @@
 //! What the adapters count: the only place that spells metric names.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use metrics::{Counter, Gauge};
 use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 
+use crate::binding_cache::Fault;
+use crate::bindings::Invalid;
 use crate::datadog;
 use crate::prometheus::{remote_write, series};
 use crate::status::{State, Status};
@@ -183,6 +186,120 @@ impl Metrics {
             state: (id != "other").then(state),
         }
     }
+}
+
+/// What is counted of bindings.
+#[derive(Clone, Debug)]
+pub(crate) struct BindingMetrics {
+    running: Gauge,
+    invalid: [Counter; Invalid::ALL.len()],
+    ok: Counter,
+    failed: Counter,
+    took: Gauge,
+}
+
+impl BindingMetrics {
+    pub(crate) fn register(telemetry: &Telemetry) -> Self {
+        let refreshes = |outcome| {
+            let help = "Looks at the binding cache, by whether it answered.";
+            telemetry.counter("hydrant_bindings_refreshes_total", help, &[("outcome", outcome)])
+        };
+        let invalid = |reason: Invalid| {
+            let help = "Bindings that have no drain, each counted once for as long as that lasts.";
+            telemetry.counter("hydrant_bindings_invalid_total", help, &[("reason", reason.as_str())])
+        };
+        Self {
+            running: telemetry.gauge("hydrant_bindings", "Bindings that have a drain, those of everything too.", &[]),
+            invalid: Invalid::ALL.map(invalid),
+            ok: refreshes("ok"),
+            failed: refreshes("failed"),
+            took: telemetry.gauge(
+                "hydrant_bindings_refresh_seconds",
+                "How long the last look at the binding cache took that was answered, its drains included.",
+                &[],
+            ),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "there are far fewer than 2^52 bindings")]
+    pub(crate) fn running(&self, bindings: usize) {
+        self.running.set(bindings as f64);
+    }
+
+    pub(crate) fn invalid(&self, reason: Invalid) {
+        let place = Invalid::ALL.iter().position(|known| *known == reason);
+        self.invalid[place.expect("all are listed")].increment(1);
+    }
+
+    pub(crate) fn refreshed(&self, answered: bool, took: Duration) {
+        if answered {
+            self.ok.increment(1);
+            self.took.set(took.as_secs_f64());
+        } else {
+            self.failed.increment(1);
+        }
+    }
+}
+
+/// What is counted of a binding cache.
+#[derive(Clone, Debug)]
+pub(crate) struct BindingCacheMetrics {
+    drains: Gauge,
+    invalid: [Gauge; Fault::ALL.len()],
+    ok: Counter,
+    failed: Counter,
+    took: Gauge,
+}
+
+impl BindingCacheMetrics {
+    pub(crate) fn register(telemetry: &Telemetry) -> Self {
+        let polls = |outcome| {
+            let help = "Looks at Cloud Controller, by whether it answered.";
+            telemetry.counter("hydrant_binding_cache_polls_total", help, &[("outcome", outcome)])
+        };
+        let invalid = |fault: Fault| {
+            let help =
+                "Drains, or credentials of some, that the last look at Cloud Controller found and that are not served.";
+            telemetry.gauge("hydrant_binding_cache_invalid_drains", help, &[("reason", fault.as_str())])
+        };
+        Self {
+            drains: telemetry.gauge("hydrant_binding_cache_drains", "Drains that the binding cache serves.", &[]),
+            invalid: Fault::ALL.map(invalid),
+            ok: polls("ok"),
+            failed: polls("failed"),
+            took: telemetry.gauge(
+                "hydrant_binding_cache_poll_seconds",
+                "How long the last look at Cloud Controller took that was answered.",
+                &[],
+            ),
+        }
+    }
+
+    pub(crate) fn polled(&self, answered: bool, took: Duration) {
+        if answered {
+            self.ok.increment(1);
+            self.took.set(took.as_secs_f64());
+        } else {
+            self.failed.increment(1);
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "there are far fewer than 2^52 drains")]
+    pub(crate) fn found(&self, drains: usize, faults: &BTreeMap<Fault, usize>) {
+        self.drains.set(drains as f64);
+        for (fault, gauge) in Fault::ALL.iter().zip(&self.invalid) {
+            gauge.set(faults.get(fault).copied().unwrap_or_default() as f64);
+        }
+    }
+}
+
+/// For the end of the certificate that we show to a service of the platform.
+pub(crate) fn service_certificate_end(telemetry: &Telemetry, name: &'static str) -> Gauge {
+    telemetry.gauge(
+        "hydrant_certificate_not_after_timestamp_seconds",
+        "Unix time at which the certificate in use ends.",
+        &[("certificate", name)],
+    )
 }
 
 /// For the end of the certificate that a drain shows, under `drain_` and the drain's label.

@@ -40,7 +40,7 @@ pub(crate) async fn run(prepared: Prepared) -> Value {
 }
 
 async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Error)> {
-    let Prepared { config, mut trust, form, .. } = prepared;
+    let Prepared { config, mut trust, form, policy, .. } = prepared;
     let style = match form {
         Form::Lines(style) => style,
         Form::Requests(headers, lanes) => return post(&config, headers, lanes).await,
@@ -50,7 +50,8 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     let options = Options { metadata: config.url.options.metadata, ..Options::default() };
     let encoder = Encoder::new(&options, &config.hostname, config.metadata, style);
     let frame = line(encoder, &config.sources).map_err(|error| ("line", error))?;
-    let mut link = Link::open(&config.url, trust.as_mut(), 0).await.map_err(|error| ("connect", error))?;
+    let opened = Link::open(&config.url, trust.as_mut(), 0, policy.as_deref()).await;
+    let mut link = opened.map_err(|error| ("connect", error))?;
     let mut window = Window::new(false);
     window.push(frame);
     let mut written = 0;
@@ -93,7 +94,7 @@ async fn post(
     else {
         return Err(("request", io::Error::other("nothing came of a gauge, a defect of hydrant")));
     };
-    let mut link = Link::open(&destination, trust.as_mut(), 0).await.map_err(|error| ("connect", error))?;
+    let mut link = Link::open(&destination, trust.as_mut(), 0, None).await.map_err(|error| ("connect", error))?;
     request.make(&mut link, &destination, &headers).await.map_err(|error| ("write", error))?;
     Ok("the receiver answered that it took the value 1 of the gauge hydrant_drain_test")
 }

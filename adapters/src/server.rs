@@ -12,9 +12,11 @@ use tracing::error;
 use transport::{Address, ChannelOptions, ClientTlsError, Dopplers, DopplersError, Identity, TlsError, TlsFiles};
 
 use crate::api::{self, Api};
+use crate::binding_cache::{BindingCache, BindingCacheError};
+use crate::bindings::{Bindings, BindingsError};
 use crate::config::{Buffer, Config, ConfigError};
 use crate::drains::{Drains, Origin, PrepareError, Prepared, Seat};
-use crate::metrics::Metrics;
+use crate::metrics::{BindingCacheMetrics, BindingMetrics, Metrics};
 use crate::store::{Store, StoreError};
 use crate::subscribe::Channels;
 
@@ -27,6 +29,8 @@ pub struct Server {
     metrics: Metrics,
     drains: Vec<Prepared>,
     store: Option<Store>,
+    bindings: Option<Bindings>,
+    binding_cache: Option<BindingCache>,
     state_dir: Option<PathBuf>,
     disk_bytes: u64,
     dopplers: Dopplers,
@@ -46,6 +50,8 @@ pub type Handle = transport::Handle<Addrs, Drained, ServeError>;
 pub struct Addrs {
     /// `/metrics`, `/live` and `/ready`.
     pub admin: SocketAddr,
+    /// The binding cache, if there is one.
+    pub binding_cache: Option<SocketAddr>,
 }
 
 /// What became of the envelopes that were in the adapters when they were told to stop.
@@ -80,6 +86,12 @@ pub enum BindError {
     /// The directory for added drains cannot be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The binding cache cannot be served.
+    #[error(transparent)]
+    BindingCache(#[from] BindingCacheError),
+    /// Bindings cannot be read.
+    #[error(transparent)]
+    Bindings(#[from] BindingsError),
     /// The certificates of one drain cannot be used.
     #[error("adapters.drains: tls of the drain \"{drain}\": {source}")]
     DrainTls {
@@ -130,6 +142,15 @@ impl Config {
         }
         let drains = self.drains.into_iter().map(|drain| Prepared::new(drain, telemetry));
         let drains = drains.collect::<Result<_, _>>().map_err(BindError::prepare)?;
+        let binding_metrics = BindingMetrics::register(telemetry);
+        let bindings = self.bindings.map(|bindings| Bindings::new(bindings, telemetry, binding_metrics)).transpose()?;
+        let cache_metrics = BindingCacheMetrics::register(telemetry);
+        let cache = self.binding_cache.map(|cache| BindingCache::bind(cache, telemetry, cache_metrics)).transpose()?;
+        let (binding_cache, identity) = cache.unzip();
+        if let Some(identity) = identity.flatten() {
+            telemetry.watch_certificate("adapters_binding_cache", identity.clone());
+            identities.push(("adapters.binding_cache.tls", identity));
+        }
         let store = self.state_dir.as_deref().map(Store::open).transpose()?;
         Ok(Server {
             admin,
@@ -138,6 +159,8 @@ impl Config {
             metrics,
             drains,
             store,
+            bindings,
+            binding_cache,
             state_dir: self.state_dir,
             disk_bytes: self.disk_bytes,
             dopplers,
@@ -163,7 +186,7 @@ impl BindError {
 impl Server {
     /// Where it listens.
     pub fn addrs(&self) -> Addrs {
-        Addrs { admin: self.admin.addr() }
+        Addrs { admin: self.admin.addr(), binding_cache: self.binding_cache.as_ref().map(BindingCache::addr) }
     }
 
     /// Runs until `stop`, then delivers what waits in the drains, for at most the configured time.
@@ -213,6 +236,12 @@ impl Server {
         tracker.spawn(async move { admin.serve(&connections, until).await });
         let (watching, blocking, until) = (drains.clone(), tracker.clone(), quit.clone());
         tracker.spawn(async move { watching.watch_certificates(&blocking, until).await });
+        if let Some(cache) = self.binding_cache {
+            tracker.spawn(cache.run(tracker.clone(), stop.clone()));
+        }
+        if let Some(bindings) = self.bindings {
+            tracker.spawn(bindings.run(drains.clone(), tracker.clone(), stop.clone()));
+        }
         latch.ready();
 
         stop.cancelled().await;

@@ -2,6 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "adapters/binding_cache.rs"]
+mod binding_cache;
+#[path = "adapters/bindings.rs"]
+mod bindings;
 #[path = "adapters/datadog.rs"]
 mod datadog;
 #[path = "adapters/datagrams.rs"]

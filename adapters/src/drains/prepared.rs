@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 use telemetry::Telemetry;
-use transport::ClientTlsError;
+use transport::{Authorities, ClientTlsError, ClientTlsTexts};
 
 use crate::config::{ConfigError, DrainConfig, DrainTls};
+use crate::policy::AddressPolicy;
 use crate::push::page::{self, Bound};
 use crate::select::Select;
 use crate::syslog::config::{DrainUrl, Scheme};
@@ -20,6 +21,8 @@ pub(crate) struct Prepared {
     pub(crate) select: Arc<Select>,
     pub(crate) trust: Option<Trust>,
     pub(crate) form: Form,
+    /// For a drain that an app's owner chose.
+    pub(crate) policy: Option<Arc<AddressPolicy>>,
 }
 
 /// How envelopes leave.
@@ -67,7 +70,29 @@ impl Prepared {
         if config.metrics.insecure_any_host {
             telemetry.insecure_mode("adapters.drains.metrics.insecure_any_host");
         }
-        Ok(Self { config: Arc::new(config), select, trust, form })
+        Ok(Self { config: Arc::new(config), select, trust, form, policy: None })
+    }
+
+    /// Checks a drain that a binding asks for: one of lines.
+    ///
+    /// # Errors
+    /// [`PrepareError`].
+    pub(crate) fn of_binding(
+        config: DrainConfig,
+        texts: ClientTlsTexts<'_>,
+        base: &Authorities,
+        policy: Option<Arc<AddressPolicy>>,
+    ) -> Result<Self, PrepareError> {
+        config.check()?;
+        let (select, form) = (Arc::new(config.select()?), Form::Lines(config.style()?));
+        let trust = match config.url.scheme.is_tls() {
+            true => {
+                let name = config.server_name(&config.url)?;
+                Some(Trust::of_binding(texts, base, name).map_err(|error| tls(&config, error))?)
+            }
+            false => None,
+        };
+        Ok(Self { config: Arc::new(config), select, trust, form, policy })
     }
 }
 
@@ -79,8 +104,13 @@ impl Prepared {
             Form::Requests(headers, lanes) => Form::Requests(headers.clone(), lanes.clone()),
             Form::Page(_) => return None,
         };
-        let (config, select, trust) = (Arc::clone(&self.config), Arc::clone(&self.select), self.trust.clone());
-        Some(Self { config, select, trust, form })
+        Some(Self {
+            config: Arc::clone(&self.config),
+            select: Arc::clone(&self.select),
+            trust: self.trust.clone(),
+            form,
+            policy: self.policy.clone(),
+        })
     }
 }
 
@@ -125,5 +155,9 @@ fn trust_of(config: &DrainConfig) -> Result<Option<Trust>, PrepareError> {
         Some(tls) => Trust::load(tls, name),
         None => Trust::load(&DrainTls::default(), name),
     };
-    loaded.map(Some).map_err(|source| PrepareError::Tls { drain: config.name.clone(), source: Box::new(source) })
+    loaded.map(Some).map_err(|source| tls(config, source))
+}
+
+fn tls(config: &DrainConfig, source: ClientTlsError) -> PrepareError {
+    PrepareError::Tls { drain: config.name.clone(), source: Box::new(source) }
 }

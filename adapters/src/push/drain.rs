@@ -404,7 +404,7 @@ async fn attempt(
     }
     let open = match link {
         Some(open) => open,
-        None => link.insert(Box::pin(Link::open(destination, trust, 0)).await?),
+        None => link.insert(Box::pin(Link::open(destination, trust, 0, None)).await?),
     };
     request.make(open, destination, headers).await
 }

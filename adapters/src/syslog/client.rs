@@ -20,6 +20,7 @@ use self::stream::Stream;
 use super::config::{DrainUrl, Scheme};
 use super::trust::Trust;
 use super::window::{Frame, UNACKNOWLEDGED_FOR};
+use crate::policy::AddressPolicy;
 
 mod datagrams;
 mod http;
@@ -55,11 +56,18 @@ pub enum End {
 
 impl Link {
     /// Connects to the first address of the URL's host that answers, and over TLS shakes hands there with `trust`. Each gets an even
-    /// share of the time that is left. No address of a receiver of datagrams answers: there `turn` picks one after the other.
+    /// share of the time that is left. No address of a receiver of datagrams answers: there `turn` picks one after the other. An address
+    /// that `policy` denies is not dialled, whatever the name says now or said before.
     ///
     /// # Errors
-    /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last.
-    pub async fn open(url: &DrainUrl, mut trust: Option<&mut Trust>, turn: usize) -> io::Result<Self> {
+    /// No address, or none that answered within [`DEADLINE`] and whose handshake succeeded. The text says what was wrong with the last;
+    /// where all are denied, it is a [`Denied`](crate::policy::Denied).
+    pub async fn open(
+        url: &DrainUrl,
+        mut trust: Option<&mut Trust>,
+        turn: usize,
+        policy: Option<&AddressPolicy>,
+    ) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
         let target = (url.address.host(), url.address.port());
         let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
@@ -69,6 +77,15 @@ impl Link {
             found.rotate_left(turn);
         }
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        if let Some(policy) = policy {
+            found.retain(|addr| match policy.check(addr.ip()) {
+                Ok(()) => true,
+                Err(denied) => {
+                    last = io::Error::new(io::ErrorKind::PermissionDenied, denied);
+                    false
+                }
+            });
+        }
         for (tried, addr) in found.iter().enumerate() {
             let begun = Instant::now();
             let left = u32::try_from(found.len() - tried).unwrap_or(u32::MAX);

@@ -252,6 +252,12 @@ impl Scheme {
         !self.is_remote_write() && !self.is_datadog() && self != Self::Prometheus
     }
 
+    /// An app's owner may choose it (contract: syslog drains §2). Not datagrams, which name any machine as their sender; not what listens
+    /// here, or speaks for the operator.
+    pub fn is_for_apps(self) -> bool {
+        matches!(self, Self::Syslog | Self::SyslogTls | Self::Https | Self::HttpsBatch)
+    }
+
     /// Many lines go into one request.
     pub fn gathers(self) -> bool {
         self == Self::HttpsBatch

@@ -24,6 +24,7 @@ use crate::health::{self, Change, Health};
 use crate::inlet::{Inlet, Taken};
 use crate::metrics::DrainMetrics;
 use crate::notice::Losses;
+use crate::policy::AddressPolicy;
 use crate::retry::Retry;
 use crate::server::Drained;
 use crate::status::State;
@@ -45,6 +46,8 @@ pub(crate) struct Drain {
     destination: DrainUrl,
     /// For a drain over TLS.
     trust: Option<Trust>,
+    /// For a drain of an app.
+    policy: Option<Arc<AddressPolicy>>,
     inlet: Inlet,
     /// What was taken from the inlet and is not encoded.
     in_hand: Option<Taken>,
@@ -73,6 +76,7 @@ pub(crate) struct Parts {
     pub(crate) url: String,
     pub(crate) destination: DrainUrl,
     pub(crate) trust: Option<Trust>,
+    pub(crate) policy: Option<Arc<AddressPolicy>>,
     pub(crate) inlet: Inlet,
     pub(crate) encoder: Encoder,
     pub(crate) resend: bool,
@@ -129,6 +133,7 @@ impl Drain {
             url: parts.url,
             destination: parts.destination,
             trust: parts.trust,
+            policy: parts.policy,
             inlet: parts.inlet,
             in_hand: None,
             encoder: parts.encoder,
@@ -267,9 +272,10 @@ impl Drain {
     }
 
     async fn connect(&mut self) -> Flow {
+        let policy = self.policy.as_deref();
         let opened = tokio::select! {
             // In a box: it is seldom, and takes much.
-            opened = Box::pin(Link::open(&self.destination, self.trust.as_mut(), self.broken)) => opened,
+            opened = Box::pin(Link::open(&self.destination, self.trust.as_mut(), self.broken, policy)) => opened,
             () = self.stop.until.hard.cancelled() => return Flow::End,
             () = self.stop.until.replaced.cancelled() => return Flow::End,
         };

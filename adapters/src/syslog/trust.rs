@@ -15,7 +15,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
-use transport::{CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
+use transport::{Authorities, CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, ClientTlsTexts};
 
 use crate::config::DrainTls;
 
@@ -50,9 +50,26 @@ impl Trust {
         Self { tls: self.tls.clone(), server_name }
     }
 
+    /// The same from what a binding carries. It trusts `base` and its own authorities, and changes no more.
+    ///
+    /// # Errors
+    /// A text that cannot be used; no authorities at all.
+    pub fn of_binding(
+        texts: ClientTlsTexts<'_>,
+        base: &Authorities,
+        server_name: ServerName<'static>,
+    ) -> Result<Self, ClientTlsError> {
+        Ok(Self { tls: ClientTls::from_texts(texts, "of the binding", base)?, server_name })
+    }
+
     /// The configuration, with its files.
     pub fn tls(&self) -> &ClientTls {
         &self.tls
+    }
+
+    /// Whether there are files that may change.
+    pub(crate) fn has_files(&self) -> bool {
+        self.tls.has_files()
     }
 
     /// Our side of a new connection, with the newest files.

@@ -272,7 +272,7 @@ async fn refusal(addr: SocketAddr, tls: &DrainTls) -> String {
     let mut trust = Trust::load(tls, ServerName::try_from("127.0.0.1").unwrap()).unwrap();
     let url = format!("syslog-tls://{addr}").parse().unwrap();
     loop {
-        match Link::open(&url, Some(&mut trust), 0).await {
+        match Link::open(&url, Some(&mut trust), 0, None).await {
             Ok(_) => panic!("rsyslog took it"),
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => tokio::task::yield_now().await,
             Err(error) => {

@@ -79,7 +79,7 @@ async fn refusal(server: Option<Arc<ServerConfig>>, tls: &DrainTls, name: &'stat
         }
     };
     let url = format!("syslog-tls://{addr}").parse().unwrap();
-    let (opened, ()) = tokio::join!(Link::open(&url, Some(&mut trust), 0), accept);
+    let (opened, ()) = tokio::join!(Link::open(&url, Some(&mut trust), 0, None), accept);
     let error = opened.unwrap_err().to_string();
     error.strip_prefix(&format!("{addr}: ")).unwrap_or_else(|| panic!("{error} does not name {addr}")).to_owned()
 }
@@ -149,7 +149,7 @@ async fn no_drain_trusts_what_only_another_one_names() {
     let (one, other) = (Receiver::start().await, Receiver::start().await);
     let mut trust = Trust::load(&one.trusting(), ServerName::try_from("127.0.0.1").unwrap()).unwrap();
     let url = format!("syslog-tls://{}", one.addr).parse().unwrap();
-    let (opened, stream) = tokio::join!(Link::open(&url, Some(&mut trust), 0), one.accept());
+    let (opened, stream) = tokio::join!(Link::open(&url, Some(&mut trust), 0, None), one.accept());
     opened.unwrap();
     drop(stream);
     let text = refusal(Some(other.certs.identity("receiver").https_config()), &one.trusting(), "127.0.0.1").await;

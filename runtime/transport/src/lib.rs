@@ -45,6 +45,6 @@ pub use reason::reason;
 pub use test_certs::TestCerts;
 pub use throttle::Throttle;
 pub use tls::{
-    CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, Credentials, Identity, ServerFiles, ServerIdentity,
-    TlsError, TlsFiles, install_crypto_provider,
+    Authorities, CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, ClientTlsTexts, Credentials, Identity,
+    ServerFiles, ServerIdentity, TlsError, TlsFiles, install_crypto_provider,
 };

@@ -28,7 +28,7 @@ mod https;
 mod verify;
 mod watch;
 
-pub use client::{CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
+pub use client::{Authorities, CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles, ClientTlsTexts};
 pub use credentials::Credentials;
 pub(crate) use explain::{Hello, why_client_failed};
 pub use files::{TlsError, TlsFiles};

@@ -34,6 +34,7 @@ fn bench(schedule: Schedule) -> Bench {
         url: "syslog://127.0.0.1:1".to_owned(),
         destination: "syslog://127.0.0.1:1".parse().unwrap(),
         trust: None,
+        policy: None,
         inlet: Inlet::ring(reader),
         encoder: Encoder::new(&Options::default(), "h", true, Style::default()),
         resend: true,

@@ -1,7 +1,7 @@
 //! TLS as a client of servers that are not ours: whom to trust and what to show, chosen for each of them.
 //!
-//! What enters: the paths of an authority file and of a certificate with its key, each optional. What leaves: a rustls
-//! configuration without ALPN, renewed when the files change, and words for what a handshake found wrong. Every value
+//! What enters: the paths of an authority file and of a certificate with its key, each optional, or texts in their place.
+//! What leaves: a rustls configuration without ALPN, renewed when the files change, and words for what a handshake found wrong. Every value
 //! has a trust store of its own: what one trusts, no other does. Never connects.
 
 use std::fmt;
@@ -10,17 +10,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{Resumption, WantsClientCert};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::sign::SingleCertAndKey;
-use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, ConfigBuilder, DigitallySignedStruct, RootCertStore,
+    SignatureScheme, WantsVerifier,
+};
 use tokio::sync::watch;
 
 use super::TlsError;
 use super::files::{authorities, read, shown};
-use crate::cert::date;
+use crate::cert::{PeerCert, date};
+
+mod texts;
+
+pub use texts::{Authorities, ClientTlsTexts};
 
 /// The files of a [`ClientTls`], all PEM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -54,6 +61,8 @@ pub struct ClientTls {
 
 struct Shared {
     files: ClientTlsFiles,
+    /// They are none, but texts, and the paths words for them.
+    texts: bool,
     /// What the system trusted when the value was made.
     system: Option<Arc<RootCertStore>>,
     current: watch::Sender<Loaded>,
@@ -91,12 +100,17 @@ impl ClientTls {
         let system =
             if files.ca.is_none() && !files.skip_verify { Some(Arc::new(system_authorities()?)) } else { None };
         let (sender, current) = watch::channel(Loaded::read(&files, system.as_ref(), SystemTime::now())?);
-        Ok(Self { shared: Arc::new(Shared { files, system, current: sender }), current })
+        Ok(Self { shared: Arc::new(Shared { files, texts: false, system, current: sender }), current })
     }
 
     /// The newest configuration. Take it anew for each connection.
     pub fn config(&mut self) -> Arc<ClientConfig> {
         Arc::clone(&self.current.borrow_and_update().config)
+    }
+
+    /// Whether it was read from files, which may change.
+    pub fn has_files(&self) -> bool {
+        !self.shared.texts
     }
 
     /// When the certificate that is shown ends, to the second. `None` when none is shown, or rustls cannot tell.
@@ -105,13 +119,14 @@ impl ClientTls {
     }
 
     /// Reads the files again if one of them changed since they were last read with success; `true` when that gave a new
-    /// configuration. The system's authorities are not read again. On an error the old configuration stays.
+    /// configuration. The system's authorities are not read again. On an error the old configuration stays. What was made from texts
+    /// never changes.
     ///
     /// # Errors
     ///
     /// As [`load`](Self::load).
     pub fn reload(&self) -> Result<bool, ClientTlsError> {
-        if self.shared.files.stamps() == self.shared.current.borrow().stamps {
+        if self.shared.texts || self.shared.files.stamps() == self.shared.current.borrow().stamps {
             return Ok(false);
         }
         let loaded = Loaded::read(&self.shared.files, self.shared.system.as_ref(), SystemTime::now())?;
@@ -150,6 +165,9 @@ impl ClientTls {
                 // The latter: an authority has the right name, and did not sign it.
                 Fault::UnknownIssuer | Fault::BadSignature => {
                     let trusted = match &self.shared.files.ca {
+                        Some(ca) if self.shared.texts => {
+                            format!("in the ca {} or that this process trusts", ca.display())
+                        }
                         Some(ca) => format!("in {}", ca.display()),
                         None => "that this system trusts".to_owned(),
                     };
@@ -219,9 +237,7 @@ impl Loaded {
     ) -> Result<Self, ClientTlsError> {
         let stamps = files.stamps();
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has suites for both versions");
+        let builder = builder(&provider);
         let builder = if files.skip_verify {
             builder.dangerous().with_custom_certificate_verifier(Arc::new(TakeAny(Arc::clone(&provider))))
         } else {
@@ -232,19 +248,35 @@ impl Loaded {
             };
             builder.with_root_certificates(roots)
         };
-        let (mut config, not_after) = match &files.shown {
+        let pair = files.shown.as_ref().map(|CertAndKey { cert, key }| {
+            let (chain, private) = (read("cert", cert)?, read("key", key)?);
+            shown((cert, &chain), (key, &private), &provider, now)
+        });
+        Ok(Self::new(builder, pair.transpose()?, stamps))
+    }
+
+    fn new(
+        builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+        shown: Option<(CertifiedKey, PeerCert)>,
+        stamps: Vec<Stamp>,
+    ) -> Self {
+        let (mut config, not_after) = match shown {
             None => (builder.with_no_client_auth(), None),
-            Some(CertAndKey { cert, key }) => {
-                let (chain, private) = (read("cert", cert)?, read("key", key)?);
-                let (certified, parsed) = shown((cert, &chain), (key, &private), &provider, now)?;
+            Some((certified, parsed)) => {
                 let resolver = Arc::new(SingleCertAndKey::from(certified));
                 (builder.with_client_cert_resolver(resolver), Some(parsed.not_after()))
             }
         };
         // Connections are few and long. A resumed one would be checked against dates and authorities of the past.
         config.resumption = Resumption::disabled();
-        Ok(Self { config: Arc::new(config), not_after, stamps })
+        Self { config: Arc::new(config), not_after, stamps }
     }
+}
+
+fn builder(provider: &Arc<CryptoProvider>) -> ConfigBuilder<ClientConfig, WantsVerifier> {
+    ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .expect("the provider has suites for both versions")
 }
 
 fn system_authorities() -> Result<RootCertStore, ClientTlsError> {

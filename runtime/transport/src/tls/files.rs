@@ -182,6 +182,11 @@ fn private_key(path: &Path, text: &[u8]) -> Result<PrivateKeyDer<'static>, TlsEr
 
 pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
+    add_authorities(&mut roots, path, text)?;
+    Ok(roots)
+}
+
+pub(super) fn add_authorities(roots: &mut RootCertStore, path: &Path, text: &[u8]) -> Result<(), TlsError> {
     for certificate in certificates("ca", path, text)? {
         roots.add(certificate).map_err(|source| TlsError::BadCertificate {
             what: "ca",
@@ -189,7 +194,7 @@ pub(super) fn authorities(path: &Path, text: &[u8]) -> Result<RootCertStore, Tls
             source,
         })?;
     }
-    Ok(roots)
+    Ok(())
 }
 
 fn certified(

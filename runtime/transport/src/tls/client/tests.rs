@@ -161,3 +161,32 @@ fn errors_say_what_is_wrong_with_whom() {
     assert_eq!(alert(&bare, AlertDescription::InternalError), "the server ended the connection (alert InternalError)");
     assert_eq!(super::bare("DnsName(\"a\u{1b}[31m\")"), "a\\u{1b}[31m");
 }
+
+#[test]
+fn texts_are_checked_like_files_and_told_apart_from_them() {
+    let certs = TestCerts::new();
+    let files = certs.files("drain");
+    let text = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let (ca, cert, key) = (text(&files.ca), text(&files.cert), text(&files.key));
+    let base = Authorities::of_system_and(Some(&files.ca)).unwrap();
+    let load = |ca: &str, cert: &str, key: &str| {
+        ClientTls::from_texts(ClientTlsTexts { ca, cert, key }, "of the binding", &base)
+    };
+    let mut whole = load(&ca, &cert, &key).unwrap();
+    assert!(whole.config().client_auth_cert_resolver.has_certs() && whole.not_after().is_some());
+    assert!(!whole.reload().unwrap(), "there is nothing to look at");
+    for (cert, key) in [("", ""), (cert.as_str(), ""), ("", key.as_str())] {
+        assert!(!load("", cert, key).unwrap().config().client_auth_cert_resolver.has_certs(), "half a pair is none");
+    }
+    let error = |ca: &str, cert: &str, key: &str| load(ca, cert, key).unwrap_err().to_string();
+    assert!(error("x", "", "").starts_with("ca of the binding holds no certificate"));
+    assert!(error("", "x", &key).starts_with("cert of the binding holds no certificate"));
+    assert!(error("", &cert, "x").starts_with("key of the binding holds no private key"));
+    let other = text(&certs.files("other").key);
+    assert!(error("", &cert, &other).starts_with("key of the binding does not belong to cert of the binding"));
+    let stranger = rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer);
+    assert_eq!(
+        whole.explain(&stranger),
+        "the server's certificate is of no authority in the ca of the binding or that this process trusts"
+    );
+}
