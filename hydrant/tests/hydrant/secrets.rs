@@ -29,6 +29,8 @@ fn drains(port: u16) -> String {
     drain(format!("syslog://127.0.0.1:{port}"), "preset = \"loggly\"\ntoken = \"canary\"");
     drain(format!("syslog://127.0.0.1:{port}"), "preset = \"logz\"\ntoken = \"canary\"");
     drain(format!("syslog://127.0.0.1:{port}"), "line.element = \"canary@1\"");
+    let datadog = "token = \"canary\"\nannounce = true\ndatadog.interval = \"10ms\"";
+    drain(format!("datadog+http://canary:canary@127.0.0.1:{port}/canary?drain-data=all&key=canary"), datadog);
     text
 }
 
@@ -85,7 +87,7 @@ async fn no_secret_of_a_drain_is_in_any_log_metric_page_or_stream() {
             let failed = page
                 .lines()
                 .filter(|line| line.starts_with("hydrant_drain_dropped_envelopes_total{") && !line.ends_with(" 0"));
-            if failed.count() == 7 && !page.contains("hydrant_drain_notices_total{outcome=\"sent\"} 0") {
+            if failed.count() == 8 && !page.contains("hydrant_drain_notices_total{outcome=\"sent\"} 0") {
                 all.push_str(&page);
                 all.push_str(&get(at("adapters", "admin").parse().unwrap(), "/v1/drains").await.body);
                 break;
