@@ -68,7 +68,7 @@ pub(crate) struct Seat {
     pub(crate) channels: Arc<Channels>,
     pub(crate) agent: Channel,
     pub(crate) telemetry: Telemetry,
-    pub(crate) metrics: Metrics,
+    pub(crate) metrics: Arc<Metrics>,
     /// Ends all drains.
     pub(crate) stop: CancellationToken,
     /// How long that may take.
@@ -171,7 +171,7 @@ impl Drains {
             outcome: Mutex::default(),
             lives,
         });
-        let (rings, metrics) = (Arc::clone(&shared.rings), shared.seat.metrics.clone());
+        let (rings, metrics) = (Arc::clone(&shared.rings), Arc::clone(&shared.seat.metrics));
         shared.seat.telemetry.before_render(move || {
             let (memory, disk) = rings.lock().sums();
             metrics.queue.report(memory);

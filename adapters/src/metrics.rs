@@ -34,7 +34,7 @@ pub(crate) const REASONS: [Reason; 11] = [
 const NAMED: usize = 1024;
 
 /// Handles shared by all drains.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Metrics {
     pub(crate) queue: QueueMetrics,
     /// The buffers on disk.
@@ -54,7 +54,7 @@ pub(crate) struct Metrics {
     notices_sent: Counter,
     notices_failed: Counter,
     /// Guards the labels of drains that have their own. Held per drain that is made.
-    named: Arc<Mutex<HashSet<String>>>,
+    named: Mutex<HashSet<String>>,
 }
 
 /// Values of metrics, by what became of them.
@@ -72,7 +72,7 @@ struct Samples {
 /// Handles of one drain, its own numbers and the shared ones together.
 #[derive(Clone, Debug)]
 pub(crate) struct DrainMetrics {
-    all: Metrics,
+    all: Arc<Metrics>,
     status: Arc<Status>,
     delivered: Counter,
     dropped: Counter,
@@ -81,7 +81,7 @@ pub(crate) struct DrainMetrics {
 }
 
 impl Metrics {
-    pub(crate) fn register(telemetry: &Telemetry) -> Self {
+    pub(crate) fn register(telemetry: &Telemetry) -> Arc<Self> {
         let link = &[("link", "drain")];
         let notices = |outcome| {
             let help = "Notices to owners of lost envelopes, by whether the agent took them.";
@@ -91,7 +91,7 @@ impl Metrics {
             let help = "Values of metrics, by what became of them: an envelope may have several, or add to one.";
             telemetry.counter("hydrant_drain_samples_total", help, &[("outcome", outcome)])
         };
-        Self {
+        Arc::new(Self {
             samples: Samples {
                 written: samples("written"),
                 duplicate: samples("duplicate"),
@@ -148,13 +148,13 @@ impl Metrics {
             ),
             notices_sent: notices("sent"),
             notices_failed: notices("failed"),
-            named: Arc::default(),
-        }
+            named: Mutex::default(),
+        })
     }
 
     /// Registers one drain, under a hash of its name: names are the tenant's. Series are never removed, so beyond the first [`NAMED`]
     /// drains all others share those of `other`.
-    pub(crate) fn drain(&self, telemetry: &Telemetry, name: &str) -> DrainMetrics {
+    pub(crate) fn drain(self: &Arc<Self>, telemetry: &Telemetry, name: &str) -> DrainMetrics {
         let id = {
             let (id, mut named) = (label(name), self.named.lock());
             if named.len() < NAMED {
@@ -171,7 +171,7 @@ impl Metrics {
             )
         };
         DrainMetrics {
-            all: self.clone(),
+            all: Arc::clone(self),
             status: Arc::default(),
             delivered: telemetry.counter(
                 "hydrant_drain_delivered_envelopes_total",

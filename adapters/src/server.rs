@@ -26,7 +26,7 @@ pub struct Server {
     admin: Admin,
     readiness: Readiness,
     telemetry: Telemetry,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     drains: Vec<Prepared>,
     store: Option<Store>,
     bindings: Option<Bindings>,
