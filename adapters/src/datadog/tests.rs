@@ -1,3 +1,5 @@
+//! Tests of the bodies for Datadog, byte for byte and by their limits.
+
 use std::collections::HashSet;
 use std::io::Read;
 use std::time::Duration;

@@ -95,7 +95,7 @@ async fn until(addr: SocketAddr, path: &str, holds: impl Fn(StatusCode, &Value) 
         if holds(status, &body) {
             return body;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -103,7 +103,7 @@ async fn polled(telemetry: &Telemetry, outcome: &str, by: u64) {
     let series = format!("hydrant_binding_cache_polls_total{{outcome=\"{outcome}\"}}");
     let before = number(telemetry, &series);
     while number(telemetry, &series) < before + by {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 

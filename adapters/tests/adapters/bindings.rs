@@ -115,7 +115,7 @@ async fn until(rig: &Rig, holds: impl Fn(&Value) -> bool) -> Value {
         if let Some(found) = found {
             return found.clone();
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 
@@ -123,7 +123,7 @@ async fn until(rig: &Rig, holds: impl Fn(&Value) -> bool) -> Value {
 async fn counted(rig: &Rig, series: &str, by: u64) {
     let before = rig.number(series);
     while rig.number(series) < before + by {
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 

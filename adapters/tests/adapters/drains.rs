@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -48,7 +47,7 @@ pub(crate) async fn until(admin: SocketAddr, name: &str, holds: impl Fn(&Value) 
         if holds(&drain) {
             return drain;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        tokio::task::yield_now().await;
     }
 }
 

@@ -1,3 +1,5 @@
+//! Tests of `exposition`.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

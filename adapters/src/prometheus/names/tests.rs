@@ -1,3 +1,5 @@
+//! Tests of `names`.
+
 use proptest::prelude::*;
 
 use super::*;

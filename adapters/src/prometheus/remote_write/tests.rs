@@ -1,3 +1,5 @@
+//! Tests of `remote_write`.
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

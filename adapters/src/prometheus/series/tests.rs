@@ -1,3 +1,5 @@
+//! Tests of `series`.
+
 use prost::Message;
 use proto::v2;
 
