@@ -422,6 +422,10 @@ impl Drain {
 
     /// What is neither in hand nor in the window is dealt with.
     pub(super) fn tell_inlet(&mut self) {
+        // In memory nothing has a place to be looked for.
+        if !self.inlet.is_disk() {
+            return;
+        }
         let in_hand = self.in_hand.as_ref().and_then(Taken::place);
         self.inlet.dealt(self.window.place().or(in_hand));
     }
