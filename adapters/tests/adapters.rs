@@ -14,6 +14,8 @@ mod datagrams;
 mod disk;
 #[path = "adapters/drains.rs"]
 mod drains;
+#[path = "adapters/expiry.rs"]
+mod expiry;
 #[path = "adapters/exposition.rs"]
 mod exposition;
 #[path = "adapters/faults.rs"]
@@ -32,9 +34,13 @@ mod metrics_drains;
 mod outages;
 #[path = "adapters/remote_write.rs"]
 mod remote_write;
+#[path = "adapters/resets.rs"]
+mod resets;
 #[path = "adapters/rsyslog.rs"]
 mod rsyslog;
 #[path = "adapters/support.rs"]
 mod support;
+#[path = "adapters/syslog_ng.rs"]
+mod syslog_ng;
 #[path = "adapters/tls.rs"]
 mod tls;

@@ -22,10 +22,14 @@ mod disk;
 mod docs;
 #[path = "hydrant/drains.rs"]
 mod drains;
+#[path = "hydrant/faults.rs"]
+mod faults;
 #[path = "hydrant/fleet.rs"]
 mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
+#[path = "hydrant/namespace.rs"]
+mod namespace;
 #[path = "hydrant/peers.rs"]
 mod peers;
 #[path = "hydrant/prometheus.rs"]

@@ -80,10 +80,13 @@ impl Sender {
 ///
 /// # Errors
 /// What the server answered, if not OK.
-pub async fn batch_sender(channel: Channel, loads: impl Stream<Item = Load> + Send + 'static) -> Result<(), Status> {
+pub async fn batch_sender<L: Write>(
+    channel: Channel,
+    loads: impl Stream<Item = L> + Send + 'static,
+) -> Result<(), Status> {
     let mut grpc = Grpc::new(channel).max_encoding_message_size(MAX_MESSAGE);
     grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let codec = Codec::<Load, v2::BatchSenderResponse>::default();
+    let codec = Codec::<L, v2::BatchSenderResponse>::default();
     grpc.client_streaming(loads.into_streaming_request(), PathAndQuery::from_static(BATCH_SENDER), codec).await?;
     Ok(())
 }

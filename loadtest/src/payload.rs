@@ -178,6 +178,12 @@ impl Reader {
         self.marks(payload).map_or(Found::Corrupt, Found::Ours)
     }
 
+    /// Reads one line that has the payload of an envelope somewhere in it, as a drain writes it.
+    pub fn read_line(&mut self, line: &[u8]) -> Found {
+        let Some(at) = line.windows(SENDER_AT).position(|window| window == self.prefix) else { return Found::Foreign };
+        self.marks(&line[at..]).map_or(Found::Corrupt, Found::Ours)
+    }
+
     fn marks(&mut self, payload: &[u8]) -> Option<Mark> {
         if !payload.get(FILLER_AT..)?.starts_with(&self.filler) {
             return None;

@@ -69,14 +69,16 @@ impl Link {
         policy: Option<&AddressPolicy>,
     ) -> io::Result<Self> {
         let deadline = Instant::now() + DEADLINE;
-        let target = (url.address.host(), url.address.port());
-        let found = timeout_at(deadline, tokio::net::lookup_host(target)).await;
-        let mut found: Vec<SocketAddr> = found.map_err(|_| late("name look-up took too long".to_owned()))??.collect();
+        let (host, port) = (url.address.host(), url.address.port());
+        let found = timeout_at(deadline, tokio::net::lookup_host((host, port))).await;
+        let unknown = |error: io::Error| io::Error::new(error.kind(), format!("cannot look up {host}: {error}"));
+        let mut found: Vec<SocketAddr> =
+            found.map_err(|_| late(format!("looking up {host} took too long")))?.map_err(unknown)?.collect();
         if url.scheme == Scheme::SyslogUdp && !found.is_empty() {
             let turn = turn % found.len();
             found.rotate_left(turn);
         }
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
         if let Some(policy) = policy {
             found.retain(|addr| match policy.check(addr.ip()) {
                 Ok(()) => true,

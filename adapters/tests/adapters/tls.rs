@@ -85,7 +85,7 @@ async fn refusal(server: Option<Arc<ServerConfig>>, tls: &DrainTls, name: &'stat
 }
 
 /// A server with these files, whatever their dates.
-fn server_of(files: &TlsFiles) -> Arc<ServerConfig> {
+pub(crate) fn server_of(files: &TlsFiles) -> Arc<ServerConfig> {
     let chain = CertificateDer::pem_file_iter(&files.cert).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(&files.key).unwrap();
     let server = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

@@ -12,7 +12,7 @@ use crate::harness::{Process, metrics, sum, until};
 #[path = "fleet/certificates.rs"]
 mod certificates;
 #[path = "fleet/load.rs"]
-mod load;
+pub(crate) mod load;
 #[path = "fleet/membership.rs"]
 mod membership;
 #[path = "fleet/partition.rs"]

@@ -137,19 +137,59 @@ impl Bed {
         tls: bool,
         disk: Option<&Path>,
     ) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
+        self.with_adapters(disk, &self.drain_toml(sink.addr(), tls, disk.is_some()), 1).await
+    }
+
+    /// A doppler, and adapters with a syslog drain of each of these sources to its address, subscribed; and the admin ports of both.
+    pub(super) async fn many_drains(
+        &self,
+        drains: &[(String, SocketAddr)],
+    ) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
+        let toml = drains.iter().map(|(source, receiver)| {
+            format!(
+                "[[adapters.drains]]\nname = \"{source}\"\nurl = \"syslog://{receiver}\"\nsources = [\"{source}\"]\nline.framing = \"line-feed\"\n"
+            )
+        });
+        self.with_adapters(None, &toml.collect::<String>(), drains.len() as u64).await
+    }
+
+    /// A doppler, and adapters with a drain of all metrics to `url`, subscribed; and the admin ports of both.
+    pub(super) async fn metrics_drain(&self, url: &str) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
+        let toml = format!(
+            "[[adapters.drains]]\nname = \"metrics\"\nurl = \"{url}\"\nring = {{ envelopes = 65536, bytes = 67108864 }}\n"
+        );
+        self.with_adapters(None, &toml, 1).await
+    }
+
+    /// A doppler, and adapters with `drains`, once these have that many subscriptions; and the admin ports of both.
+    async fn with_adapters(
+        &self,
+        state_dir: Option<&Path>,
+        drains: &str,
+        subscriptions: u64,
+    ) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
         let doppler = self.role("doppler", &self.doppler_toml(false)).await?;
         let grpc = doppler.addr("doppler", "grpc")?;
-        let adapters = self.role("adapters", &self.adapters_toml(grpc, sink.addr(), tls, disk)).await?;
+        let state = state_dir.map_or_else(String::new, |dir| format!("state_dir = '{}'\n", dir.display()));
+        let toml = format!(
+            "[adapters]\n{state}{}[adapters.admin]\nlisten = \"127.0.0.1:0\"\n[[adapters.dopplers]]\naddresses = [\"{grpc}\"]\n{drains}",
+            self.tls_toml("doppler_tls", "adapters")
+        );
+        let adapters = self.role("adapters", &toml).await?;
         let (at_doppler, admin) = (doppler.addr("doppler", "admin")?, adapters.addr("adapters", "admin")?);
-        while scrape::number(at_doppler, "hydrant_subscriptions").await? == 0 {
+        while scrape::number(at_doppler, "hydrant_subscriptions").await? < subscriptions {
             sleep(Duration::from_millis(20)).await;
         }
         let peer = self.peer(grpc, "doppler");
-        // What the drain drops is missing at no subscriber.
         let drain = Watched { name: "adapters".into(), pid: adapters.pid(), admin: None, before_groups: |_| false };
         let watched = vec![watch_doppler(&doppler)?, drain];
         let target = Target { ingress: peer.clone(), egress: peer };
         Ok((Servers { target, watched, running: vec![doppler, adapters] }, [at_doppler, admin]))
+    }
+
+    /// For tasks of a scenario's own, which end before it is closed.
+    pub(super) fn tracker(&self) -> &TaskTracker {
+        &self.tracker
     }
 
     /// Everything in one process.
@@ -212,26 +252,21 @@ impl Bed {
         )
     }
 
-    fn adapters_toml(&self, doppler: SocketAddr, receiver: SocketAddr, tls: bool, disk: Option<&Path>) -> String {
+    fn drain_toml(&self, receiver: SocketAddr, tls: bool, disk: bool) -> String {
         let (scheme, trust) = if tls {
             let ca = self.certs.files("receiver").ca;
             ("syslog-tls", format!("tls = {{ ca = '{}', server_name = \"receiver\" }}\n", ca.display()))
         } else {
             ("syslog", String::new())
         };
-        let (state, buffer) = match disk {
-            Some(dir) => (
-                format!("state_dir = '{}'\n", dir.display()),
-                "buffer = \"disk\"\ndisk = { bytes = 4294967296, keep_free_percent = 0 }\n",
-            ),
-            None => (String::new(), ""),
+        let buffer = if disk {
+            "buffer = \"disk\"\ndisk = { bytes = 4294967296, keep_free_percent = 0 }\n"
+        } else {
+            ""
         };
         format!(
-            "[adapters]\n{state}{}[adapters.admin]\nlisten = \"127.0.0.1:0\"\n\
-             [[adapters.dopplers]]\naddresses = [\"{doppler}\"]\n\
-             [[adapters.drains]]\nname = \"drain\"\nurl = \"{scheme}://{receiver}\"\n{trust}\
-             ring = {{ envelopes = 65536, bytes = 67108864 }}\n{buffer}",
-            self.tls_toml("doppler_tls", "adapters")
+            "[[adapters.drains]]\nname = \"drain\"\nurl = \"{scheme}://{receiver}\"\n{trust}\
+             ring = {{ envelopes = 65536, bytes = 67108864 }}\n{buffer}"
         )
     }
 

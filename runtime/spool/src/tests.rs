@@ -217,8 +217,7 @@ fn some_of_the_file_system_stays_free() {
     assert_eq!(writer.stats().depth().health, Health::NoSpace);
     assert!((800..=1_000).contains(&writer.stats().depth().bytes));
     fs.set_capacity(Some(4_000));
-    assert!(writer.append(now + 999, &[0; 72]).is_err(), "it is asked once a second");
-    writer.append(now + 1_000, &[0; 72]).unwrap();
+    writer.append(now, &[0; 72]).unwrap();
 }
 
 #[test]

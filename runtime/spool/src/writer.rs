@@ -251,8 +251,9 @@ impl Writer {
             return Some((Health::Full, AppendError::Full { bytes, max }));
         }
         let (shared, waiting) = (&self.shared, self.buffer.len() as u64);
-        let left = self.headroom.left(arrival_ms, || (shared.fs.space(&shared.dir).ok(), waiting, keep_free));
-        (left < size).then_some((Health::NoSpace, AppendError::NoSpace { keep_free }))
+        let ask = || (shared.fs.space(&shared.dir).ok(), waiting, keep_free);
+        let has_room = self.headroom.has_room(arrival_ms, size, ask);
+        (!has_room).then_some((Health::NoSpace, AppendError::NoSpace { keep_free }))
     }
 
     /// Bytes on disk and waiting, with the header of the segment that these may need.

@@ -3,46 +3,19 @@
 //! The test runs itself again in a network namespace of its own, where it may drop packets (`nft`); nothing outside is touched.
 
 use std::net::SocketAddr;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::load::{Instance, Load, say};
+use super::load::{Instance, Load};
 use super::{Certs, agent, controller, counted, doppler, linked, listed};
 use crate::harness::tool;
-
-/// Says that the test runs in its namespace.
-const INSIDE: &str = "HYDRANT_TEST_NAMESPACE";
+use crate::namespace;
 
 /// How long the doppler is cut off.
 const CUT_OFF: Duration = Duration::from_secs(30);
-
-/// Runs the test `name` of this program in a network namespace. Fails with what to do where there are none.
-fn in_a_namespace(name: &str) {
-    let program = std::env::current_exe().unwrap();
-    let shell = r#"python3 -c '
-import fcntl, socket, struct
-s = socket.socket()
-fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x49))' && exec "$0" --exact "$1" --nocapture"#;
-    // The namespace of users first: without it only root may make one of networks.
-    let run = Command::new("unshare")
-        .args(["--user", "--map-root-user", "--net", "sh", "-c", shell])
-        .arg(program)
-        .arg(name)
-        .env(INSIDE, "1")
-        .stdin(Stdio::null())
-        .output()
-        .expect("unshare, of util-linux, makes namespaces");
-    let told = format!("{}{}", String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
-    assert!(
-        run.status.success() && told.contains("1 passed"),
-        "in a network namespace ({}); where namespaces are forbidden, allow them: sysctl -w kernel.unprivileged_userns_clone=1\n{told}",
-        run.status
-    );
-    told.lines().filter(|line| line.starts_with('{')).for_each(say);
-}
 
 /// Gives a command to the packet filter of this namespace.
 fn nft(command: &str) {
@@ -52,8 +25,8 @@ fn nft(command: &str) {
 
 #[test]
 fn a_doppler_cut_off_in_silence_stalls_nobody_and_costs_nothing() {
-    if std::env::var_os(INSIDE).is_none() {
-        return in_a_namespace("fleet::partition::a_doppler_cut_off_in_silence_stalls_nobody_and_costs_nothing");
+    if !namespace::inside() {
+        return namespace::run("fleet::partition::a_doppler_cut_off_in_silence_stalls_nobody_and_costs_nothing");
     }
     tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap().block_on(cut_off());
 }

@@ -20,13 +20,18 @@ pub(crate) struct Headroom {
 }
 
 impl Headroom {
-    /// Bytes left for a record that arrived at `arrival_ms`.
+    /// Whether there is room for a record of `size` bytes that arrived at `arrival_ms`.
     ///
     /// `ask` gives what the file system says, the bytes promised and not yet written, and the percent to keep free. A file system that
-    /// does not answer has room: writing will show.
-    pub(crate) fn left(&mut self, arrival_ms: u64, ask: impl FnOnce() -> (Option<Space>, u64, u8)) -> u64 {
+    /// does not answer has room: writing will show. A no is always a fresh one: the record that was refused comes again, as old as it was.
+    pub(crate) fn has_room(
+        &mut self,
+        arrival_ms: u64,
+        size: u64,
+        ask: impl FnOnce() -> (Option<Space>, u64, u8),
+    ) -> bool {
         let fresh = self.asked_ms.is_some_and(|asked| asked.abs_diff(arrival_ms) < AGE_MS) && self.taken < BYTES;
-        if !fresh {
+        if !fresh || self.left.saturating_sub(self.taken) < size {
             let (space, promised, percent) = ask();
             let free = |space: Space| {
                 let keep = u128::from(space.total) * u128::from(percent.min(100)) / 100;
@@ -36,7 +41,7 @@ impl Headroom {
             self.asked_ms = Some(arrival_ms);
             self.taken = 0;
         }
-        self.left - self.taken.min(self.left)
+        self.left.saturating_sub(self.taken) >= size
     }
 
     /// Takes `bytes` of what is left.
@@ -50,24 +55,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn asks_by_bytes_and_by_time() {
+    fn asks_by_bytes_by_time_and_before_it_refuses() {
+        const MIB: u64 = 1 << 20;
         let mut headroom = Headroom::default();
         let mut asked = 0;
-        let mut left = |headroom: &mut Headroom, at, available| {
-            headroom.left(at, || {
+        // Of 100 MiB 10 stay free, and 1 is promised.
+        let mut has_room = |headroom: &mut Headroom, at, size, available| {
+            headroom.has_room(at, size, || {
                 asked += 1;
-                (Some(Space { total: 100 << 20, available }), 1 << 20, 10)
+                (Some(Space { total: 100 * MIB, available }), MIB, 10)
             })
         };
-        assert_eq!(left(&mut headroom, 5_000, 20 << 20), 9 << 20);
-        headroom.take(1 << 20);
-        assert_eq!(left(&mut headroom, 5_999, 0), 8 << 20);
-        assert_eq!(left(&mut headroom, 6_000, 12 << 20), 1 << 20, "a second later");
-        headroom.take(4 << 20);
-        assert_eq!(left(&mut headroom, 6_000, 11 << 20), 0, "4 MiB later");
-        assert_eq!(left(&mut headroom, 6_000, 99 << 20), 0, "not yet");
-        assert_eq!(left(&mut headroom, 5_000, 99 << 20), 88 << 20, "the clock went back");
-        assert_eq!(asked, 4);
-        assert_eq!(Headroom::default().left(1, || (None, 0, 10)), u64::MAX);
+        assert!(has_room(&mut headroom, 5_000, 9 * MIB, 20 * MIB));
+        headroom.take(MIB);
+        assert!(has_room(&mut headroom, 5_999, 8 * MIB, 0), "not asked again");
+        assert!(!has_room(&mut headroom, 6_000, MIB + 1, 12 * MIB), "asked a second later");
+        assert!(has_room(&mut headroom, 6_000, MIB, 0));
+        headroom.take(4 * MIB);
+        assert!(!has_room(&mut headroom, 6_000, 1, 11 * MIB), "asked 4 MiB later");
+        assert!(
+            has_room(&mut headroom, 6_000, 88 * MIB, 99 * MIB),
+            "there is room again, for a record as old as before"
+        );
+        assert!(has_room(&mut headroom, 5_000, 9 * MIB, 20 * MIB), "asked when the clock went back");
+        assert_eq!(asked, 5);
+        assert!(Headroom::default().has_room(1, u64::MAX, || (None, 0, 10)));
     }
 }
