@@ -80,7 +80,7 @@ impl Sender {
 ///
 /// # Errors
 /// What the server answered, if not OK.
-pub async fn batch_sender<L: Write>(
+pub async fn batch_sender<L: Write + Sync>(
     channel: Channel,
     loads: impl Stream<Item = L> + Send + 'static,
 ) -> Result<(), Status> {

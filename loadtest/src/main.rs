@@ -11,7 +11,9 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
-use hydrant_loadtest::scenario::{self, AgentsArgs, DopplerArgs, DrainArgs, IdleArgs, PathArgs, SubscriptionsArgs};
+use hydrant_loadtest::scenario::{
+    self, AgentsArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, PathArgs, RemoteWriteArgs, SubscriptionsArgs,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -50,6 +52,10 @@ enum Command {
     Lone(PathArgs),
     /// Doppler and adapters with a syslog drain to a receiver that counts: CPU per line, loss
     Drain(DrainArgs),
+    /// Doppler and adapters with a thousand syslog drains, a hundred of them dead: latency at the others, CPU, memory of each
+    Drains(DrainsArgs),
+    /// Doppler and adapters with a drain of metrics to a receiver of remote-write that counts: samples/s, CPU per sample, loss
+    RemoteWrite(RemoteWriteArgs),
     /// `hydrant up` with nothing to do: memory and processor time
     Idle(IdleArgs),
     /// The yardstick: a server that moves batches and looks at none
@@ -91,6 +97,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Path(args) => scenario::path(args).await?,
             Command::Lone(args) => scenario::lone(args).await?,
             Command::Drain(args) => scenario::drain(args).await?,
+            Command::Drains(args) => scenario::drains(args).await?,
+            Command::RemoteWrite(args) => scenario::remote_write(args).await?,
             Command::Idle(args) => scenario::idle(args).await?,
             Command::Relay(args) => return serve_relay(args).await.map(|()| None),
         }))

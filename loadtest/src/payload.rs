@@ -24,7 +24,7 @@ const SCHEDULED_AT: usize = SEQUENCE_AT + 17;
 const FILLER_AT: usize = SCHEDULED_AT + 17;
 
 /// Timestamps from here on, to the end of `i64`, take nine bytes on the wire. Reached in 1972.
-const NINE_BYTES: u64 = 1 << 56;
+pub(crate) const NINE_BYTES: u64 = 1 << 56;
 
 /// What every envelope of a load looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
@@ -265,7 +265,8 @@ fn hex(digits: &[u8]) -> Option<u64> {
     (bad & 0x80 == 0).then_some(value)
 }
 
-fn put_nine_byte_varint(into: &mut [u8], value: u64) {
+/// Overwrites a timestamp that takes nine bytes.
+pub(crate) fn put_nine_byte_varint(into: &mut [u8], value: u64) {
     let value = value.clamp(NINE_BYTES, i64::MAX.cast_unsigned());
     for (i, byte) in into[..9].iter_mut().enumerate() {
         *byte = (value >> (7 * i)) as u8 & 0x7f | if i < 8 { 0x80 } else { 0 };

@@ -194,6 +194,80 @@ pub struct Report {
     /// What a drain did with its envelopes, each run.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub drained: Vec<Drained>,
+    /// Many drains of one process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drains: Option<Drains>,
+    /// Metrics written to a store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub written: Option<Written>,
+}
+
+/// What many drains took, and what became of the lines of those whose receiver was alive.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Drains {
+    /// Drains of one process.
+    pub drains: u32,
+    /// Of these, to receivers that refuse connections or take none.
+    pub dead: u32,
+    /// How long lines were sent.
+    pub seconds: f64,
+    /// The doppler says it handed out.
+    pub copies: u64,
+    /// The drains say they received.
+    pub received: u64,
+    /// Lines of drains that are alive.
+    pub account: Account,
+    /// From their scheduled moment to their receiver.
+    pub latency: Latency,
+    /// Hundredths of one processor core that the adapters took meanwhile.
+    pub cpu_percent: f64,
+    /// Resident memory of the adapters for each drain, before the first line.
+    pub idle_bytes_each: u64,
+    /// The same at the end.
+    pub bytes_each: u64,
+}
+
+impl Drains {
+    /// Every line of a drain that is alive arrived, once, and the drains received what was handed to them.
+    pub fn is_exact(&self) -> bool {
+        self.account.missing == 0 && self.account.duplicates == 0 && self.copies == self.received
+    }
+}
+
+/// What became of the samples of a drain of metrics.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Written {
+    /// The receiver.
+    pub to: String,
+    /// From the first sample sent to the last one dealt with.
+    pub seconds: f64,
+    /// Samples sent.
+    pub sent: u64,
+    /// The drain says it delivered.
+    pub delivered: u64,
+    /// The drain, or the doppler for it, says it dropped.
+    pub dropped: u64,
+    /// The receiver counted, if it is one that does.
+    pub counted: Option<u64>,
+    /// Requests that it answered.
+    pub requests: Option<u64>,
+    /// Bytes of their bodies, compressed.
+    pub bytes: Option<u64>,
+    /// Bodies that it could not read.
+    pub bad: u64,
+    /// Processor time of the adapters for each sample, in microseconds.
+    pub cpu_us: f64,
+    /// The most memory that the adapters took.
+    pub peak_rss_bytes: u64,
+}
+
+impl Written {
+    /// Every sample was delivered or counted as dropped, and the receiver has those that were delivered.
+    pub fn is_exact(&self) -> bool {
+        self.sent == self.delivered + self.dropped
+            && self.bad == 0
+            && self.counted.is_none_or(|counted| counted == self.delivered)
+    }
 }
 
 /// What became of the envelopes of a drain: those of the load, and those that found the path open.
@@ -360,6 +434,8 @@ impl Report {
             agents: None,
             subscriptions: Vec::new(),
             drained: Vec::new(),
+            drains: None,
+            written: None,
         }
     }
 
@@ -371,7 +447,10 @@ impl Report {
 
     /// True when every envelope of every load is accounted for.
     pub fn is_exact(&self) -> bool {
-        self.all_runs().all(Run::is_exact) && self.drained.iter().all(Drained::is_exact)
+        self.all_runs().all(Run::is_exact)
+            && self.drained.iter().all(Drained::is_exact)
+            && self.drains.as_ref().is_none_or(Drains::is_exact)
+            && self.written.as_ref().is_none_or(Written::is_exact)
     }
 }
 

@@ -5,7 +5,9 @@
 mod bed;
 mod crowd;
 mod idlers;
+mod many;
 mod sink;
+mod written;
 
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
@@ -199,6 +201,44 @@ pub struct DrainArgs {
     /// The drain buffers on disk, in a new directory below this one
     #[arg(long, value_name = "DIR")]
     disk: Option<PathBuf>,
+}
+
+/// `drains`: doppler and adapters with many syslog drains.
+#[derive(Args, Clone, Debug)]
+pub struct DrainsArgs {
+    #[command(flatten)]
+    setup: Setup,
+    /// Drains, each of a source of its own that writes a line a second
+    #[arg(long, value_name = "N", default_value = "1000")]
+    drains: NonZeroU32,
+    /// Of these, drains to receivers that refuse connections, or take none
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    dead: u32,
+    /// How long to send
+    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+}
+
+/// `remote-write`: doppler and adapters with a drain of metrics.
+#[derive(Args, Clone, Debug)]
+pub struct RemoteWriteArgs {
+    #[command(flatten)]
+    setup: Setup,
+    /// Samples per second; at most 100 for each metric of each source
+    #[arg(long, value_name = "N", default_value = "500000")]
+    rate: NonZeroU64,
+    /// How long to send
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Sources
+    #[arg(long, value_name = "N", default_value = "1000")]
+    sources: NonZeroU32,
+    /// Metrics in each gauge of a source
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
+    metrics: u32,
+    /// Write there, not to a receiver of this program's own that counts: the drain's URL
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
 }
 
 /// `idle`: `hydrant up` with nothing to do.
@@ -449,6 +489,22 @@ pub async fn drain(args: &DrainArgs) -> Result<Report, ScenarioError> {
     }
     bed.close().await;
     Ok(report)
+}
+
+/// A doppler and adapters with many drains, some of them dead: latency at the others, processor time and memory.
+///
+/// # Errors
+/// A server does not start, or nothing can be listened to.
+pub async fn drains(args: &DrainsArgs) -> Result<Report, ScenarioError> {
+    Box::pin(many::drains(args)).await
+}
+
+/// A doppler and adapters with a drain of metrics to a receiver of remote-write: samples a second, processor time, loss.
+///
+/// # Errors
+/// A server does not start, or nothing can be listened to.
+pub async fn remote_write(args: &RemoteWriteArgs) -> Result<Report, ScenarioError> {
+    Box::pin(written::remote_write(args)).await
 }
 
 async fn measure(servers: Servers, label: &str, plan: &Plan) -> Result<Run, ScenarioError> {

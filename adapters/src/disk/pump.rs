@@ -26,7 +26,7 @@ const COMMIT: (usize, Duration) = (64 * 1024, Duration::from_millis(5));
 const MOST: usize = 1024 * 1024;
 /// Before a full spool is asked again, if nobody says that there is room; and before a disk in trouble is.
 const AGAIN: Duration = Duration::from_millis(250);
-const MEND: Duration = Duration::from_secs(5);
+const MEND: Duration = Duration::from_secs(3);
 
 /// The writing end.
 pub(crate) struct Pump {

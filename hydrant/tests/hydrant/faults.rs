@@ -119,8 +119,8 @@ async fn disk_full() {
         (at_full, _) = send().await;
         told = look().await;
     }
-    // While it is full the ring holds what fits.
-    for _ in 0..100 {
+    // While it is full the ring holds what fits, and drops the rest.
+    for _ in 0..250 {
         send().await;
     }
     let back = TcpListener::bind(destination).await.unwrap();
@@ -138,6 +138,7 @@ async fn disk_full() {
     })
     .to_string());
     assert_eq!(residual, 0, "what is lost is counted");
+    assert!(dropped > 0, "the ring overflowed");
     assert!(mended < Duration::from_secs(5), "the disk was used again after {mended:?}");
     up.shutdown().await.unwrap();
 }

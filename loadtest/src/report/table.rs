@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Agents, Comparison, Drained, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage};
+use super::{
+    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage,
+    Written,
+};
 use crate::ledger::Account;
 use crate::run::Plan;
 
@@ -62,7 +65,59 @@ impl Report {
             let exact = if drained.is_exact() { "" } else { "; NOT ACCOUNTED FOR" };
             let _ = writeln!(text, "the drain received {received}: {lines} lines arrived, {dropped} dropped{exact}");
         }
+        if let Some(drains) = &self.drains {
+            many(drains, &mut text);
+        }
+        if let Some(written) = &self.written {
+            samples(written, &mut text);
+        }
         text
+    }
+}
+
+fn many(drains: &Drains, text: &mut String) {
+    let Drains { drains: count, dead, seconds, account, latency, cpu_percent, idle_bytes_each, bytes_each, .. } =
+        drains;
+    let Latency { p50_ms, p99_ms, p999_ms, max_ms } = latency;
+    let kib = |bytes: &u64| *bytes as f64 / 1024.0;
+    let exact = if drains.is_exact() { "" } else { "; NOT ACCOUNTED FOR" };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "{count} drains, {dead} of them dead, a line a second each for {seconds:.0} s: {cpu_percent:.0} % of a core; {:.1} KiB of memory \
+         each before the first line, {:.1} KiB at the end",
+        kib(idle_bytes_each),
+        kib(bytes_each),
+    );
+    let _ = writeln!(
+        text,
+        "of those alive {} lines were sent, {} missing, {} twice{exact}; p50 / p99 / p99.9 / max {p50_ms:.1} / {p99_ms:.1} / {p999_ms:.1} / {max_ms:.1} ms",
+        grouped(account.issued),
+        grouped(account.missing),
+        grouped(account.duplicates),
+    );
+}
+
+fn samples(written: &Written, text: &mut String) {
+    let Written { to, seconds, sent, delivered, dropped, counted, requests, bytes, bad, cpu_us, peak_rss_bytes } =
+        written;
+    let exact = if written.is_exact() { "" } else { "; NOT ACCOUNTED FOR" };
+    let _ = writeln!(
+        text,
+        "{} samples to {to} in {seconds:.2} s: {}/s delivered, {} dropped{exact}; {cpu_us:.2} us of the adapters' CPU each, {} MiB at most",
+        grouped(*sent),
+        grouped((*delivered as f64 / seconds) as u64),
+        grouped(*dropped),
+        mebibytes(*peak_rss_bytes),
+    );
+    if let (Some(counted), Some(requests), Some(bytes)) = (counted, requests, bytes) {
+        let _ = writeln!(
+            text,
+            "the receiver counted {} in {} requests of {} B each; {bad} could not be read",
+            grouped(*counted),
+            grouped(*requests),
+            grouped(bytes / (*requests).max(1)),
+        );
     }
 }
 

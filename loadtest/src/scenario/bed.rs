@@ -259,11 +259,8 @@ impl Bed {
         } else {
             ("syslog", String::new())
         };
-        let buffer = if disk {
-            "buffer = \"disk\"\ndisk = { bytes = 4294967296, keep_free_percent = 0 }\n"
-        } else {
-            ""
-        };
+        let buffer =
+            if disk { "buffer = \"disk\"\ndisk = { bytes = 4294967296, keep_free_percent = 0 }\n" } else { "" };
         format!(
             "[[adapters.drains]]\nname = \"drain\"\nurl = \"{scheme}://{receiver}\"\n{trust}\
              ring = {{ envelopes = 65536, bytes = 67108864 }}\n{buffer}"

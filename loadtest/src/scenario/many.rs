@@ -201,7 +201,8 @@ pub(super) async fn drains(args: &DrainsArgs) -> Result<Report, ScenarioError> {
 async fn rss_of(bed: &Bed, drains: &[(String, SocketAddr)]) -> Result<u64, ScenarioError> {
     let (servers, _) = bed.many_drains(drains).await?;
     sleep(SETTLE).await;
-    let rss = servers.watched.get(1).map(|watched| Sample::of(watched.pid)).transpose().map_err(ScenarioError::Measure)?;
+    let rss =
+        servers.watched.get(1).map(|watched| Sample::of(watched.pid)).transpose().map_err(ScenarioError::Measure)?;
     servers.stop().await?;
     Ok(rss.map_or(0, |sample| sample.rss_bytes))
 }
