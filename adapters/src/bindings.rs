@@ -1,7 +1,7 @@
 //! The drains that a binding cache knows of: `GET /v2/bindings` and `/v2/aggregate` (contract: syslog drains §3.3, §5).
 //!
 //! Rows enter every minute or two; drains come, change and go in [`Drains`]. A binding that goes delivers what it has. While the cache does
-//! not answer, all stays as it is. A binding that cannot be a drain is told of once, and tried again each time. Never reads a log line.
+//! not answer, all stays as it is. A binding that cannot be a drain is told of once, to its owner too, and tried again each time. Never reads a log line.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use telemetry::Telemetry;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{error, info, warn};
+use tonic::transport::Channel;
+use tracing::{debug, error, info, warn};
 use transport::{Authorities, Backoff, TlsError};
 
 pub use self::config::BindingsConfig;
@@ -21,6 +22,7 @@ use self::wire::Row;
 use crate::drains::{Drains, Origin, Prepared};
 use crate::fetch::{Service, ServiceError};
 use crate::metrics::{self, BindingMetrics};
+use crate::notice;
 use crate::policy::AddressPolicy;
 
 mod config;
@@ -29,6 +31,8 @@ pub(crate) mod wire;
 
 /// Shorter intervals count as this.
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
+/// Owners that are told of in one go at most, and may wait to be.
+const UNTOLD: usize = 1_000;
 /// Between two looks that fail, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -42,6 +46,8 @@ pub(crate) struct Bindings {
     metrics: BindingMetrics,
     apps: Kept,
     aggregates: Kept,
+    /// What owners have still to be told: apps, and texts.
+    untold: Vec<(String, String)>,
 }
 
 /// Why bindings cannot be read, whatever the cache says.
@@ -86,11 +92,20 @@ impl Bindings {
         }
         let base = Authorities::of_system_and(config.trusted_ca.as_deref())?;
         let policy = Arc::new(AddressPolicy::new(config.addresses.clone(), "adapters.bindings.addresses"));
-        Ok(Self { config, service, base, policy, metrics, apps: Kept::default(), aggregates: Kept::default() })
+        Ok(Self {
+            config,
+            service,
+            base,
+            policy,
+            metrics,
+            apps: Kept::default(),
+            aggregates: Kept::default(),
+            untold: Vec::new(),
+        })
     }
 
-    /// Looks until `stop`.
-    pub(crate) async fn run(mut self, drains: Drains, tracker: TaskTracker, stop: CancellationToken) {
+    /// Looks until `stop`. Owners are told by way of `agent`.
+    pub(crate) async fn run(mut self, drains: Drains, agent: Channel, tracker: TaskTracker, stop: CancellationToken) {
         let interval = self.config.interval.max(LEAST_INTERVAL);
         let between = |first, last| Backoff::between(first, last, Backoff::random_seed());
         let rest = interval + between(interval, interval).next_wait();
@@ -112,6 +127,9 @@ impl Bindings {
                     return;
                 }
             };
+            if stop.run_until_cancelled(self.tell_owners(&agent)).await.is_none() {
+                return;
+            }
             self.metrics.refreshed(failed.is_none(), begun.elapsed());
             let wait = match failed {
                 Some(error) => {
@@ -134,6 +152,17 @@ impl Bindings {
         }
     }
 
+    /// What the agent does not take now it is told again after the next look.
+    async fn tell_owners(&mut self, agent: &Channel) {
+        if self.untold.is_empty() {
+            return;
+        }
+        match notice::tell(agent, &self.untold).await {
+            Ok(()) => self.untold.clear(),
+            Err(error) => debug!(%error, "The agent did not take what owners of bindings are to be told"),
+        }
+    }
+
     async fn ask(&mut self) -> Said {
         let apps = self.rows("/v2/bindings").await;
         let aggregates = if self.config.aggregate { Some(self.rows("/v2/aggregate").await) } else { None };
@@ -150,7 +179,8 @@ impl Bindings {
         if let Ok(rows) = said.apps {
             let plan = Plan::of_apps(rows, self.config.limit_per_app);
             let mut kept = std::mem::take(&mut self.apps);
-            self.follow(&mut kept, plan, Some(&self.policy), self.config.max_bindings, drains);
+            let policy = Arc::clone(&self.policy);
+            self.follow(&mut kept, plan, Some(&policy), self.config.max_bindings, drains);
             self.apps = kept;
         }
         if let Some(Ok(rows)) = said.aggregates {
@@ -163,14 +193,22 @@ impl Bindings {
         self.service.renew();
     }
 
-    fn follow(&self, kept: &mut Kept, plan: Plan, policy: Option<&Arc<AddressPolicy>>, most: usize, drains: &Drains) {
+    fn follow(
+        &mut self,
+        kept: &mut Kept,
+        plan: Plan,
+        policy: Option<&Arc<AddressPolicy>>,
+        most: usize,
+        drains: &Drains,
+    ) {
         let gone = kept.running.keys().filter(|name| !plan.wanted.contains_key(*name)).cloned().collect::<Vec<_>>();
         let mut room = most.saturating_sub(kept.running.len() - gone.len());
-        let mut refused = BTreeSet::new();
+        let (mut refused, mut untold) = (BTreeSet::new(), Vec::new());
         let mut refuse = |name: String, wanted: &Wanted, reason: Invalid, error: &str| {
             if !kept.refused.contains(&name) {
                 self.metrics.invalid(reason);
                 warn!(drain = name, app = wanted.app_id(), reason = reason.as_str(), error, "A binding has no drain");
+                untold.extend(wanted.told(reason));
             }
             refused.insert(name);
         };
@@ -195,6 +233,10 @@ impl Bindings {
             refuse(name, &wanted, Invalid::AppLimit, "the app has as many as adapters.bindings.limit_per_app allows");
         }
         kept.refused = refused;
+        if self.config.tell_owners {
+            untold.truncate(UNTOLD.saturating_sub(self.untold.len()));
+            self.untold.append(&mut untold);
+        }
         // Last: one whose credential changed goes on under another name, and misses nothing between the two.
         for name in gone {
             kept.running.remove(&name);

@@ -156,13 +156,12 @@ impl Announcer {
         if due.is_empty() {
             return;
         }
-        let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
-        let timestamp = i64::try_from(nanoseconds).unwrap_or(i64::MAX);
+        let timestamp = now();
         let url = self.losses.url();
         let batch: Vec<Selection> = due.iter().map(|loss| selection(&notice(loss, &url, timestamp))).collect();
         let count = due.len() as u64;
         // In a box: it is seldom.
-        match timeout(DEADLINE, Box::pin(self.send(batch.into()))).await {
+        match timeout(DEADLINE, Box::pin(send(&self.agent, batch.into()))).await {
             Ok(Ok(())) => self.metrics.notices_sent(count),
             failed => {
                 debug!(?failed, "The agent did not take notices of lost lines");
@@ -175,16 +174,41 @@ impl Announcer {
             }
         }
     }
+}
 
-    async fn send(&self, batch: Outgoing) -> Result<(), tonic::Status> {
-        let mut client = IngressClient::new(self.agent.clone());
-        match client.batch_sender(tokio_stream::once(batch)).await {
-            Ok(_) => Ok(()),
-            // How the original agents answer a stream that its sender has ended (contract: agents).
-            Err(status) if status.code() == Code::Unknown && status.message().contains("EOF") => Ok(()),
-            Err(status) => Err(status),
-        }
+/// Tells owners what is wrong with a drain of theirs: sources and texts.
+///
+/// # Errors
+/// The agent did not take the lines, all of them.
+pub(crate) async fn tell(agent: &Channel, lines: &[(String, String)]) -> Result<(), tonic::Status> {
+    let timestamp = now();
+    let lines = lines.iter().map(|(source_id, text)| selection(&line(source_id, text.clone(), timestamp)));
+    let batch: Vec<Selection> = lines.collect();
+    match timeout(DEADLINE, Box::pin(send(agent, batch.into()))).await {
+        Ok(sent) => sent,
+        Err(_late) => Err(tonic::Status::deadline_exceeded("the agent does not answer")),
     }
+}
+
+async fn send(agent: &Channel, batch: Outgoing) -> Result<(), tonic::Status> {
+    let mut client = IngressClient::new(agent.clone());
+    match client.batch_sender(tokio_stream::once(batch)).await {
+        Ok(_) => Ok(()),
+        // How the original agents answer a stream that its sender has ended (contract: agents).
+        Err(status) if status.code() == Code::Unknown && status.message().contains("EOF") => Ok(()),
+        Err(status) => Err(status),
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> i64 {
+    let nanoseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+    i64::try_from(nanoseconds).unwrap_or(i64::MAX)
+}
+
+/// A line in a source's own stream, as all that is said to owners stands there.
+fn line(source_id: &str, text: String, timestamp: i64) -> v2::Envelope {
+    v2::Envelope::log(source_id, text).err().at(timestamp).instance("0").tag("source_type", "LGR")
 }
 
 /// The notice as an envelope of the source.
@@ -196,7 +220,7 @@ fn notice(loss: &Loss, url: &str, timestamp: i64) -> v2::Envelope {
         write!(text, "{comma}{reason} {count}").expect("writing to a String cannot fail");
     }
     text.push(')');
-    v2::Envelope::log(loss.source_id.clone(), text).err().at(timestamp).instance("0").tag("source_type", "LGR")
+    line(&loss.source_id, text, timestamp)
 }
 
 fn selection(envelope: &v2::Envelope) -> Selection {

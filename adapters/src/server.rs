@@ -203,10 +203,11 @@ impl Server {
             identity.watch(key, &tracker, quit.clone());
         }
         self.dopplers.refresh(&tracker, &quit);
+        let agent = transport::channel(&self.agent, &self.agent_options);
         let drains = Drains::new(Seat {
             dopplers: self.dopplers,
             channels: Arc::new(self.channels),
-            agent: transport::channel(&self.agent, &self.agent_options),
+            agent: agent.clone(),
             telemetry: self.telemetry.clone(),
             metrics: self.metrics,
             stop: stop.clone(),
@@ -240,7 +241,7 @@ impl Server {
             tracker.spawn(cache.run(tracker.clone(), stop.clone()));
         }
         if let Some(bindings) = self.bindings {
-            tracker.spawn(bindings.run(drains.clone(), tracker.clone(), stop.clone()));
+            tracker.spawn(bindings.run(drains.clone(), agent, tracker.clone(), stop.clone()));
         }
         latch.ready();
 

@@ -33,6 +33,9 @@ pub struct BindingsConfig {
     /// Whether tags are sent when a URL says nothing about it; true.
     #[serde(default = "yes")]
     pub default_metadata: bool,
+    /// Whether owners of bindings that have no drain are told why, once each, in the app's own stream; true.
+    #[serde(default = "yes")]
+    pub tell_owners: bool,
     /// A PEM file of authorities that these drains trust besides those of the system and their own. Absent: none. Read at the start.
     #[serde(default)]
     pub trusted_ca: Option<PathBuf>,
@@ -55,6 +58,7 @@ impl BindingsConfig {
             max_bindings: most(),
             aggregate: true,
             default_metadata: true,
+            tell_owners: true,
             trusted_ca: None,
             ring: RingConfig::default(),
             addresses: AddressRules::default(),

@@ -188,9 +188,41 @@ impl Wanted {
         ClientTlsTexts { ca, cert, key }
     }
 
+    /// What its owner is told: the contract's words where it has some (§5.3), and no secret of the URL. `None` for what is no owner's.
+    pub(super) fn told(&self, reason: Invalid) -> Option<(String, String)> {
+        let app = self.app.as_ref().filter(|app| !app.app_id.is_empty())?;
+        let url = shown(&self.url);
+        let text = match reason {
+            Invalid::Url => "Cannot parse syslog drain URL.".to_owned(),
+            Invalid::Scheme => {
+                let scheme = url.split("://").next().unwrap_or_default();
+                format!("Invalid Scheme {scheme} for syslog drain url {url}")
+            }
+            Invalid::Credential => format!("failed to load certificate for {url}"),
+            Invalid::Authority => format!("failed to load root CA for {url}"),
+            Invalid::AppLimit => {
+                format!("syslog drain url {url} is not used: the app has as many drains as it may have")
+            }
+            Invalid::Limit => {
+                format!("syslog drain url {url} is not used for now: the platform has as many drains as it may have")
+            }
+            Invalid::App | Invalid::Name => return None,
+        };
+        Some((app.app_id.clone(), text))
+    }
+
     pub(super) fn app_id(&self) -> &str {
         self.app.as_ref().map_or("", |app| &app.app_id)
     }
+}
+
+/// Scheme and host of something that need not be a drain's URL, bounded.
+fn shown(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    let visible = |text: &str, most: usize| text.chars().filter(char::is_ascii_graphic).take(most).collect::<String>();
+    format!("{}://{}", visible(scheme, 32), visible(host, 256))
 }
 
 impl fmt::Debug for Wanted {
@@ -264,7 +296,15 @@ mod tests {
         assert_eq!(reason("http://h:1", "a"), Invalid::Scheme);
         assert_eq!(reason("syslog://h", "a"), Invalid::Url);
         assert_eq!(reason("syslog://h:1", ""), Invalid::App, "it would have been a drain of everything");
+        let told = |url: &str, reason| {
+            let plan = Plan::of_apps(vec![row(url, "k", &["a"])], 5);
+            plan.wanted.values().next().unwrap().told(reason)
+        };
+        let (app, text) = told("ftp://u:canary@h:1/canary?canary#canary", Invalid::Scheme).unwrap();
+        assert_eq!((app.as_str(), text.as_str()), ("a", "Invalid Scheme ftp for syslog drain url ftp://h:1"));
+        assert_eq!(told("u:canary@h", Invalid::AppLimit).unwrap().1.matches("://h ").count(), 1);
         let plan = Plan::of_aggregates(vec![row("syslog://h:1", "k", &["a"])]);
+        assert_eq!(plan.wanted.values().next().unwrap().told(Invalid::Url), None, "the operator's own");
         let all = plan.wanted.values().next().unwrap().drain("n", true, &RingConfig::default()).unwrap();
         assert!(all.sources.is_empty() && all.hostname.is_empty() && !all.announces());
     }

@@ -16,6 +16,7 @@ use self::parts::{Log, Tag, find};
 use self::time::Times;
 use super::config::{Kinds, LogTypes, Options};
 
+mod memo;
 mod names;
 mod parts;
 mod time;
@@ -90,9 +91,9 @@ pub struct Encoder {
     names: Names,
     times: Times,
     header: Vec<u8>,
+    /// The tags of the envelope at hand as one element; empty without tags.
+    tags: Vec<u8>,
     message: Vec<u8>,
-    /// Whether a tag of the envelope at hand has something to escape.
-    escape: bool,
     /// Messages that were cut and not yet told.
     cut: u64,
 }
@@ -109,8 +110,8 @@ impl Encoder {
             times: Times::new(if style.zulu { "Z" } else { "+00:00" }),
             style,
             header: Vec::new(),
+            tags: Vec::new(),
             message: Vec::new(),
-            escape: false,
             cut: 0,
         }
     }
@@ -129,33 +130,20 @@ impl Encoder {
     /// [`Unencodable`]; `out` is then as it was.
     pub fn encode(&mut self, envelope: &Parts<'_>, out: &mut impl bytes::BufMut) -> Result<usize, Unencodable> {
         let Some((kind, bytes)) = envelope.message else { return Ok(0) };
-        if !self.admits(kind, envelope) {
+        if !self.kinds.contains(kind) {
             return Ok(0);
         }
         let log =
             if kind == Kind::Log { Log::read(bytes).map_err(|_| Unencodable::Malformed)? } else { Log::default() };
-        self.set_header(envelope, kind, log)?;
-        let tags: &[Tag<'_>] = if self.metadata { &envelope.tags } else { &[] };
-        let mut looks = 0;
-        for tag in tags {
-            if !is_parameter_name(tag.key) {
-                return Err(Unencodable::TagKey);
-            }
-            looks |= look(tag.value);
+        if !self.set_header_and_tags(envelope, kind, log)? {
+            return Ok(0);
         }
-        if looks & NOT_ASCII != 0 && !tags.iter().all(|tag| std::str::from_utf8(tag.value).is_ok()) {
-            return Err(Unencodable::Malformed);
-        }
-        self.escape = looks & SPECIAL != 0;
         match kind {
             Kind::None => Ok(0),
             Kind::Log => {
-                let (is_bare, escape) = (self.style.element.is_empty(), self.escape);
-                self.put(out, tags, true, |out, tags| {
-                    put_tags(out, tags, escape);
-                    if is_bare && tags.is_empty() {
-                        out.push(b'-');
-                    }
+                let is_bare = self.style.element.is_empty();
+                self.put(out, true, |out, tags| {
+                    out.extend_from_slice(if is_bare && tags.is_empty() { b"-" } else { tags });
                     out.push(b' ');
                     put_payload(out, log.payload);
                 });
@@ -164,7 +152,7 @@ impl Encoder {
             Kind::Counter => {
                 let counter: v2::Counter = decode(bytes)?;
                 let (total, delta) = (counter.total.to_string(), counter.delta.to_string());
-                self.put_metric(out, tags, "counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)])
+                self.put_metric(out, "counter", &[("name", &counter.name), ("total", &total), ("delta", &delta)])
                     .then_some(1)
                     .ok_or(Unencodable::TooLong)
             }
@@ -173,87 +161,84 @@ impl Encoder {
                 let mut metrics: SmallVec<[(&str, &v2::GaugeValue); 8]> =
                     gauge.metrics.iter().map(|(name, value)| (name.as_str(), value)).collect();
                 metrics.sort_unstable_by_key(|(name, _)| *name);
-                let around = self.header.len() + tags.iter().map(|tag| tag.key.len() + tag.value.len()).sum::<usize>();
-                if metrics.len() * around > MAX_LINES {
+                if metrics.len() * (self.header.len() + self.tags.len()) > MAX_LINES {
                     return Err(Unencodable::TooLong);
                 }
                 let mut lines = 0;
                 for (name, metric) in &metrics {
                     let value = general(metric.value, SYSLOG_EXPONENT);
                     let parameters = [("name", *name), ("value", value.as_str()), ("unit", metric.unit.as_str())];
-                    lines += usize::from(self.put_metric(out, tags, "gauge", &parameters));
+                    lines += usize::from(self.put_metric(out, "gauge", &parameters));
                 }
                 if lines == 0 && !metrics.is_empty() { Err(Unencodable::TooLong) } else { Ok(lines) }
             }
             Kind::Timer => {
                 let timer: v2::Timer = decode(bytes)?;
                 let (start, stop) = (timer.start.to_string(), timer.stop.to_string());
-                self.put_metric(out, tags, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)])
+                self.put_metric(out, "timer", &[("name", &timer.name), ("start", &start), ("stop", &stop)])
                     .then_some(1)
                     .ok_or(Unencodable::TooLong)
             }
             Kind::Event => {
                 let event: v2::Event = decode(bytes)?;
-                self.put_metric(out, tags, "event", &[("title", &event.title), ("body", &event.body)])
+                self.put_metric(out, "event", &[("title", &event.title), ("body", &event.body)])
                     .then_some(1)
                     .ok_or(Unencodable::TooLong)
             }
         }
     }
 
-    fn admits(&self, kind: Kind, envelope: &Parts<'_>) -> bool {
-        let source_type = || {
-            let tag = find(&envelope.tags, "source_type")?;
-            std::str::from_utf8(tag.value).ok()
-        };
-        self.kinds.contains(kind)
-            && (kind != Kind::Log || self.log_types.admits_all() || self.log_types.admits(source_type()))
-    }
-
-    /// Everything before the structured data: `<PRI>1 TIMESTAMP HOSTNAME APP-NAME PROCID MSGID `.
-    fn set_header(&mut self, envelope: &Parts<'_>, kind: Kind, log: Log<'_>) -> Result<(), Unencodable> {
-        let out = &mut self.header;
-        out.clear();
-        out.extend_from_slice(match kind {
+    /// Everything before the structured data: `<PRI>1 TIMESTAMP HOSTNAME APP-NAME PROCID MSGID `, and the tags. False when the drain does
+    /// not take logs with such tags.
+    fn set_header_and_tags(&mut self, envelope: &Parts<'_>, kind: Kind, log: Log<'_>) -> Result<bool, Unencodable> {
+        self.header.clear();
+        self.header.extend_from_slice(match kind {
             Kind::Log if log.kind == i32::from(v2::log::Type::Err) => b"<11>1 ",
             Kind::Log if log.kind != i32::from(v2::log::Type::Out) => b"<-1>1 ",
             _ => b"<14>1 ",
         });
-        self.times.put(out, envelope.timestamp);
-        out.extend_from_slice(self.names.of(envelope, kind == Kind::Log)?);
-        Ok(())
+        self.times.put(&mut self.header, envelope.timestamp);
+        self.tags.clear();
+        let is_log = kind == Kind::Log;
+        if let Some((names, memo)) = self.names.known(envelope, is_log) {
+            self.header.extend_from_slice(names);
+            self.tags.extend_from_slice(&memo.element);
+            return Ok(memo.admits_log || !is_log);
+        }
+        let tags = envelope.tags();
+        let source_type = || std::str::from_utf8(find(&tags, "source_type")?.value).ok();
+        let admits_log = self.log_types.admits_all() || self.log_types.admits(source_type());
+        if is_log && !admits_log {
+            return Ok(false);
+        }
+        self.header.extend_from_slice(self.names.of(envelope, &tags, is_log)?);
+        if self.metadata {
+            put_tags(&mut self.tags, &tags)?;
+        }
+        self.names.learn(envelope, tags.len(), &self.tags, admits_log);
+        Ok(true)
     }
 
     /// A message of one element, the tags, and no text. False when it is too long.
-    fn put_metric(
-        &mut self,
-        out: &mut impl bytes::BufMut,
-        tags: &[Tag<'_>],
-        id: &str,
-        parameters: &[(&str, &str)],
-    ) -> bool {
-        let escape = self.escape;
-        self.put(out, tags, false, |out, tags| {
+    fn put_metric(&mut self, out: &mut impl bytes::BufMut, id: &str, parameters: &[(&str, &str)]) -> bool {
+        self.put(out, false, |out, tags| {
             put_element(out, id, true, parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-            put_tags(out, tags, escape);
+            out.extend_from_slice(tags);
             out.extend_from_slice(b" \n");
         })
     }
 
     /// Writes one message: the header, and what `rest` puts after it. False when it is too long, and has no text to be cut.
-    fn put(
-        &mut self,
-        out: &mut impl bytes::BufMut,
-        tags: &[Tag<'_>],
-        has_text: bool,
-        rest: impl Fn(&mut Vec<u8>, &[Tag<'_>]),
-    ) -> bool {
-        self.make(tags, &rest);
+    fn put(&mut self, out: &mut impl bytes::BufMut, has_text: bool, rest: impl Fn(&mut Vec<u8>, &[u8])) -> bool {
+        self.make(&rest);
         if let Some(max) = self.style.max_bytes
             && self.message.len() > max
         {
             self.cut += 1;
-            self.make(&[], &rest);
+            // They stand in the way of this line only: of a gauge, others follow.
+            let tags = std::mem::take(&mut self.tags);
+            self.make(&rest);
+            self.tags = tags;
             if self.message.len() > max && !has_text {
                 return false;
             }
@@ -276,7 +261,7 @@ impl Encoder {
         true
     }
 
-    fn make(&mut self, tags: &[Tag<'_>], rest: impl Fn(&mut Vec<u8>, &[Tag<'_>])) {
+    fn make(&mut self, rest: impl Fn(&mut Vec<u8>, &[u8])) {
         let (message, style) = (&mut self.message, &self.style);
         message.clear();
         message.extend_from_slice(style.prefix.as_bytes());
@@ -286,7 +271,7 @@ impl Encoder {
             message.extend_from_slice(style.element.as_bytes());
             message.push(b']');
         }
-        rest(message, tags);
+        rest(message, &self.tags);
         if style.framing == Framing::LineFeed {
             escape_line_feeds(message);
         }
@@ -412,10 +397,22 @@ fn put_clean(out: &mut Vec<u8>, text: &[u8], keep: impl Fn(u8) -> bool) {
     }
 }
 
-fn put_tags(out: &mut Vec<u8>, tags: &[Tag<'_>], escape: bool) {
-    if !tags.is_empty() {
-        put_element(out, "tags", escape, tags.iter().map(|tag| (tag.key, tag.value)));
+/// `[tags@47450 …]`, or nothing without tags.
+fn put_tags(out: &mut Vec<u8>, tags: &[Tag<'_>]) -> Result<(), Unencodable> {
+    let mut looks = 0;
+    for tag in tags {
+        if !is_parameter_name(tag.key) {
+            return Err(Unencodable::TagKey);
+        }
+        looks |= look(tag.value);
     }
+    if looks & NOT_ASCII != 0 && !tags.iter().all(|tag| std::str::from_utf8(tag.value).is_ok()) {
+        return Err(Unencodable::Malformed);
+    }
+    if !tags.is_empty() {
+        put_element(out, "tags", looks & SPECIAL != 0, tags.iter().map(|tag| (tag.key, tag.value)));
+    }
+    Ok(())
 }
 
 fn put_element<'a>(out: &mut Vec<u8>, id: &str, escape: bool, parameters: impl Iterator<Item = (&'a [u8], &'a [u8])>) {

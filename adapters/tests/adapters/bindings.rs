@@ -311,6 +311,33 @@ async fn what_cannot_be_a_drain_is_counted_once_and_the_rest_runs() {
         let series = format!("hydrant_bindings_invalid_total{{reason=\"{reason}\"}}");
         assert_eq!(rig.number(&series), count, "{reason}");
     }
+    // The owners are told, once each, and nothing of the platform's.
+    let mut told = Vec::new();
+    while told.len() < 12 {
+        let notice = rig.notices.recv().await.unwrap();
+        assert_eq!((notice.instance_id.as_str(), notice.tags["source_type"].as_str()), ("0", "LGR"));
+        told.push((notice.source_id.clone(), String::from_utf8(notice.payload().to_vec()).unwrap()));
+    }
+    told.sort();
+    let of = |app: &str| told.iter().filter(|(id, _)| id == app).map(|(_, text)| text.as_str()).collect::<Vec<_>>();
+    assert_eq!(
+        of("a-1"),
+        [
+            "Cannot parse syslog drain URL.",
+            "Invalid Scheme http for syslog drain url http://h:1",
+            "Invalid Scheme syslog-udp for syslog drain url syslog-udp://h:1",
+        ]
+    );
+    let tls = format!("syslog-tls://{addr}");
+    assert_eq!(
+        of("a-2"),
+        [format!("failed to load certificate for {tls}"), format!("failed to load root CA for {tls}")]
+    );
+    assert_eq!(of("a-3")[0], "Invalid Scheme ftp for syslog drain url ftp://h:0");
+    assert_eq!(of("a-3")[5], "syslog drain url ftp://h:5 is not used: the app has as many drains as it may have");
+    assert_eq!(of("a-3").len(), 7);
+    counted(&rig, ANSWERED, 3).await;
+    assert!(rig.notices.try_recv().is_err(), "they are not told again");
 }
 
 #[tokio::test]

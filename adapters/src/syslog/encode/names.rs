@@ -1,11 +1,12 @@
 //! HOSTNAME, APP-NAME and PROCID, made once for each instance and remembered.
 //!
 //! The lines of an instance have the same names, and making them looks at each byte. So the last names of some instances are kept with
-//! what they were made of, and used again while that is the same.
+//! what they were made of, and used again while that is the same. Once they have been, so are the tags.
 
 use proto::raw::source_hash;
 
-use super::parts::{Parts, find};
+use super::memo::Memo;
+use super::parts::{Parts, Tag, find};
 use super::{Unencodable, field, put_hostname, put_log_procid};
 
 /// Instances whose names are remembered at most.
@@ -13,6 +14,9 @@ const SLOTS: usize = 64;
 
 /// Names made of more bytes are not remembered: a few would take much memory.
 const REMEMBERED: usize = 1024;
+
+/// After tags that were not the known ones, so many lines at most go by until those of one are remembered.
+const PATIENCE: u8 = 64;
 
 /// The longest header fields, in bytes (RFC 5424 §6). Longer ones are cut.
 const MAX_HOSTNAME: usize = 255;
@@ -28,6 +32,8 @@ pub(super) struct Names {
     slots: Vec<Slot>,
     /// Names that are not remembered.
     other: Slot,
+    /// The slot whose names were the known ones, of the envelope at hand.
+    hit: Option<usize>,
 }
 
 /// The names of an instance.
@@ -39,21 +45,53 @@ struct Slot {
     lens: [Option<u32>; 6],
     /// ` HOSTNAME APP-NAME PROCID - `; empty without names.
     text: Vec<u8>,
+    memo: Option<Box<Memo>>,
+    /// Lines until tags are remembered, and how many it will be the next time.
+    wait: u8,
+    patience: u8,
 }
 
 type Inputs<'a> = [Option<&'a [u8]>; 6];
 
 impl Names {
     pub(super) fn new(hostname: &str) -> Self {
-        Self { hostname: hostname.to_owned(), slots: vec![Slot::default()], other: Slot::default() }
+        Self { hostname: hostname.to_owned(), slots: vec![Slot::default()], other: Slot::default(), hit: None }
     }
 
-    /// ` HOSTNAME APP-NAME PROCID - ` of an envelope.
+    /// ` HOSTNAME APP-NAME PROCID - ` of an envelope, and its tags, if both are known.
+    pub(super) fn known(&mut self, envelope: &Parts<'_>, of_log: bool) -> Option<(&[u8], &Memo)> {
+        let at = hash(envelope, of_log) % self.slots.len();
+        let slot = &mut self.slots[at];
+        let memo = slot.memo.as_deref()?;
+        if slot.of_log != of_log || !slot.is_of_instance(envelope) || !memo.is_of(&envelope.entries) {
+            return None;
+        }
+        slot.patience = 0;
+        Some((&slot.text, memo))
+    }
+
+    /// Remembers the tags of the envelope whose names were asked for last, if these were known, for the next one.
+    pub(super) fn learn(&mut self, envelope: &Parts<'_>, tags: usize, element: &[u8], admits_log: bool) {
+        let Some(at) = self.hit else { return };
+        let slot = &mut self.slots[at];
+        if slot.wait > 0 {
+            slot.wait -= 1;
+            return;
+        }
+        slot.patience = (2 * slot.patience).clamp(1, PATIENCE);
+        slot.wait = slot.patience;
+        // A key that stands twice has an order.
+        let memo =
+            if tags == envelope.entries.len() { Memo::new(&envelope.entries, element, admits_log) } else { None };
+        slot.memo = memo.map(Box::new);
+    }
+
+    /// ` HOSTNAME APP-NAME PROCID - ` of an envelope with these tags.
     ///
     /// # Errors
     /// [`Unencodable::Header`].
-    pub(super) fn of(&mut self, envelope: &Parts<'_>, of_log: bool) -> Result<&[u8], Unencodable> {
-        let tag = |key| find(&envelope.tags, key).map(|tag| tag.value);
+    pub(super) fn of(&mut self, envelope: &Parts<'_>, tags: &[Tag<'_>], of_log: bool) -> Result<&[u8], Unencodable> {
+        let tag = |key| find(tags, key).map(|tag| tag.value);
         let inputs: Inputs<'_> = [
             Some(envelope.source_id),
             Some(envelope.instance_id),
@@ -62,10 +100,10 @@ impl Names {
             tag("space_name"),
             tag("app_name"),
         ];
-        let last = envelope.instance_id.last().copied().unwrap_or_default();
-        let hash = source_hash(envelope.source_id).wrapping_add(u64::from(last) << 1 | u64::from(of_log)) as usize;
+        let hash = hash(envelope, of_log);
         let at = hash % self.slots.len();
-        if self.slots[at].is_of(&inputs, of_log) {
+        self.hit = self.slots[at].is_of(&inputs, of_log).then_some(at);
+        if self.hit.is_some() {
             return Ok(&self.slots[at].text);
         }
         if inputs.iter().flatten().map(|input| input.len()).sum::<usize>() > REMEMBERED {
@@ -81,7 +119,23 @@ impl Names {
     }
 }
 
+fn hash(envelope: &Parts<'_>, of_log: bool) -> usize {
+    let last = envelope.instance_id.last().copied().unwrap_or_default();
+    source_hash(envelope.source_id).wrapping_add(u64::from(last) << 1 | u64::from(of_log)) as usize
+}
+
 impl Slot {
+    fn is_of_instance(&self, envelope: &Parts<'_>) -> bool {
+        let ids = [envelope.source_id, envelope.instance_id];
+        let [Some(source), Some(instance), ..] = self.lens else { return false };
+        let (source, instance) = (source as usize, instance as usize);
+        // Both were made of what stands here.
+        ids[0].len() == source
+            && ids[1].len() == instance
+            && self.made_of[..source] == *ids[0]
+            && self.made_of[source..source + instance] == *ids[1]
+    }
+
     fn is_of(&self, inputs: &Inputs<'_>, of_log: bool) -> bool {
         if self.text.is_empty() || self.of_log != of_log {
             return false;
@@ -106,6 +160,7 @@ impl Slot {
     fn make(&mut self, inputs: &Inputs<'_>, of_log: bool, hostname: &str) -> Result<(), Unencodable> {
         let mut out = std::mem::take(&mut self.text);
         out.clear();
+        self.memo = None;
         let [source_id, instance_id, source_type, names @ ..] = inputs.map(Option::unwrap_or_default);
         let [.., organization, space, app] = inputs;
         let named = organization.or(*space).or(*app).is_some();

@@ -16,8 +16,8 @@ pub struct Parts<'a> {
     pub(super) instance_id: &'a [u8],
     /// The kind of the message, and its bytes.
     pub(super) message: Option<(Kind, &'a [u8])>,
-    /// In order of their keys, each key once.
-    pub(super) tags: Tags<'a>,
+    /// The map entries of the tags, as they came.
+    pub(super) entries: SmallVec<[&'a [u8]; 16]>,
 }
 
 pub(super) type Tags<'a> = SmallVec<[Tag<'a>; 16]>;
@@ -55,14 +55,15 @@ impl<'a> Parts<'a> {
 
     /// The same; `None` if a message stands in several pieces.
     fn read_once(envelope: &'a [u8]) -> Result<Option<Self>, Malformed> {
-        let mut parts = Self { timestamp: 0, source_id: &[], instance_id: &[], message: None, tags: Tags::new() };
+        let mut parts =
+            Self { timestamp: 0, source_id: &[], instance_id: &[], message: None, entries: SmallVec::new() };
         let mut fields = Fields::new(envelope);
         while !fields.is_done() {
             match fields.key()? {
                 (1, WireType::Varint) => parts.timestamp = fields.varint()?.cast_signed(),
                 (2, WireType::Len) => parts.source_id = fields.bytes()?,
                 (8, WireType::Len) => parts.instance_id = fields.bytes()?,
-                (9, WireType::Len) => parts.tags.push(Tag::read(fields.bytes()?)),
+                (9, WireType::Len) => parts.entries.push(fields.bytes()?),
                 (number @ (4..=7 | 10), WireType::Len) => {
                     if parts.message.is_some() {
                         return Ok(None);
@@ -79,23 +80,24 @@ impl<'a> Parts<'a> {
                 (number, wire_type) => fields.skip(number, wire_type)?,
             }
         }
-        parts.sort();
         Ok(Some(parts))
     }
 
-    /// Puts the tags in order; of several with one key the last stays.
-    fn sort(&mut self) {
-        self.tags.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.key.cmp(other.key)));
-        if self.tags.windows(2).any(|pair| pair[0].key == pair[1].key) {
+    /// The tags in order of their keys; of several with one key the last.
+    pub(super) fn tags(&self) -> Tags<'a> {
+        let mut tags: Tags<'a> = self.entries.iter().map(|entry| Tag::read(entry)).collect();
+        tags.sort_by(|one, other| one.order.cmp(&other.order).then_with(|| one.key.cmp(other.key)));
+        if tags.windows(2).any(|pair| pair[0].key == pair[1].key) {
             let mut last: Tags<'a> = Tags::new();
-            for tag in &self.tags {
+            for tag in &tags {
                 match last.last_mut() {
                     Some(before) if before.key == tag.key => *before = *tag,
                     _ => last.push(*tag),
                 }
             }
-            self.tags = last;
+            tags = last;
         }
+        tags
     }
 
     /// The name of the source.
@@ -113,7 +115,7 @@ impl<'a> Parts<'a> {
 }
 
 /// A tag by its key.
-pub(super) fn find<'a, 'b>(tags: &'b Tags<'a>, key: &str) -> Option<&'b Tag<'a>> {
+pub(super) fn find<'a, 'b>(tags: &'b [Tag<'a>], key: &str) -> Option<&'b Tag<'a>> {
     tags.iter().find(|tag| tag.key == key.as_bytes())
 }
 

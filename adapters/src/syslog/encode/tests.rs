@@ -353,8 +353,37 @@ fn names_are_those_of_the_envelope_and_not_of_one_before() {
     let mut encoder = fresh();
     for one in &envelopes {
         for other in &envelopes {
-            assert_eq!(of(&mut encoder, one), of(&mut fresh(), one));
-            assert_eq!(of(&mut encoder, other), of(&mut fresh(), other));
+            // Often enough in a row for its tags to be remembered.
+            for envelope in [one, one, one, other, one, other] {
+                assert_eq!(of(&mut encoder, envelope), of(&mut fresh(), envelope));
+            }
         }
     }
+}
+
+#[test]
+fn of_a_key_that_stands_twice_the_last_counts_and_is_not_remembered() {
+    let fresh = || Encoder::new(&Options::default(), "h", true, bare());
+    let of = |encoder: &mut Encoder, bytes: &[u8]| {
+        let (mut out, mut spare) = (Vec::new(), Vec::new());
+        encoder.encode(&Parts::read(bytes, &mut spare).unwrap(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let entry =
+        |value: &str| v2::Envelope { tags: [("k".to_owned(), value.to_owned())].into(), ..v2::Envelope::default() };
+    let base = log("x").instance("1").encode_to_vec();
+    let with = |values: &[&str]| {
+        let appended = values.iter().map(|value| entry(value).encode_to_vec());
+        [base.clone(), appended.collect::<Vec<_>>().concat()].concat()
+    };
+    let all = [with(&["a", "b"]), with(&["b", "a"]), with(&["a"]), with(&["a", "a"]), with(&[])];
+    let mut encoder = fresh();
+    for one in &all {
+        for other in &all {
+            for bytes in [one, one, one, other, one, other] {
+                assert_eq!(of(&mut encoder, bytes), of(&mut fresh(), bytes));
+            }
+        }
+    }
+    assert!(of(&mut encoder, &all[0]).contains("k=\"b\""));
 }
