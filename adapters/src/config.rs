@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use diode::fair::Bounds;
+use http::{HeaderName, HeaderValue};
 use rustls::pki_types::ServerName;
 use telemetry::AdminConfig;
 use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
@@ -14,11 +15,12 @@ use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 use crate::binding_cache::BindingCacheConfig;
 use crate::bindings::BindingsConfig;
 use crate::datadog::DatadogConfig;
+use crate::otlp::{OtlpConfig, OtlpError, Signal, Timers};
 use crate::prometheus::MetricsConfig;
 use crate::push::maker::Maker;
 use crate::retry::Schedule;
 use crate::select::{Select, SelectError};
-use crate::syslog::config::{DrainUrl, Scheme, Secret};
+use crate::syslog::config::{DrainUrl, Kinds, Scheme, Secret};
 use crate::syslog::encode::Style;
 use crate::syslog::preset::{self, LineConfig, Preset, StyleError, Wanted};
 
@@ -130,6 +132,9 @@ pub struct DrainConfig {
     /// How envelopes look in Datadog, for drains to there.
     #[serde(default)]
     pub datadog: DatadogConfig,
+    /// How envelopes look to an OpenTelemetry collector, for drains to one.
+    #[serde(default)]
+    pub otlp: OtlpConfig,
 }
 
 /// Where envelopes wait for a destination.
@@ -210,6 +215,24 @@ pub enum ConfigError {
         "drains: the drain \"{0}\" has a datadog table, and its URL is {1}; leave the table out, or write datadog://datadoghq.com"
     )]
     NoDatadog(String, String),
+    /// A drain to elsewhere with an `otlp` table.
+    #[error(
+        "drains: the drain \"{0}\" has an otlp table, and its URL is {1}; leave the table out, or write otlp+grpc://, otlp+grpcs://, otlp+http:// or otlp+https://"
+    )]
+    NoOtlp(String, String),
+    /// An `otlp` table that cannot be used.
+    #[error("drains: the drain \"{drain}\": {error}")]
+    Otlp {
+        /// The drain's name.
+        drain: String,
+        /// What is wrong.
+        error: OtlpError,
+    },
+    /// Signals that the URL leaves nothing of.
+    #[error(
+        "drains: the drain \"{0}\" would send nothing: otlp.signals names no signal of the envelopes that its URL asks for; leave drain-data out, or name another signal"
+    )]
+    NoEnvelopes(String),
     /// A site whose intakes cannot be named.
     #[error("drains: the drain \"{0}\" names {1}; write the site of your account, as datadog://datadoghq.eu")]
     Site(String, String),
@@ -369,6 +392,7 @@ impl DrainConfig {
             disk: DiskConfig::default(),
             metrics: MetricsConfig::default(),
             datadog: DatadogConfig::default(),
+            otlp: OtlpConfig::default(),
         }
     }
 
@@ -402,6 +426,13 @@ impl DrainConfig {
         if self.url.scheme.is_datadog() && self.token.is_none() && self.token_file.is_none() {
             return Err(ConfigError::NoKey(self.name.clone()));
         }
+        if !self.url.scheme.is_otlp() && self.otlp != OtlpConfig::default() {
+            return Err(ConfigError::NoOtlp(self.name.clone(), self.url.anonymised()));
+        }
+        self.otlp.check().map_err(|error| self.otlp_error(error))?;
+        if self.kinds().iter().next().is_none() {
+            return Err(ConfigError::NoEnvelopes(self.name.clone()));
+        }
         let for_lines = self.preset.is_some() || self.line != LineConfig::default() || !self.labels.is_empty();
         if !self.url.scheme.has_lines() && for_lines {
             return Err(ConfigError::NoLines(self.name.clone(), self.url.anonymised()));
@@ -409,9 +440,11 @@ impl DrainConfig {
         if self.url.scheme == Scheme::Prometheus && (self.token.is_some() || self.token_file.is_some()) {
             return Err(ConfigError::NoToken(self.name.clone(), self.url.anonymised()));
         }
-        for (key, gathers) in
-            [("metrics.flush", self.metrics.flush), ("datadog.interval", self.datadog.options().interval)]
-        {
+        for (key, gathers) in [
+            ("metrics.flush", self.metrics.flush),
+            ("datadog.interval", self.datadog.options().interval),
+            ("otlp.max_age", self.otlp.max_age()),
+        ] {
             if !(MIN_GATHER..=MAX_GATHER).contains(&gathers) {
                 return Err(ConfigError::Gather(self.name.clone(), key));
             }
@@ -426,8 +459,43 @@ impl DrainConfig {
 
     /// Which envelopes it wants.
     pub(crate) fn select(&self) -> Result<Select, ConfigError> {
-        let select = Select::new(&self.sources, &self.source_patterns, &self.tags, self.url.options.kinds);
+        let select = Select::new(&self.sources, &self.source_patterns, &self.tags, self.kinds());
         select.map_err(|error| ConfigError::Select { drain: self.name.clone(), error })
+    }
+
+    /// The kinds of envelope it wants: of those that its URL asks for, the ones that have a form there.
+    fn kinds(&self) -> Kinds {
+        let kinds = self.url.options.kinds;
+        if !self.url.scheme.is_otlp() {
+            return kinds;
+        }
+        let sent = [
+            (Signal::Logs, Kinds::LOGS_AND_EVENTS),
+            (
+                Signal::Metrics,
+                if self.otlp.timers() == Timers::None { Kinds::METRICS } else { Kinds::METRICS.and(Kinds::TIMERS) },
+            ),
+            (Signal::Traces, Kinds::TIMERS),
+        ];
+        let sent = sent.into_iter().filter(|(signal, _)| self.otlp.sends(*signal)).map(|(_, kinds)| kinds);
+        sent.reduce(Kinds::and).map_or(Kinds::NONE, |sent| kinds.only(sent))
+    }
+
+    /// The headers of every request, but for the token.
+    pub(crate) fn headers(&self) -> Result<Vec<(HeaderName, HeaderValue)>, ConfigError> {
+        self.otlp.headers().map_err(|error| self.otlp_error(error))
+    }
+
+    fn otlp_error(&self, error: OtlpError) -> ConfigError {
+        ConfigError::Otlp { drain: self.name.clone(), error }
+    }
+
+    /// The schedule of its attempts.
+    pub(crate) fn schedule(&self) -> Schedule {
+        match self.retry {
+            Schedule::Original if self.url.scheme.is_otlp() => Schedule::OriginalOtlp,
+            schedule => schedule,
+        }
     }
 
     /// The name that the receiver's certificate must carry.
@@ -440,12 +508,20 @@ impl DrainConfig {
 
     /// What makes requests of its envelopes, of a drain that sends some.
     pub(crate) fn maker(&self) -> Maker {
+        #[cfg(feature = "otlp")]
+        if self.url.scheme.is_otlp() {
+            return Maker::otlp(&self.otlp, self.url.scheme.is_grpc());
+        }
         if self.url.scheme.is_datadog() { Maker::datadog(&self.datadog) } else { Maker::remote_write(&self.metrics) }
     }
 
     /// How long envelopes gather for them.
     pub(crate) fn gather(&self) -> Duration {
-        if self.url.scheme.is_datadog() { self.datadog.options().interval } else { self.metrics.flush }
+        match self.url.scheme {
+            scheme if scheme.is_datadog() => self.datadog.options().interval,
+            scheme if scheme.is_otlp() => self.otlp.max_age(),
+            _ => self.metrics.flush,
+        }
     }
 
     /// Where a page of metrics is served, of a drain that has one.

@@ -552,7 +552,7 @@ fn requests(
         inlet,
         maker: config.maker(),
         gather: config.gather(),
-        retry: config.retry,
+        retry: config.schedule(),
         metrics: life.metrics.clone(),
     };
     Push::new(parts, until)

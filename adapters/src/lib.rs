@@ -23,6 +23,7 @@ mod health;
 mod inlet;
 mod metrics;
 mod notice;
+pub mod otlp;
 mod policy;
 mod probe;
 pub mod prometheus;

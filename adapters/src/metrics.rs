@@ -388,6 +388,14 @@ impl DrainMetrics {
         self.all.cut.increment(now.cut - before.cut);
     }
 
+    /// What became of values on their way to a collector since `before`.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn exported(&self, before: crate::otlp::Counts, now: crate::otlp::Counts) {
+        let samples = &self.all.samples;
+        samples.written.increment(now.points - before.points);
+        samples.cardinality.increment(now.cardinality - before.cardinality);
+    }
+
     /// Values that are on a page.
     pub(crate) fn shown(&self, values: u64) {
         self.all.samples.written.increment(values);

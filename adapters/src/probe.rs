@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::config::DrainConfig;
 use crate::drains::{Form, Headers, Prepared};
 use crate::push::drain::now_ns;
+use crate::push::maker::Put;
 use crate::syslog::client::{End, Link};
 use crate::syslog::config::{DrainUrl, Options};
 use crate::syslog::encode::{Encoder, Parts};
@@ -78,25 +79,42 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     }
 }
 
-/// Sends one value of a gauge.
+/// Sends one value of a gauge; where metrics are not sent, a log or a span.
 async fn post(
     config: &DrainConfig,
     headers: Headers,
     lanes: Vec<(DrainUrl, Option<Trust>)>,
 ) -> Result<&'static str, (&'static str, io::Error)> {
     let now = now_ns();
-    let gauge = v2::Envelope::gauge("hydrant", "hydrant_drain_test", 1.0, "").at(now);
     let mut maker = config.maker();
-    maker.put(&gauge.encode_to_vec(), now);
+    let tries = [
+        (
+            v2::Envelope::gauge("hydrant", "hydrant_drain_test", 1.0, ""),
+            "the receiver answered that it took the value 1 of the gauge hydrant_drain_test",
+        ),
+        (v2::Envelope::log("hydrant", TEXT), "the receiver answered that it took the line"),
+        (
+            v2::Envelope::timer("hydrant", "hydrant_drain_test", now, now)
+                .tag("trace_id", "00000000000000000000000000000001")
+                .tag("span_id", "0000000000000001"),
+            "the receiver answered that it took the span hydrant_drain_test",
+        ),
+    ];
+    let said = tries.into_iter().find_map(|(envelope, said)| {
+        let kept = maker.put(&envelope.at(now).instance("0").encode_to_vec(), now) == Put::Kept;
+        kept.then_some(said)
+    });
     let mut made = lanes.into_iter().zip(maker.flush(now, true).0);
-    let Some(((destination, mut trust), request)) =
-        made.find_map(|(to, requests)| Some((to, requests.into_iter().next()?)))
-    else {
-        return Err(("request", io::Error::other("nothing came of a gauge, a defect of hydrant")));
+    let made = made.find_map(|(to, requests)| Some((to, requests.into_iter().next()?)));
+    let (Some(said), Some(((destination, mut trust), request))) = (said, made) else {
+        return Err(("request", io::Error::other("nothing came of a gauge, a log and a span, a defect of hydrant")));
     };
     let mut link = Link::open(&destination, trust.as_mut(), 0, None).await.map_err(|error| ("connect", error))?;
-    request.make(&mut link, &destination, &headers).await.map_err(|error| ("write", error))?;
-    Ok("the receiver answered that it took the value 1 of the gauge hydrant_drain_test")
+    let taken = request.make(&mut link, &destination, &headers).await.map_err(|error| ("write", error))?;
+    match taken.rejected {
+        0 => Ok(said),
+        _ => Err(("write", io::Error::other(format!("the destination rejected it: {}", taken.said)))),
+    }
 }
 
 /// The line, as a log of the drain's first source.

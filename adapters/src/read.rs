@@ -8,7 +8,8 @@ use std::hash::{BuildHasher, Hasher};
 use foldhash::fast::FixedState;
 use foldhash::fast::RandomState;
 use prost::Message;
-use proto::raw::wire::{Fields, Malformed, WireType};
+pub(crate) use proto::raw::wire::Malformed;
+use proto::raw::wire::{Fields, WireType};
 use proto::raw::{Kind, tags};
 use proto::v2;
 use smallvec::SmallVec;
@@ -77,7 +78,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// The same without the tags that `skip` knows by their keys.
-    pub(crate) fn hash_of_some(&self, state: &RandomState, skip: fn(&[u8]) -> bool) -> u64 {
+    pub(crate) fn hash_of_some(&self, state: &RandomState, skip: impl Fn(&[u8]) -> bool) -> u64 {
         self.hash_without(state, |entry| skip(tags::entry(entry).0))
     }
 
@@ -192,8 +193,8 @@ impl<'a> Gauge<'a> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timer<'a> {
     pub(crate) name: &'a [u8],
-    start: i64,
-    stop: i64,
+    pub(crate) start: i64,
+    pub(crate) stop: i64,
 }
 
 impl<'a> Timer<'a> {

@@ -18,6 +18,10 @@ pub enum Schedule {
     /// That of the original agents: 1, 1, 2, 4 … 8192 ms, then seven times 15 s. After these 22 attempts, some two minutes, the
     /// envelope at the front is dropped as `retry_exhausted` and the next one has its turn (contract: syslog drains §3.1).
     Original,
+    /// That of the original agents to a collector: 1, 2, 4, 8, 16, 30 and 30 s; then the request is dropped as `retry_exhausted`
+    /// (contract: agents §3.3).
+    #[serde(skip)]
+    OriginalOtlp,
 }
 
 /// The longest wait of either schedule.
@@ -26,6 +30,9 @@ const LONGEST: Duration = Duration::from_secs(15);
 const LONGEST_REFUSED: Duration = Duration::from_millis(1500);
 /// Attempts of [`Schedule::Original`].
 const ATTEMPTS: u32 = 22;
+/// Waits of [`Schedule::OriginalOtlp`], and the longest of them.
+const OTLP_WAITS: u32 = 7;
+const LONGEST_OTLP: Duration = Duration::from_secs(30);
 /// How long an envelope may wait under [`Schedule::Jittered`].
 const EXPIRY: Duration = Duration::from_secs(15 * 60);
 /// The same for one that is on disk.
@@ -71,6 +78,13 @@ impl Retry {
                 }
                 Next { wait, give_up }
             }
+            Schedule::OriginalOtlp if attempt == OTLP_WAITS => {
+                self.failures = 0;
+                Next { wait: Duration::ZERO, give_up: true }
+            }
+            Schedule::OriginalOtlp => {
+                Next { wait: Duration::from_secs(1 << attempt).min(LONGEST_OTLP), give_up: false }
+            }
         }
     }
 
@@ -102,6 +116,17 @@ mod tests {
         retry.succeeded();
         assert!(retry.failed(false).wait < Duration::from_millis(100));
         assert_eq!(retry.expiry(false), Some(Duration::from_secs(900)));
+    }
+
+    #[test]
+    fn the_original_schedule_to_a_collector_is_that_of_the_contract() {
+        let mut retry = Retry::new(Schedule::OriginalOtlp, 0);
+        for _ in 0..2 {
+            let waits: Vec<_> =
+                (0..7).map(|_| retry.failed(true)).map(|next| (next.wait.as_secs(), next.give_up)).collect();
+            assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30].map(|wait| (wait, false)));
+            assert_eq!(retry.failed(false), Next { wait: Duration::ZERO, give_up: true });
+        }
     }
 
     #[test]

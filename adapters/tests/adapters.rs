@@ -30,6 +30,12 @@ mod https;
 mod judges;
 #[path = "adapters/metrics_drains.rs"]
 mod metrics_drains;
+#[cfg(feature = "otlp")]
+#[path = "adapters/otlp.rs"]
+mod otlp;
+#[cfg(feature = "otlp")]
+#[path = "adapters/otlp_answers.rs"]
+mod otlp_answers;
 #[path = "adapters/outages.rs"]
 mod outages;
 #[path = "adapters/remote_write.rs"]

@@ -62,7 +62,7 @@ pub(super) fn url(row: &Row) -> Result<DrainUrl, Found> {
     }
     let url = DrainUrl::parse(&row.url).map_err(|error| {
         let fault = match &error {
-            DrainUrlError::Scheme(_) => Fault::Scheme,
+            DrainUrlError::Scheme(_) | DrainUrlError::NotBuilt(..) => Fault::Scheme,
             DrainUrlError::NoPort(_, host) if host.is_empty() => Fault::Host,
             DrainUrlError::Address(AddressError::NoPort(_) | AddressError::BadHost(_)) => Fault::Host,
             _ => Fault::Url,
@@ -119,9 +119,13 @@ mod tests {
         );
         assert_eq!(fault("no URL"), Fault::Url);
         assert_eq!(fault("http://h:1"), Fault::Scheme);
-        for url in
-            ["syslog-udp://h:1", "prometheus://127.0.0.1:1", "remote-write+http://h:1", "datadog://datadoghq.com"]
-        {
+        for url in [
+            "syslog-udp://h:1",
+            "prometheus://127.0.0.1:1",
+            "remote-write+http://h:1",
+            "datadog://datadoghq.com",
+            "otlp+grpc://h",
+        ] {
             assert_eq!(fault(url), Fault::Scheme, "{url}");
         }
         assert_eq!(fault("syslog://:514"), Fault::Host);

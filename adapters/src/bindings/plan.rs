@@ -12,7 +12,7 @@ use aws_lc_rs::digest::{Context, SHA256};
 use super::wire::{App, Credential, Row};
 use crate::config::{DrainConfig, RingConfig};
 use crate::drains::PrepareError;
-use crate::syslog::config::DrainUrl;
+use crate::syslog::config::{DrainUrl, DrainUrlError};
 use transport::{ClientTlsError, ClientTlsTexts, TlsError};
 
 /// A drain that is asked for.
@@ -161,8 +161,8 @@ impl Wanted {
         metadata: bool,
         ring: &RingConfig,
     ) -> Result<DrainConfig, (Invalid, String)> {
-        let url: DrainUrl = self.url.parse().map_err(|error: crate::syslog::config::DrainUrlError| {
-            let is_scheme = matches!(error, crate::syslog::config::DrainUrlError::Scheme(_));
+        let url: DrainUrl = self.url.parse().map_err(|error: DrainUrlError| {
+            let is_scheme = matches!(error, DrainUrlError::Scheme(_) | DrainUrlError::NotBuilt(..));
             (if is_scheme { Invalid::Scheme } else { Invalid::Url }, error.to_string())
         })?;
         let Some(app) = &self.app else {
@@ -288,9 +288,13 @@ mod tests {
         assert_eq!((config.sources.as_slice(), config.hostname.as_str()), (&["a".to_owned()][..], "o.s.a"));
         assert!(config.announces() && !config.metadata);
         let reason = |url: &str, app: &str| drain(url, app).unwrap_err().0;
-        for url in
-            ["syslog-udp://h:1", "prometheus://127.0.0.1:1", "remote-write+http://h:1", "datadog://datadoghq.com"]
-        {
+        for url in [
+            "syslog-udp://h:1",
+            "prometheus://127.0.0.1:1",
+            "remote-write+http://h:1",
+            "datadog://datadoghq.com",
+            "otlp+grpc://h",
+        ] {
             assert_eq!(reason(url, "a"), Invalid::Scheme, "{url}");
         }
         assert_eq!(reason("http://h:1", "a"), Invalid::Scheme);

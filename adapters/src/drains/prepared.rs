@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use telemetry::Telemetry;
 use transport::{Authorities, ClientTlsError, ClientTlsTexts};
 
@@ -36,7 +37,7 @@ pub(crate) enum Form {
     Page(Bound),
 }
 
-pub(crate) type Headers = Vec<(&'static str, HeaderValue)>;
+pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
 
 /// Why a drain cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -114,18 +115,20 @@ impl Prepared {
     }
 }
 
-/// The token of the drain, as it is shown to the receiver.
+/// The token of the drain, as it is shown to the receiver, and its own headers.
 fn key(config: &DrainConfig) -> Result<Headers, ConfigError> {
-    let Some(token) = config.bearer()? else { return Ok(Vec::new()) };
+    let mut headers = config.headers()?;
+    let Some(token) = config.bearer()? else { return Ok(headers) };
     let (name, text) = if config.url.scheme.is_datadog() {
-        ("dd-api-key", token)
+        (HeaderName::from_static("dd-api-key"), token)
     } else {
-        ("authorization", format!("Bearer {token}"))
+        (AUTHORIZATION, format!("Bearer {token}"))
     };
     let mut value = HeaderValue::try_from(text)
         .map_err(|_| ConfigError::Token(config.name.clone(), "it may hold visible ASCII characters only".to_owned()))?;
     value.set_sensitive(true);
-    Ok(vec![(name, value)])
+    headers.push((name, value));
+    Ok(headers)
 }
 
 /// Where the requests of each lane go.
@@ -141,7 +144,12 @@ fn lanes(config: &DrainConfig, trust: Option<&Trust>) -> Result<Vec<(DrainUrl, O
         };
         return ["api", "http-intake.logs"].map(at).into_iter().collect();
     }
-    let lanes = if url.scheme.is_datadog() { 2 } else { config.metrics.requests().shards.get() };
+    let lanes = match url.scheme {
+        scheme if scheme.is_datadog() => 2,
+        // One for each signal.
+        scheme if scheme.is_otlp() => 3,
+        _ => config.metrics.requests().shards.get(),
+    };
     Ok(vec![(url.clone(), trust.cloned()); lanes])
 }
 

@@ -2,15 +2,14 @@
 //!
 //! Envelopes gather for as long as the drain's configuration says, or until a request is full; then requests are made, one after the
 //! other in each lane, the lanes at once. Meanwhile the ring fills; nothing else is held up. An answer decides: 2xx is delivered; 408, 429,
-//! 5xx and no answer are tried again, not before `Retry-After`; what else is answered with 4xx is for good, and dropped.
+//! 5xx and no answer are tried again, not before `Retry-After`; what else is answered with 4xx is for good, and dropped. A protocol may
+//! have rules of its own ([`Rules`](super::maker::Rules)).
 
 use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
 use futures_util::future::join_all;
-use http::HeaderValue;
 use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::Throttle;
@@ -18,7 +17,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{info, warn};
 use transport::Backoff;
 
+use super::attempt::attempt;
 use super::maker::{Maker, Put, Request};
+use crate::drains::Headers;
 use crate::health::{self, Change, Health};
 use crate::inlet::{Inlet, One, Taken};
 use crate::metrics::DrainMetrics;
@@ -79,7 +80,7 @@ pub(crate) struct Parts {
     /// Where the requests of each lane go.
     pub(crate) lanes: Vec<(DrainUrl, Option<Trust>)>,
     /// Goes with every request, besides what the maker says.
-    pub(crate) headers: Vec<(&'static str, HeaderValue)>,
+    pub(crate) headers: Headers,
     pub(crate) inlet: Inlet,
     pub(crate) maker: Maker,
     pub(crate) gather: Duration,
@@ -91,7 +92,7 @@ pub(crate) struct Parts {
 struct Lane {
     destination: DrainUrl,
     trust: Option<Trust>,
-    headers: Vec<(&'static str, HeaderValue)>,
+    headers: Headers,
     link: Option<Link>,
     retry: Retry,
     /// How long a request may wait.
@@ -312,13 +313,22 @@ impl Lane {
                 outcome = attempt(&mut self.link, &self.destination, self.trust.as_mut(), &self.headers, request) => outcome,
                 () = until.hard.cancelled() => break,
             };
-            let Err(error) = outcome else {
-                teller.succeeded();
-                tally.delivered += request.envelopes;
-                self.retry.succeeded();
-                failures = 0;
-                requests.pop_front();
-                continue;
+            let error = match outcome {
+                Ok(taken) => {
+                    teller.succeeded();
+                    // Of which envelopes they were is not said: each is at least one.
+                    let rejected = taken.rejected.min(request.envelopes);
+                    if rejected > 0 || !taken.said.is_empty() {
+                        teller.rejected(taken.rejected, &taken.said);
+                        tally.drop(Reason::RejectedPermanent, rejected);
+                    }
+                    tally.delivered += request.envelopes - rejected;
+                    self.retry.succeeded();
+                    failures = 0;
+                    requests.pop_front();
+                    continue;
+                }
+                Err(error) => error,
             };
             let refusal = Refusal::of(&error);
             if refusal.is_none() {
@@ -391,40 +401,21 @@ impl Tally {
     }
 }
 
-/// One attempt at one request, on the connection there is or a new one.
-async fn attempt(
-    link: &mut Option<Link>,
-    destination: &DrainUrl,
-    trust: Option<&mut Trust>,
-    headers: &[(&'static str, HeaderValue)],
-    request: &Request,
-) -> io::Result<()> {
-    if link.as_mut().is_some_and(|link| link.check().is_err()) {
-        *link = None;
-    }
-    let open = match link {
-        Some(open) => open,
-        None => link.insert(Box::pin(Link::open(destination, trust, 0, None)).await?),
-    };
-    request.make(open, destination, headers).await
-}
-
-impl Request {
-    /// Makes it, over a connection to `destination`, with `headers` besides its own.
-    pub(crate) async fn make(
-        &self,
-        link: &mut Link,
-        destination: &DrainUrl,
-        headers: &[(&'static str, HeaderValue)],
-    ) -> io::Result<()> {
-        let headers = [&self.headers, headers].concat();
-        let below = self.path.map(|path| format!("{}{path}", destination.base()));
-        let target = below.as_deref().unwrap_or_else(|| destination.target());
-        link.post(target, &headers, Bytes::copy_from_slice(&self.body)).await
-    }
-}
-
 impl Teller {
+    /// The destination took a request, but not all of it, or says something about it.
+    fn rejected(&self, items: u64, said: &str) {
+        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
+        let text = match (items, said) {
+            (0, said) => format!("the destination took everything and says: {said}"),
+            (items, "") => format!("the destination rejected {items} of a request, for good"),
+            (items, said) => format!("the destination rejected {items} of a request, for good: {said}"),
+        };
+        if let Some(suppressed) = SAID.pass() {
+            warn!(drain = %self.name, url = %self.url, rejected = items, said, suppressed, "Destination did not take all of a request");
+        }
+        self.metrics.status().failed(text);
+    }
+
     fn succeeded(&self) {
         if let Some(Change { state, tell }) = self.health.lock().succeeded() {
             self.metrics.state(state);

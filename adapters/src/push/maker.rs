@@ -4,11 +4,14 @@
 
 use std::time::Duration;
 
-use http::HeaderValue;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
 use proto::reason::Reason;
 
 use crate::datadog::{self, DatadogConfig};
 use crate::metrics::DrainMetrics;
+#[cfg(feature = "otlp")]
+use crate::otlp::{self, OtlpConfig};
 use crate::prometheus::MetricsConfig;
 use crate::prometheus::remote_write::{self, Queue};
 use crate::prometheus::series::{self, Offender, Outcome, Store};
@@ -23,16 +26,29 @@ const EXPIRE: i64 = nanoseconds(Duration::from_secs(60));
 pub(crate) struct Request {
     /// Behind the path of the destination; `None` is that path itself.
     pub(crate) path: Option<&'static str>,
-    pub(crate) headers: Vec<(&'static str, HeaderValue)>,
-    pub(crate) body: Vec<u8>,
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) body: Bytes,
+    /// Who says what its answer means.
+    pub(crate) rules: Rules,
     /// Envelopes that count as delivered with it. Those of which nothing is to be sent go with the next.
     pub(crate) envelopes: u64,
+}
+
+/// Says what an answer means.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rules {
+    /// Its status alone.
+    Status,
+    #[cfg(feature = "otlp")]
+    Otlp(otlp::answer::Protocol),
 }
 
 /// Makes requests of one kind.
 pub(crate) enum Maker {
     RemoteWrite(Box<RemoteWrite>),
     Datadog(Box<Datadog>),
+    #[cfg(feature = "otlp")]
+    Otlp(Box<Otlp>),
 }
 
 /// What has become of an envelope.
@@ -66,7 +82,26 @@ pub(crate) struct Datadog {
     told: datadog::Counts,
 }
 
+/// Requests to a collector: logs in the first lane, metrics in the second, spans in the third.
+#[cfg(feature = "otlp")]
+pub(crate) struct Otlp {
+    encoder: otlp::Encoder,
+    protocol: otlp::answer::Protocol,
+    waiting: u64,
+    told: otlp::Counts,
+}
+
 impl Maker {
+    #[cfg(feature = "otlp")]
+    pub(crate) fn otlp(config: &OtlpConfig, grpc: bool) -> Self {
+        Self::Otlp(Box::new(Otlp {
+            encoder: otlp::Encoder::new(config, grpc),
+            protocol: otlp::answer::Protocol { grpc, original: config.preset.is_some() },
+            waiting: 0,
+            told: otlp::Counts::default(),
+        }))
+    }
+
     pub(crate) fn datadog(config: &DatadogConfig) -> Self {
         let options = config.options();
         Self::Datadog(Box::new(Datadog {
@@ -96,6 +131,8 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.put(envelope, now),
             Self::Datadog(maker) => maker.put(envelope, now),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(maker) => maker.put(envelope, now),
         }
     }
 
@@ -107,6 +144,8 @@ impl Maker {
                 (0..options.shards.get()).any(|shard| maker.queue.pending(shard) >= options.max_samples)
             }
             Self::Datadog(maker) => maker.encoder.is_full(),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(maker) => maker.encoder.is_full(),
         }
     }
 
@@ -116,6 +155,8 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.flush(now),
             Self::Datadog(maker) => (maker.flush(now, all), 0),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(maker) => (maker.flush(now), 0),
         }
     }
 
@@ -124,6 +165,8 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.waiting,
             Self::Datadog(maker) => maker.waiting,
+            #[cfg(feature = "otlp")]
+            Self::Otlp(maker) => maker.waiting,
         }
     }
 
@@ -141,6 +184,12 @@ impl Maker {
                 let before = std::mem::replace(&mut maker.told, now);
                 metrics.pushed(before, now);
             }
+            #[cfg(feature = "otlp")]
+            Self::Otlp(maker) => {
+                let now = maker.encoder.counts();
+                let before = std::mem::replace(&mut maker.told, now);
+                metrics.exported(before, now);
+            }
         }
     }
 
@@ -149,6 +198,8 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.store.offenders(),
             Self::Datadog(maker) => maker.encoder.offenders(),
+            #[cfg(feature = "otlp")]
+            Self::Otlp(_) => Vec::new(),
         }
     }
 }
@@ -174,9 +225,14 @@ impl RemoteWrite {
         let mut lanes = Vec::with_capacity(self.options.shards.get());
         for shard in 0..self.options.shards.get() {
             let made = std::iter::from_fn(|| self.queue.next(shard, true));
-            let requests: Vec<Request> =
-                made.map(|made| Request { path: None, headers: headers(), body: made.body, envelopes: 0 }).collect();
-            lanes.push(requests);
+            let request = |made: remote_write::Request| Request {
+                path: None,
+                headers: headers(),
+                body: made.body.into(),
+                rules: Rules::Status,
+                envelopes: 0,
+            };
+            lanes.push(made.map(request).collect::<Vec<_>>());
         }
         let waiting = std::mem::take(&mut self.waiting);
         match lanes.iter_mut().flatten().next() {
@@ -211,10 +267,36 @@ impl Datadog {
         let mut lanes = vec![Vec::new(), Vec::new()];
         for datadog::Request { target, path, headers, body, envelopes } in made {
             self.waiting = self.waiting.saturating_sub(envelopes);
-            let header = |(name, value): (&'static str, String)| Some((name, HeaderValue::try_from(value).ok()?));
+            let header = |(name, value): (&'static str, String)| {
+                Some((HeaderName::from_static(name), HeaderValue::try_from(value).ok()?))
+            };
             let headers = headers.into_iter().filter_map(header).collect();
             let lane = usize::from(target == datadog::Target::Logs);
-            lanes[lane].push(Request { path: Some(path), headers, body, envelopes });
+            lanes[lane].push(Request { path: Some(path), headers, body: body.into(), rules: Rules::Status, envelopes });
+        }
+        lanes
+    }
+}
+
+#[cfg(feature = "otlp")]
+impl Otlp {
+    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+        match self.encoder.put(envelope, now) {
+            otlp::Outcome::Kept => {
+                self.waiting += 1;
+                Put::Kept
+            }
+            otlp::Outcome::Ignored => Put::Filtered,
+            otlp::Outcome::Dropped(reason) => Put::Dropped(reason),
+        }
+    }
+
+    fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
+        let mut lanes = vec![Vec::new(), Vec::new(), Vec::new()];
+        for otlp::Request { signal, path, headers, body, envelopes, .. } in self.encoder.flush(now) {
+            self.waiting = self.waiting.saturating_sub(envelopes);
+            let rules = Rules::Otlp(self.protocol);
+            lanes[signal as usize].push(Request { path: Some(path), headers, body: body.into(), rules, envelopes });
         }
         lanes
     }
@@ -229,8 +311,9 @@ pub(crate) fn of(outcome: Outcome) -> Put {
     }
 }
 
-fn headers() -> Vec<(&'static str, HeaderValue)> {
-    remote_write::HEADERS.map(|(name, value)| (name, HeaderValue::from_static(value))).to_vec()
+fn headers() -> Vec<(HeaderName, HeaderValue)> {
+    let header = |(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    remote_write::HEADERS.map(header).to_vec()
 }
 
 const fn nanoseconds(duration: Duration) -> i64 {

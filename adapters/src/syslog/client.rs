@@ -7,15 +7,19 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ::http::HeaderValue;
+use ::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use bytes::Bytes;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use self::datagrams::Datagrams;
+#[cfg(feature = "otlp")]
+use self::grpc::Grpc;
 use self::http::Http;
 pub use self::http::Refusal;
+#[cfg(feature = "otlp")]
+pub(crate) use self::http::{LONGEST_WAIT, retry_after};
 use self::stream::Stream;
 use super::config::{DrainUrl, Scheme};
 use super::trust::Trust;
@@ -23,6 +27,8 @@ use super::window::{Frame, UNACKNOWLEDGED_FOR};
 use crate::policy::AddressPolicy;
 
 mod datagrams;
+#[cfg(feature = "otlp")]
+mod grpc;
 mod http;
 mod stream;
 
@@ -43,6 +49,21 @@ enum Kind {
     Stream(Stream),
     Datagrams(Datagrams),
     Http(Http),
+    #[cfg(feature = "otlp")]
+    Grpc(Box<Grpc>),
+}
+
+/// What a receiver answers to a request.
+#[derive(Debug)]
+pub struct Answer {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// What stands behind its body, over HTTP/2.
+    pub trailers: Option<HeaderMap>,
+    /// At most 64 KiB of its body; empty if over HTTP/1.1 it is longer, or does not come within a second.
+    pub body: Bytes,
 }
 
 /// How a connection ended.
@@ -94,6 +115,10 @@ impl Link {
             let share = begun + deadline.saturating_duration_since(begun) / left;
             let opened = match (url.scheme, trust.as_deref_mut()) {
                 (Scheme::SyslogUdp, _) => Datagrams::open(*addr).map(Kind::Datagrams),
+                #[cfg(feature = "otlp")]
+                (scheme, trust) if scheme.is_grpc() => {
+                    Grpc::open(*addr, url, trust, share).await.map(|grpc| Kind::Grpc(Box::new(grpc)))
+                }
                 (scheme, trust) if scheme.is_http() => Http::open(*addr, url, trust, share).await.map(Kind::Http),
                 (_, trust) => Stream::open(*addr, trust, share).await.map(Kind::Stream),
             };
@@ -111,6 +136,8 @@ impl Link {
             Kind::Stream(stream) => stream.pause(),
             Kind::Datagrams(_) => datagrams::PAUSE,
             Kind::Http(_) => Duration::ZERO,
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(_) => Duration::ZERO,
         }
     }
 
@@ -123,6 +150,8 @@ impl Link {
             Kind::Stream(stream) => stream.check(),
             Kind::Datagrams(datagrams) => datagrams.check(),
             Kind::Http(http) => http.check(),
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(grpc) => grpc.check(),
         }
     }
 
@@ -136,6 +165,8 @@ impl Link {
             Kind::Stream(stream) => stream.ended().await,
             Kind::Datagrams(datagrams) => datagrams.ended().await,
             Kind::Http(http) => http.ended().await,
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(grpc) => grpc.ended().await,
         }
     }
 
@@ -152,23 +183,32 @@ impl Link {
             Kind::Stream(stream) => stream.write(frames, count, written).await,
             Kind::Datagrams(datagrams) => datagrams.write(frames, count, written).await,
             Kind::Http(http) => http.write(frames, count, written).await,
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(_) => Err(io::Error::other("no lines go over this connection")),
         }
     }
 
-    /// Sends one request over HTTP, where the scheme is one of those, to a path and query.
+    /// Sends one request over HTTP or gRPC, where the scheme is one of those, to a path and query.
     ///
     /// # Errors
-    /// As [`Self::write`].
-    pub async fn post(&mut self, target: &str, headers: &[(&'static str, HeaderValue)], body: Bytes) -> io::Result<()> {
+    /// The connection is broken, or no answer came in time.
+    pub async fn post(
+        &mut self,
+        target: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        body: Bytes,
+    ) -> io::Result<Answer> {
         match &mut self.0 {
             Kind::Http(http) => http.post(target, headers, body).await,
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(grpc) => grpc.call(target, headers, body).await,
             Kind::Stream(_) | Kind::Datagrams(_) => Err(io::Error::other("no requests go over this connection")),
         }
     }
 
     /// Whether the receiver answers what it is sent: then what is written is delivered.
     pub fn answers(&self) -> bool {
-        matches!(self.0, Kind::Http(_))
+        !matches!(self.0, Kind::Stream(_) | Kind::Datagrams(_))
     }
 
     /// Closes our side and waits until the receiver has closed its own and acknowledged every byte: then it is [`End::Closed`]. Of
@@ -178,6 +218,8 @@ impl Link {
             Kind::Stream(stream) => stream.settle(within).await,
             Kind::Datagrams(datagrams) => datagrams.settle(within).await,
             Kind::Http(http) => http.settle(),
+            #[cfg(feature = "otlp")]
+            Kind::Grpc(_) => End::Closed,
         }
     }
 }

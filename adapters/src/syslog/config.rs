@@ -53,6 +53,18 @@ pub enum Scheme {
     DatadogHttp,
     /// And over HTTPS.
     DatadogHttps,
+    /// No lines: logs, metrics and spans to an OpenTelemetry collector, over gRPC.
+    #[cfg(feature = "otlp")]
+    OtlpGrpc,
+    /// The same over TLS.
+    #[cfg(feature = "otlp")]
+    OtlpGrpcs,
+    /// The same as the bodies of POSTs over HTTP.
+    #[cfg(feature = "otlp")]
+    OtlpHttp,
+    /// And over HTTPS.
+    #[cfg(feature = "otlp")]
+    OtlpHttps,
     /// No lines: a page of metrics, at this address, for Prometheus to scrape.
     Prometheus,
 }
@@ -96,6 +108,14 @@ pub enum DrainUrlError {
     /// No `://`.
     #[error("the drain URL has no scheme; write {SCHEMES}")]
     NoScheme,
+    /// A scheme of a feature that this program was built without.
+    #[error(
+        "the drain URL's scheme is \"{0}\", which this hydrant was built without; use one that was built with the feature {1}, as by cargo build --release --features {1}"
+    )]
+    NotBuilt(&'static str, &'static str),
+    /// Collectors take gRPC at one place.
+    #[error("the drain URL has a path, and {0}:// has none; leave it out, or write otlp+http:// or otlp+https://")]
+    GrpcPath(Scheme),
     /// A scheme that drains do not speak.
     #[error("the drain URL's scheme is \"{0}\"; write {SCHEMES}")]
     Scheme(String),
@@ -124,12 +144,28 @@ pub enum DrainUrlError {
 /// The ports that a URL may leave out.
 const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
+/// Those of OTLP, over gRPC and over HTTP.
+#[cfg(feature = "otlp")]
+const OTLP: (u16, u16) = (4317, 4318);
+/// The schemes of OTLP, with or without it.
+const OTLP_SCHEMES: [&str; 4] = ["otlp+grpc", "otlp+grpcs", "otlp+http", "otlp+https"];
+/// What a URL may say about envelopes.
+const KEYS: [&str; 7] = [
+    "drain-type",
+    "drain-data",
+    "include-metrics-deprecated",
+    "disable-metadata",
+    "omit-metadata",
+    "include-log-types",
+    "exclude-log-types",
+];
 /// Where Prometheus takes remote-write, and most others do.
 const REMOTE_WRITE: &str = "/api/v1/write";
 
 /// What may stand before host and port.
 const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path, https-batch://host/path, \
-    remote-write+https://host/path, remote-write+http://host:port/path, prometheus://address:port or datadog://site";
+    remote-write+https://host/path, remote-write+http://host:port/path, prometheus://address:port, otlp+grpc://host:port, otlp+grpcs://host:port, \
+    otlp+http://host:port, otlp+https://host:port or datadog://site";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -157,7 +193,20 @@ impl DrainUrl {
             "datadog+http" => Scheme::DatadogHttp,
             "datadog+https" => Scheme::DatadogHttps,
             "prometheus" => Scheme::Prometheus,
-            other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
+            #[cfg(feature = "otlp")]
+            "otlp+grpc" => Scheme::OtlpGrpc,
+            #[cfg(feature = "otlp")]
+            "otlp+grpcs" => Scheme::OtlpGrpcs,
+            #[cfg(feature = "otlp")]
+            "otlp+http" => Scheme::OtlpHttp,
+            #[cfg(feature = "otlp")]
+            "otlp+https" => Scheme::OtlpHttps,
+            other => {
+                if let Some(known) = OTLP_SCHEMES.iter().find(|known| **known == other) {
+                    return Err(DrainUrlError::NotBuilt(known, "otlp"));
+                }
+                return Err(DrainUrlError::Scheme(other.chars().take(20).collect()));
+            }
         };
         if rest.find(['/', '?', '#']).is_some_and(|end| !rest[..end].contains('@') && rest[end..].contains('@')) {
             return Err(DrainUrlError::At);
@@ -173,14 +222,15 @@ impl DrainUrl {
         if scheme.is_http() && PathAndQuery::from_str(&target).is_err() {
             return Err(DrainUrlError::Target);
         }
+        if scheme.is_grpc() && !matches!(path, "" | "/") {
+            return Err(DrainUrlError::GrpcPath(scheme));
+        }
         let (user_info, host) = match authority.rsplit_once('@') {
             Some((user_info, host)) => (Some(Secret(user_info.to_owned())), host),
             None => (None, authority),
         };
         let address = match host.parse() {
-            Err(AddressError::NoPort(_)) if scheme.is_http() => {
-                format!("{host}:{}", if scheme.is_tls() { HTTPS } else { HTTP }).parse()
-            }
+            Err(AddressError::NoPort(_)) if scheme.is_http() => format!("{host}:{}", scheme.usual_port()).parse(),
             other => other,
         };
         let address = address.map_err(|error| match error {
@@ -188,8 +238,17 @@ impl DrainUrl {
             error => DrainUrlError::Address(error),
         })?;
         let mut remarks = Vec::new();
-        let kinds = if scheme.has_lines() { Kinds::LOGS_AND_EVENTS } else { Kinds::METRICS.and(Kinds::TIMERS) };
-        let options = Options::parse(&Query::new(query), kinds, &mut remarks)?;
+        let kinds = match scheme.has_lines() {
+            true => Kinds::LOGS_AND_EVENTS,
+            false if scheme.is_otlp() => Kinds::ALL,
+            false => Kinds::METRICS.and(Kinds::TIMERS),
+        };
+        let query = Query::new(query);
+        if scheme.is_otlp() && query.0.iter().any(|(key, _)| !KEYS.contains(&key.as_str())) {
+            // Nor is it sent: requests have paths of their own.
+            remarks.push(format!("an option is none of {}; it has no effect", KEYS.join(", ")));
+        }
+        let options = Options::parse(&query, kinds, &mut remarks)?;
         Ok(Self { scheme, address, options, path: path.to_owned(), user_info, target: Secret(target), remarks })
     }
 
@@ -220,6 +279,15 @@ impl DrainUrl {
         self.user_info.as_ref().map(|info| percent_decode_str(info.reveal()).collect())
     }
 
+    /// What may stand in no text that is shown: user name and password, as written and decoded.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn secrets(&self) -> Vec<Vec<u8>> {
+        let Some(info) = &self.user_info else { return Vec::new() };
+        let (user, password) = info.reveal().split_once(':').unwrap_or((info.reveal(), ""));
+        let both = [user, password].into_iter().flat_map(|part| [part.into(), percent_decode_str(part).collect()]);
+        both.collect()
+    }
+
     /// Path and query as they were written, options too; for the destination alone.
     pub(crate) fn target(&self) -> &str {
         self.target.reveal()
@@ -234,7 +302,23 @@ impl DrainUrl {
 impl Scheme {
     /// Requests, and not lines one after the other.
     pub fn is_http(self) -> bool {
-        matches!(self, Self::Https | Self::HttpsBatch) || self.is_remote_write() || self.is_datadog()
+        matches!(self, Self::Https | Self::HttpsBatch) || self.is_remote_write() || self.is_datadog() || self.is_otlp()
+    }
+
+    /// Requests to an OpenTelemetry collector.
+    pub fn is_otlp(self) -> bool {
+        #[cfg(feature = "otlp")]
+        return matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs | Self::OtlpHttp | Self::OtlpHttps);
+        #[cfg(not(feature = "otlp"))]
+        false
+    }
+
+    /// Requests over gRPC.
+    pub fn is_grpc(self) -> bool {
+        #[cfg(feature = "otlp")]
+        return matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs);
+        #[cfg(not(feature = "otlp"))]
+        false
     }
 
     /// Requests to Datadog.
@@ -249,7 +333,7 @@ impl Scheme {
 
     /// Envelopes leave as syslog messages.
     pub fn has_lines(self) -> bool {
-        !self.is_remote_write() && !self.is_datadog() && self != Self::Prometheus
+        !self.is_remote_write() && !self.is_datadog() && !self.is_otlp() && self != Self::Prometheus
     }
 
     /// An app's owner may choose it (contract: syslog drains §2). Not datagrams, which name any machine as their sender; not what listens
@@ -265,6 +349,10 @@ impl Scheme {
 
     /// Over TLS.
     pub fn is_tls(self) -> bool {
+        #[cfg(feature = "otlp")]
+        if matches!(self, Self::OtlpGrpcs | Self::OtlpHttps) {
+            return true;
+        }
         matches!(
             self,
             Self::SyslogTls
@@ -276,7 +364,7 @@ impl Scheme {
         )
     }
 
-    /// The port that receivers usually have; not a default.
+    /// The port that receivers usually have; for requests the default.
     fn usual_port(self) -> u16 {
         match self {
             Self::Syslog | Self::SyslogUdp => 514,
@@ -284,6 +372,10 @@ impl Scheme {
             Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps | Self::Datadog | Self::DatadogHttps => HTTPS,
             Self::RemoteWriteHttp | Self::DatadogHttp => HTTP,
             Self::Prometheus => 9186,
+            #[cfg(feature = "otlp")]
+            Self::OtlpGrpc | Self::OtlpGrpcs => OTLP.0,
+            #[cfg(feature = "otlp")]
+            Self::OtlpHttp | Self::OtlpHttps => OTLP.1,
         }
     }
 }
@@ -303,6 +395,14 @@ impl fmt::Display for Scheme {
             Self::DatadogHttp => "datadog+http",
             Self::DatadogHttps => "datadog+https",
             Self::Prometheus => "prometheus",
+            #[cfg(feature = "otlp")]
+            Self::OtlpGrpc => OTLP_SCHEMES[0],
+            #[cfg(feature = "otlp")]
+            Self::OtlpGrpcs => OTLP_SCHEMES[1],
+            #[cfg(feature = "otlp")]
+            Self::OtlpHttp => OTLP_SCHEMES[2],
+            #[cfg(feature = "otlp")]
+            Self::OtlpHttps => OTLP_SCHEMES[3],
         })
     }
 }
@@ -482,6 +582,8 @@ impl LogTypes {
 }
 
 impl Kinds {
+    /// Nothing.
+    pub const NONE: Self = Self(0);
     /// Logs alone.
     pub const LOGS: Self = Self(Kind::Log.bit());
     /// Logs and events: what a URL without options gets.
@@ -497,6 +599,12 @@ impl Kinds {
     #[must_use]
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+
+    /// What is in both.
+    #[must_use]
+    pub const fn only(self, other: Self) -> Self {
+        Self(self.0 & other.0)
     }
 
     /// True when `kind` is in the set.

@@ -135,7 +135,7 @@ fn free_port() -> SocketAddr {
 }
 
 /// A tool that `scripts/tools` fetches.
-fn tool(path: &str) -> PathBuf {
+pub(crate) fn tool(path: &str) -> PathBuf {
     let workspace = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
     let tool = std::env::var_os("HYDRANT_TOOLS").map_or(workspace, PathBuf::from).join(path);
     assert!(tool.exists(), "{} is missing: run scripts/tools", tool.display());

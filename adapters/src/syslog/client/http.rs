@@ -14,10 +14,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::{Buf, Bytes, BytesMut};
-use http::header::{AUTHORIZATION, HOST, HeaderValue, RETRY_AFTER, USER_AGENT};
-use http::{Request, Response, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -25,22 +24,22 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::{End, late, set_options};
+use super::{Answer, End, late, set_options};
 use crate::syslog::config::{DrainUrl, Scheme};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::Frame;
 
 /// What lines are.
-static PLAIN_TEXT: [(&str, HeaderValue); 1] = [("content-type", HeaderValue::from_static("text/plain"))];
+static PLAIN_TEXT: [(HeaderName, HeaderValue); 1] = [(CONTENT_TYPE, HeaderValue::from_static("text/plain"))];
 /// For a request and its answer.
-const ANSWER: Duration = Duration::from_secs(20);
+pub(super) const ANSWER: Duration = Duration::from_secs(20);
 /// A connection that was idle this long is not used again.
-const IDLE: Duration = Duration::from_secs(30);
+pub(super) const IDLE: Duration = Duration::from_secs(30);
 /// The most of an answer that is read, and for how long after its status; the connection of a longer one is closed.
-const MAX_ANSWER: usize = 64 * 1024;
+pub(super) const MAX_ANSWER: usize = 64 * 1024;
 const REST: Duration = Duration::from_secs(1);
 /// The longest wait that an answer may ask for.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A connection to one receiver.
 pub(super) struct Http {
@@ -56,7 +55,7 @@ type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// What all requests have in common.
 #[derive(Debug)]
-struct Endpoint {
+pub(super) struct Endpoint {
     target: Arc<str>,
     host: HeaderValue,
     authorization: Option<HeaderValue>,
@@ -64,21 +63,30 @@ struct Endpoint {
 }
 
 /// Headers of one request.
-type Headers<'a> = &'a [(&'static str, HeaderValue)];
+pub(super) type Headers<'a> = &'a [(HeaderName, HeaderValue)];
 
 /// An answer that is not success.
 #[derive(Debug, thiserror::Error)]
-#[error("the destination answers {status}{hint}")]
+#[error("the destination answers {what}")]
 pub struct Refusal {
-    status: StatusCode,
-    hint: &'static str,
+    /// The status, and what to do about it.
+    what: String,
     /// The same lines will never be taken.
     pub permanent: bool,
     /// It asks for this long a wait.
     pub after: Option<Duration>,
+    ours: bool,
+    broken: bool,
 }
 
 impl Refusal {
+    /// One of a protocol with rules of its own: whether it [`is_ours`](Self::is_ours), and whether it
+    /// [`needs_a_change`](Self::needs_a_change).
+    #[cfg(feature = "otlp")]
+    pub(crate) fn new(what: String, ours: bool, broken: bool, after: Option<Duration>) -> Self {
+        Self { what, permanent: ours, after, ours, broken }
+    }
+
     /// The refusal in an error of [`Link::write`](super::Link::write), if it is one.
     pub fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
@@ -87,40 +95,51 @@ impl Refusal {
     /// Whether the protocol says that what was sent is not to be sent again: what it lacks is ours, and no later attempt has it
     /// (contract: syslog drains §7, §8.2).
     pub fn is_ours(&self) -> bool {
-        self.status.is_client_error()
-            && !matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS)
+        self.ours
     }
 
     /// Whether it stays until somebody changes something: name, password or token, or the address.
     pub fn needs_a_change(&self) -> bool {
-        self.status.is_redirection()
-            || matches!(
-                self.status,
-                StatusCode::UNAUTHORIZED
-                    | StatusCode::FORBIDDEN
-                    | StatusCode::NOT_FOUND
-                    | StatusCode::METHOD_NOT_ALLOWED
-                    | StatusCode::GONE
-            )
+        self.broken
     }
 
-    fn from(answer: &Response<Incoming>) -> Self {
-        let status = answer.status();
-        let seconds = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        Self {
-            status,
-            hint: match status {
-                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; look at user name and password, or the token",
-                status if status.is_redirection() => ", and a drain follows no redirect; write the new address",
-                _ => "",
-            },
+    /// Of an answer, unless it is success.
+    fn from(answer: &Answer) -> Option<Self> {
+        let status = answer.status;
+        if status.is_success() {
+            return None;
+        }
+        let hint = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => "; look at user name and password, or the token",
+            status if status.is_redirection() => ", and a drain follows no redirect; write the new address",
+            _ => "",
+        };
+        Some(Self {
+            what: format!("{status}{hint}"),
             permanent: matches!(
                 status,
                 StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::UNPROCESSABLE_ENTITY
             ),
-            after: seconds.map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT)),
-        }
+            after: retry_after(&answer.headers),
+            ours: status.is_client_error()
+                && !matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS),
+            broken: status.is_redirection()
+                || matches!(
+                    status,
+                    StatusCode::UNAUTHORIZED
+                        | StatusCode::FORBIDDEN
+                        | StatusCode::NOT_FOUND
+                        | StatusCode::METHOD_NOT_ALLOWED
+                        | StatusCode::GONE
+                ),
+        })
     }
+}
+
+/// The wait that an answer asks for, in seconds; at most a minute.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
 impl std::fmt::Debug for Http {
@@ -130,7 +149,7 @@ impl std::fmt::Debug for Http {
 }
 
 impl Endpoint {
-    fn new(url: &DrainUrl) -> io::Result<Self> {
+    pub(super) fn new(url: &DrainUrl) -> io::Result<Self> {
         let header = |text: String| HeaderValue::try_from(text).map_err(io::Error::other);
         let authorization = url.credentials().map(|credentials| {
             let mut value = header(format!("Basic {}", BASE64_STANDARD.encode(credentials)))?;
@@ -148,12 +167,18 @@ impl Endpoint {
         })
     }
 
+    /// What the URL's user name and password become.
+    #[cfg(feature = "otlp")]
+    pub(super) fn authorization(&self) -> Option<&HeaderValue> {
+        self.authorization.as_ref()
+    }
+
     fn request(&self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<Request<Full<Bytes>>> {
         let mut request = Request::post(target)
             .header(HOST, &self.host)
             .header(USER_AGENT, concat!("hydrant/", env!("CARGO_PKG_VERSION")));
         for (name, value) in headers {
-            request = request.header(*name, value);
+            request = request.header(name, value);
         }
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
@@ -246,7 +271,7 @@ impl Http {
 
     async fn post_line(&mut self, body: Bytes) -> io::Result<()> {
         let target = Arc::clone(&self.endpoint.target);
-        self.post(&target, &PLAIN_TEXT, body).await
+        self.post(&target, &PLAIN_TEXT, body).await?.success()
     }
 
     /// As [`Link::settle`](super::Link::settle): every answer has come.
@@ -257,8 +282,8 @@ impl Http {
     /// One request with these headers, to this path and query.
     ///
     /// # Errors
-    /// As [`Self::write`].
-    pub(super) async fn post(&mut self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<()> {
+    /// No answer.
+    pub(super) async fn post(&mut self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<Answer> {
         let request = self.endpoint.request(target, headers, body)?;
         let exchange = exchange(&mut self.sender, request);
         let connection = &mut self.connection;
@@ -299,13 +324,23 @@ async fn ended(connection: &mut Option<Connection>) {
 }
 
 /// Sends a request and reads its answer to the end.
-async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> io::Result<()> {
+async fn exchange(sender: &mut SendRequest<Full<Bytes>>, request: Request<Full<Bytes>>) -> io::Result<Answer> {
     sender.ready().await.map_err(|error| broken(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| broken(&error))?;
-    let refusal = (!answer.status().is_success()).then(|| Refusal::from(&answer));
+    let (head, body) = sender.send_request(request).await.map_err(|error| broken(&error))?.into_parts();
     // A receiver that talks without end is not read here without end; hyper closes a connection whose answer was not read.
-    let _ = timeout(REST, Limited::new(answer.into_body(), MAX_ANSWER).collect()).await;
-    refusal.map_or(Ok(()), |refusal| Err(io::Error::other(refusal)))
+    let read = timeout(REST, Limited::new(body, MAX_ANSWER).collect()).await;
+    let body = read.ok().and_then(Result::ok).map_or_else(Bytes::new, http_body_util::Collected::to_bytes);
+    Ok(Answer { status: head.status, headers: head.headers, trailers: None, body })
+}
+
+impl Answer {
+    /// Whether it says that what was sent was taken.
+    ///
+    /// # Errors
+    /// A [`Refusal`].
+    pub(crate) fn success(&self) -> io::Result<()> {
+        Refusal::from(self).map_or(Ok(()), |refusal| Err(io::Error::other(refusal)))
+    }
 }
 
 /// What went wrong below HTTP, which is what can be acted upon.
@@ -321,7 +356,7 @@ fn broken(error: &hyper::Error) -> io::Error {
 }
 
 /// What is wrong with a certificate.
-fn in_words(error: io::Error, trust: &Trust) -> io::Error {
+pub(super) fn in_words(error: io::Error, trust: &Trust) -> io::Error {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
         Some(inner) => io::Error::new(io::ErrorKind::InvalidData, trust.tls().explain(inner)),
         None => error,

@@ -151,3 +151,38 @@ fn secrets_are_never_shown() {
         assert!(!error(bad).contains("canary"), "{}", error(bad));
     }
 }
+
+#[test]
+fn collectors_need_the_feature() {
+    for scheme in ["otlp+grpc", "otlp+grpcs", "otlp+http", "otlp+https"] {
+        let parsed = DrainUrl::parse(&format!("{scheme}://user:canary@h?drain-data=all"));
+        match parsed {
+            Ok(url) => {
+                assert!(cfg!(feature = "otlp") && url.scheme.is_otlp() && !url.scheme.is_for_apps());
+                assert_eq!(url.scheme.to_string(), scheme);
+                assert_eq!((url.options.kinds, url.remarks()), (Kinds::ALL, &[][..]));
+            }
+            Err(error) => {
+                let text = error.to_string();
+                assert!(!cfg!(feature = "otlp") && !text.contains("canary"), "{text}");
+                assert!(text.contains(scheme) && text.contains("built with the feature otlp"), "{text}");
+            }
+        }
+    }
+}
+
+#[cfg(feature = "otlp")]
+#[test]
+fn what_a_collector_is_not_sent_is_remarked() {
+    let url = DrainUrl::parse("otlp+http://h/base/?drain-data=logs&token=canary").unwrap();
+    assert_eq!((url.base(), url.options.kinds), ("/base", Kinds::LOGS_AND_EVENTS));
+    assert!(url.remarks().len() == 1 && !url.remarks()[0].contains("canary"), "{:?}", url.remarks());
+    assert_eq!(url.to_string(), "otlp+http://h:4318/…");
+    assert!(DrainUrl::parse("otlp+grpc://h/").is_ok());
+    let error = DrainUrl::parse("otlp+grpc://h/canary").unwrap_err().to_string();
+    assert!(error.contains("otlp+grpc:// has none") && !error.contains("canary"), "{error}");
+    assert_eq!(url.secrets(), Vec::<Vec<u8>>::new());
+    let url = DrainUrl::parse("otlp+http://us%20er:p%40ss@h").unwrap();
+    let secrets = ["us%20er", "us er", "p%40ss", "p@ss"].map(|text| text.as_bytes().to_vec());
+    assert_eq!(url.secrets(), secrets);
+}
