@@ -81,6 +81,9 @@ pub(super) struct Batch {
     bytes: usize,
     envelopes: u64,
     closed: Vec<Request>,
+    /// Buffers to be used again: new ones of this size cost more than what is written into them.
+    message: Vec<u8>,
+    records: Vec<u8>,
 }
 
 /// What is of one resource.
@@ -114,6 +117,8 @@ impl Batch {
             bytes: 0,
             envelopes: 0,
             closed: Vec::new(),
+            message: Vec::new(),
+            records: Vec::new(),
         }
     }
 
@@ -162,7 +167,8 @@ impl Batch {
             self.bytes += more;
         }
         self.bytes += resource.len() + AROUND;
-        self.groups.push(Group { resource, ..Group::default() });
+        let records = std::mem::take(&mut self.records);
+        self.groups.push(Group { resource, records, ..Group::default() });
         self.by_resource.insert(hash, self.groups.len() - 1);
         self.groups.len() - 1
     }
@@ -187,10 +193,19 @@ impl Batch {
         if self.items == 0 {
             return;
         }
-        let mut message = Vec::with_capacity(self.bytes);
-        self.groups.drain(..).for_each(|group| group.finish(&mut message, self.form.groups));
+        let mut message = std::mem::take(&mut self.message);
+        message.clear();
+        message.reserve(self.bytes);
+        for group in self.groups.drain(..) {
+            let records = group.finish(&mut message, self.form.groups);
+            if records.capacity() > self.records.capacity() {
+                self.records = records;
+            }
+        }
+        self.records.clear();
         self.by_resource.clear();
-        let (body, headers) = self.form.body(message);
+        let (body, headers) = self.form.body(&mut message);
+        self.message = message;
         self.closed.push(Request {
             signal: self.signal,
             path: self.form.path(self.signal),
@@ -204,8 +219,8 @@ impl Batch {
 }
 
 impl Group {
-    /// Appends it as the field `1` of a request: resource, scope and what is of them.
-    fn finish(self, into: &mut Vec<u8>, has_scope: bool) {
+    /// Appends it as the field `1` of a request: resource, scope and what is of them. Returns the buffer of the records.
+    fn finish(self, into: &mut Vec<u8>, has_scope: bool) -> Vec<u8> {
         let metrics: Vec<u8> = self.metrics.into_iter().fold(Vec::new(), |mut all, metric| {
             metric.finish(&mut all);
             all
@@ -222,6 +237,7 @@ impl Group {
         put_bytes(into, 1, &scope);
         into.extend_from_slice(&self.records);
         into.extend_from_slice(&metrics);
+        self.records
     }
 }
 
@@ -265,7 +281,8 @@ impl Form {
         }
     }
 
-    fn body(&self, message: Vec<u8>) -> (Vec<u8>, Vec<(HeaderName, HeaderValue)>) {
+    /// What goes over the wire. A message that does so as it is leaves its buffer.
+    fn body(&self, message: &mut Vec<u8>) -> (Vec<u8>, Vec<(HeaderName, HeaderValue)>) {
         let gzip = self.compression == Compression::Gzip;
         let before = if self.grpc { 5 } else { 0 };
         let mut body = vec![0; before];
@@ -273,11 +290,11 @@ impl Form {
             true => {
                 // Tags repeat from record to record: little effort finds most of it.
                 let mut encoder = GzEncoder::new(body, Effort::fast());
-                let finished = encoder.write_all(&message).and_then(|()| encoder.finish());
+                let finished = encoder.write_all(message).and_then(|()| encoder.finish());
                 body = finished.expect("writing to a Vec cannot fail");
             }
-            false if self.grpc => body.extend_from_slice(&message),
-            false => body = message,
+            false if self.grpc => body.extend_from_slice(message),
+            false => body = std::mem::take(message),
         }
         let mut headers = Vec::with_capacity(3);
         let kind = if self.grpc { "application/grpc" } else { "application/x-protobuf" };

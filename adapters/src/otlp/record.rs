@@ -4,6 +4,7 @@
 
 use percent_encoding::percent_decode;
 use proto::raw::wire::put_bytes;
+use smallvec::SmallVec;
 
 use super::wire::{put_any, put_attribute, put_fixed64, put_head, put_list, put_number, put_text};
 use crate::read::{Envelope, Event, Log, Timer};
@@ -144,8 +145,9 @@ pub(super) fn attributes(into: &mut Vec<u8>, number: u32, envelope: &Envelope<'_
     put_attribute(into, number, b"instance_id", envelope.instance_id);
     put_attribute(into, number, b"source_id", envelope.source_id);
     let skipped = |key: &[u8]| matches!(key, b"instance_id" | b"source_id" | b"__v1_type") || skip(key);
-    for (i, (key, value)) in envelope.tags().enumerate() {
-        if !skipped(key) && !envelope.tags().skip(i + 1).any(|(later, _)| later == key) {
+    let tags: SmallVec<[(&[u8], &[u8]); 16]> = envelope.tags().collect();
+    for (i, (key, value)) in tags.iter().enumerate() {
+        if !skipped(key) && !tags[i + 1..].iter().any(|(later, _)| later == key) {
             put_attribute(into, number, key, value);
         }
     }
