@@ -15,6 +15,7 @@ use transport::{Address, DopplerSet, LinkLimits, TlsFiles, duration_text};
 use crate::binding_cache::BindingCacheConfig;
 use crate::bindings::BindingsConfig;
 use crate::datadog::DatadogConfig;
+use crate::nats::config::NatsConfig;
 use crate::otlp::{OtlpConfig, OtlpError, Signal, Timers};
 use crate::prometheus::MetricsConfig;
 use crate::push::maker::Maker;
@@ -72,7 +73,7 @@ pub struct Config {
 pub struct DrainConfig {
     /// Names the drain in logs and among adapters: several processes with a drain of the same name share its envelopes.
     pub name: String,
-    /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`, `syslog-udp://…`, `https://…`, `https-batch://…`. Shown without user name, password and options.
+    /// Where to, and what, as `syslog://host:port?drain-data=all`, or `syslog-tls://…`, `syslog-udp://…`, `https://…`, `https-batch://…`, `nats://host/STREAM`. Shown without user name, password and options.
     pub url: DrainUrl,
     /// A receiver that expects more than RFC 5424 says. Absent: none.
     #[serde(default)]
@@ -135,6 +136,9 @@ pub struct DrainConfig {
     /// How envelopes look to an OpenTelemetry collector, for drains to one.
     #[serde(default)]
     pub otlp: OtlpConfig,
+    /// The stream and its servers, for drains to NATS.
+    #[serde(default)]
+    pub nats: NatsConfig,
 }
 
 /// Where envelopes wait for a destination.
@@ -233,6 +237,28 @@ pub enum ConfigError {
         "drains: the drain \"{0}\" would send nothing: otlp.signals names no signal of the envelopes that its URL asks for; leave drain-data out, or name another signal"
     )]
     NoEnvelopes(String),
+    /// A drain to elsewhere with a `nats` table.
+    #[error(
+        "drains: the drain \"{0}\" has a nats table, and its URL is {1}; leave the table out, or write nats://host/STREAM"
+    )]
+    NoNats(String, String),
+    /// What is for NATS does not go together.
+    #[error("drains: the drain \"{0}\" to NATS: {1}")]
+    Nats(String, String),
+    /// A drain to what this program cannot reach as it was built.
+    #[error(
+        "drains: the drain \"{drain}\" goes to {url}, and this hydrant was built without {what}; build it with --features {feature}"
+    )]
+    NoFeature {
+        /// The drain's name.
+        drain: String,
+        /// Its URL, anonymised.
+        url: String,
+        /// What is missing, as people call it.
+        what: &'static str,
+        /// The feature of the `hydrant` crate that adds it.
+        feature: &'static str,
+    },
     /// A site whose intakes cannot be named.
     #[error("drains: the drain \"{0}\" names {1}; write the site of your account, as datadog://datadoghq.eu")]
     Site(String, String),
@@ -268,7 +294,7 @@ pub enum ConfigError {
     EmptySource(String),
     /// A `tls` table without TLS would promise what is not kept.
     #[error(
-        "drains: the drain \"{drain}\" has a tls table, and its URL is {url}; write syslog-tls:// or https://, or leave the table out"
+        "drains: the drain \"{drain}\" has a tls table, and its URL is {url}; write syslog-tls://, https:// or nats-tls://, or leave the table out"
     )]
     TlsOnPlain {
         /// The drain's name.
@@ -393,6 +419,7 @@ impl DrainConfig {
             metrics: MetricsConfig::default(),
             datadog: DatadogConfig::default(),
             otlp: OtlpConfig::default(),
+            nats: NatsConfig::default(),
         }
     }
 
@@ -422,6 +449,12 @@ impl DrainConfig {
         }
         if !self.url.scheme.is_datadog() && self.datadog != DatadogConfig::default() {
             return Err(ConfigError::NoDatadog(self.name.clone(), self.url.anonymised()));
+        }
+        if !self.url.scheme.is_nats() && self.nats != NatsConfig::default() {
+            return Err(ConfigError::NoNats(self.name.clone(), self.url.anonymised()));
+        }
+        if self.url.scheme.is_nats() {
+            self.check_nats()?;
         }
         if self.url.scheme.is_datadog() && self.token.is_none() && self.token_file.is_none() {
             return Err(ConfigError::NoKey(self.name.clone()));
@@ -455,6 +488,15 @@ impl DrainConfig {
             return self.lines().check().map_err(|error| self.line_error(error));
         }
         self.page().map(|_address| ())
+    }
+
+    fn check_nats(&self) -> Result<(), ConfigError> {
+        if !cfg!(feature = "nats") {
+            let (drain, url) = (self.name.clone(), self.url.anonymised());
+            return Err(ConfigError::NoFeature { drain, url, what: "NATS", feature: "nats" });
+        }
+        let checked = self.nats.check(&self.url, self.token.is_some() || self.token_file.is_some());
+        checked.map_err(|error| ConfigError::Nats(self.name.clone(), error))
     }
 
     /// Which envelopes it wants.
@@ -577,8 +619,8 @@ impl DrainConfig {
     /// Whether owners are told of lost envelopes.
     pub fn announces(&self) -> bool {
         // Values of metrics are no lines that somebody misses.
-        self.announce
-            .unwrap_or(self.url.scheme.has_lines() && (!self.sources.is_empty() || !self.source_patterns.is_empty()))
+        let has_logs = self.url.scheme.has_lines() || self.url.scheme.is_nats();
+        self.announce.unwrap_or(has_logs && (!self.sources.is_empty() || !self.source_patterns.is_empty()))
     }
 
     /// What it may take on disk.
@@ -652,7 +694,7 @@ mod tests {
         assert_eq!(check("syslog-tls://10.0.0.1:6514", whole), Ok(()));
         assert_eq!(
             check("syslog://user:canary@h:1", "tls = {}").unwrap_err(),
-            "drains: the drain \"x\" has a tls table, and its URL is syslog://h:1; write syslog-tls:// or https://, or leave the table out"
+            "drains: the drain \"x\" has a tls table, and its URL is syslog://h:1; write syslog-tls://, https:// or nats-tls://, or leave the table out"
         );
         assert_eq!(
             check("syslog-tls://h:1", "tls.cert = \"a.pem\"").unwrap_err(),

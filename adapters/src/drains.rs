@@ -499,6 +499,8 @@ impl Prepared {
                 let (name, metrics) = (self.config.name.clone(), life.metrics.clone());
                 Box::pin(Page { name, bound, inlet, metrics, until }.run()).await
             }
+            #[cfg(feature = "nats")]
+            Form::Nats(place) => Box::pin(nats(&self.config, *place, self.trust, inlet, life, until).run()).await,
         }
     }
 
@@ -556,6 +558,30 @@ fn requests(
         metrics: life.metrics.clone(),
     };
     Push::new(parts, until)
+}
+
+/// A drain to a stream.
+#[cfg(feature = "nats")]
+fn nats(
+    config: &DrainConfig,
+    place: crate::nats::place::Place,
+    trust: Option<Trust>,
+    inlet: Inlet,
+    life: &LifeParts<'_>,
+    until: Until,
+) -> crate::nats::drain::Nats {
+    let parts = crate::nats::drain::Parts {
+        name: config.name.clone(),
+        url: config.url.anonymised(),
+        place,
+        trust,
+        log_types: config.url.options.log_types.clone(),
+        inlet,
+        retry: config.retry,
+        losses: Arc::clone(life.losses),
+        metrics: life.metrics.clone(),
+    };
+    crate::nats::drain::Nats::new(parts, until)
 }
 
 /// What all forms of a drain have in common.

@@ -1,12 +1,18 @@
 //! Whether a drain delivers: what is told to people, once per change and not too often.
 //!
-//! Pure: successes and failures enter, changes of state leave.
+//! Pure, but for [`Teller`]: successes and failures enter, changes of state leave.
 
+use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+#[cfg(feature = "otlp")]
+use telemetry::Throttle;
 use tokio::time::Instant;
+use tracing::{error, info, warn};
 
+use crate::metrics::DrainMetrics;
 use crate::status::State;
 use crate::syslog::client::Refusal;
 
@@ -65,6 +71,70 @@ impl Health {
         let changed = self.state != state;
         self.state = state;
         changed.then_some(state)
+    }
+}
+
+/// Tells the world how a drain does. All that deliver for it share one.
+pub(crate) struct Teller {
+    name: String,
+    url: String,
+    metrics: DrainMetrics,
+    /// Guards the health; held per attempt.
+    health: Mutex<Health>,
+}
+
+impl Teller {
+    /// `url` is the drain's, anonymised.
+    pub(crate) fn new(name: String, url: String, metrics: DrainMetrics) -> Self {
+        Self { name, url, metrics, health: Mutex::default() }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    pub(crate) fn metrics(&self) -> &DrainMetrics {
+        &self.metrics
+    }
+
+    pub(crate) fn succeeded(&self) {
+        if let Some(Change { state, tell }) = self.health.lock().succeeded() {
+            self.metrics.state(state);
+            if tell {
+                info!(drain = %self.name, url = %self.url, "Drain delivers again");
+            }
+        }
+    }
+
+    /// An attempt failed, and with `hopeless` for a reason that does not go away by itself.
+    pub(crate) fn failed(&self, error: impl Display, hopeless: bool) {
+        self.metrics.status().failed(error.to_string());
+        let Some(Change { state, tell }) = self.health.lock().failed(Instant::now(), hopeless) else { return };
+        self.metrics.state(state);
+        match state {
+            _ if !tell => {}
+            State::Degraded => warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying"),
+            _ => error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver"),
+        }
+    }
+
+    /// The destination took a request, but not all of it, or says something about it.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn rejected(&self, items: u64, said: &str) {
+        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
+        let text = match (items, said) {
+            (0, said) => format!("the destination took everything and says: {said}"),
+            (items, "") => format!("the destination rejected {items} of a request, for good"),
+            (items, said) => format!("the destination rejected {items} of a request, for good: {said}"),
+        };
+        if let Some(suppressed) = SAID.pass() {
+            warn!(drain = %self.name, url = %self.url, rejected = items, said, suppressed, "Destination did not take all of a request");
+        }
+        self.metrics.status().failed(text);
     }
 }
 

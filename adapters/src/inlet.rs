@@ -12,7 +12,7 @@ use proto::raw::{Batch, Limits};
 use tokio::time::Instant;
 
 use crate::disk::Outlet;
-use crate::subscribe::Queued;
+use crate::subscribe::{Queued, SentAs};
 
 /// The reading end of a drain.
 pub(crate) struct Inlet {
@@ -45,6 +45,12 @@ pub(crate) struct One {
     pub(crate) age: Duration,
     /// Its place on disk, if it has one: it stays there until it is dealt with.
     pub(crate) place: Option<u64>,
+    /// When it came, in milliseconds since the Unix epoch, as its record says that has such a place.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "for ids"))]
+    pub(crate) arrival_ms: Option<u64>,
+    /// Under which id it was sent to a stream, if it was.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "for ids"))]
+    pub(crate) sent_as: Option<SentAs>,
 }
 
 impl Inlet {
@@ -169,13 +175,15 @@ impl Taken {
                     return None;
                 }
                 let bytes = load.selection.batch().envelope_bytes(load.selection.entry(i));
-                One { bytes, since: load.since, age: now.saturating_duration_since(load.since), place: None }
+                let age = now.saturating_duration_since(load.since);
+                One { bytes, since: load.since, age, place: None, arrival_ms: None, sent_as: load.sent_as }
             }
             What::Stored { records, now_ms, since } => {
                 let record = records.get(i)?;
                 let age = Duration::from_millis(now_ms.saturating_sub(record.arrival_ms))
                     + now.saturating_duration_since(*since);
-                One { bytes: record.payload.clone(), since: *since, age, place: Some(record.sequence) }
+                let (bytes, place) = (record.payload.clone(), Some(record.sequence));
+                One { bytes, since: *since, age, place, arrival_ms: Some(record.arrival_ms), sent_as: None }
             }
         };
         self.next += 1;
@@ -185,6 +193,6 @@ impl Taken {
 impl One {
     /// The envelope as a load of its own.
     pub(crate) fn load(envelope: Bytes, since: Instant) -> Queued {
-        Queued { selection: Batch::check_one(envelope, &Limits::NONE).0.into(), since }
+        Queued { selection: Batch::check_one(envelope, &Limits::NONE).0.into(), since, sent_as: None }
     }
 }

@@ -22,6 +22,7 @@ mod fetch;
 mod health;
 mod inlet;
 mod metrics;
+mod nats;
 mod notice;
 pub mod otlp;
 mod policy;
@@ -41,6 +42,7 @@ pub use binding_cache::{BindingCacheConfig, BindingCacheError, CloudControllerCo
 pub use bindings::{BindingsConfig, BindingsError};
 pub use config::{ADMIN_PORT, Buffer, Config, ConfigError, DiskConfig, DrainConfig, DrainTls, RingConfig};
 pub use fetch::{ServiceError, ServiceTls, ServiceUrl, ServiceUrlError};
+pub use nats::config::{Discard, NatsConfig, Storage};
 pub use policy::{AddressPolicy, AddressRange, AddressRules, Denied, RangeError};
 pub use select::SelectError;
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

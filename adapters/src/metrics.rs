@@ -49,6 +49,8 @@ pub(crate) struct Metrics {
     uncertain: Counter,
     unconfirmed: Gauge,
     connects: Counter,
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
+    repeats: Counter,
     replay_gaps: Counter,
     upstream_lost: Counter,
     notices_sent: Counter,
@@ -136,6 +138,11 @@ impl Metrics {
                 link,
             ),
             connects: telemetry.counter("hydrant_drain_connects_total", "Connections that drains opened.", &[]),
+            repeats: telemetry.counter(
+                "hydrant_drain_repeats_total",
+                "Envelopes that were sent again and that the stream of a drain to NATS had already, and left out.",
+                &[],
+            ),
             replay_gaps: telemetry.counter(
                 "hydrant_replay_gaps_envelopes_total",
                 "Envelopes of a doppler's past that had left its cache before they could be read.",
@@ -422,6 +429,12 @@ impl DrainMetrics {
     #[expect(clippy::cast_precision_loss, reason = "a window holds far fewer than 2^52 envelopes")]
     pub(crate) fn unconfirmed(&self, before: usize, after: usize) {
         self.all.unconfirmed.increment(after as f64 - before as f64);
+    }
+
+    /// Sent again, and left out by a stream that had them.
+    #[cfg(feature = "nats")]
+    pub(crate) fn repeats(&self, envelopes: u64) {
+        self.all.repeats.increment(envelopes);
     }
 
     pub(crate) fn connected(&self) {

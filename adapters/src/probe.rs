@@ -40,12 +40,14 @@ pub(crate) async fn run(prepared: Prepared) -> Value {
     }
 }
 
-async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Error)> {
+async fn send(prepared: Prepared) -> Result<String, (&'static str, io::Error)> {
     let Prepared { config, mut trust, form, policy, .. } = prepared;
     let style = match form {
         Form::Lines(style) => style,
-        Form::Requests(headers, lanes) => return post(&config, headers, lanes).await,
-        Form::Page(_) => return Ok("the address is free for a page"),
+        Form::Requests(headers, lanes) => return post(&config, headers, lanes).await.map(str::to_owned),
+        Form::Page(_) => return Ok("the address is free for a page".to_owned()),
+        #[cfg(feature = "nats")]
+        Form::Nats(place) => return store(&config, *place).await,
     };
     // Whatever kinds the drain wants, it is a log that is sent.
     let options = Options { metadata: config.url.options.metadata, ..Options::default() };
@@ -60,22 +62,49 @@ async fn send(prepared: Prepared) -> Result<&'static str, (&'static str, io::Err
     let late = || io::Error::new(io::ErrorKind::TimedOut, "the receiver did not take the line within 20 s");
     wrote.unwrap_or_else(|_| Err(late())).map_err(|error| ("write", error))?;
     if link.answers() {
-        return Ok("the receiver answered that it took the line");
+        return Ok("the receiver answered that it took the line".to_owned());
     }
     // A receiver that cannot make sense of what it is sent closes, or resets.
     match timeout(SETTLE, link.ended()).await {
         Ok(End::Broken(error)) => return Err(("read", error)),
         Ok(End::Closed) => {
-            return Ok("the line was written, and the receiver closed the connection in the orderly way");
+            return Ok("the line was written, and the receiver closed the connection in the orderly way".to_owned());
         }
         Err(_) => {}
     }
     match link.settle(SETTLE).await {
-        End::Closed => Ok("the line was written, and the receiver's machine acknowledged it"),
+        End::Closed => Ok("the line was written, and the receiver's machine acknowledged it".to_owned()),
         End::Broken(error) if error.kind() == io::ErrorKind::TimedOut => {
-            Ok("the line was written; the receiver did not close with us, and cannot say whether it read it")
+            Ok("the line was written; the receiver did not close with us, and cannot say whether it read it".to_owned())
         }
         End::Broken(error) => Err(("read", error)),
+    }
+}
+
+/// Stores one line in a stream.
+#[cfg(feature = "nats")]
+async fn store(
+    config: &DrainConfig,
+    mut place: crate::nats::place::Place,
+) -> Result<String, (&'static str, io::Error)> {
+    use crate::nats::session::{Session, Verdict};
+    let mut session = Session::open(&mut place, 0).await.map_err(|error| ("connect", io::Error::other(error)))?;
+    let source_id = config.sources.first().map_or("hydrant", String::as_str);
+    let now = now_ns();
+    let line = v2::Envelope::log(source_id, TEXT).at(now).instance("0").tag("source_type", "LGR").encode_to_vec();
+    let subject = proto::subject::subject(&place.prefix, proto::raw::Kind::Log, source_id.as_bytes(), b"0");
+    let id = format!("{}-test-{now:x}", crate::metrics::label(&config.name));
+    let stored = timeout(WITHIN, async {
+        session.publish(0, &subject, &id, line.into()).await?;
+        session.answer().await
+    });
+    let late = || io::Error::new(io::ErrorKind::TimedOut, "the stream did not answer within 20 s");
+    match stored.await.map_err(|_| ("write", late()))?.map_err(|error| ("write", io::Error::other(error)))?.1 {
+        Verdict::Stored { sequence, .. } => {
+            Ok(format!("the stream {} has it as message {sequence}, under {subject}", place.stream))
+        }
+        Verdict::Never(_, text) => Err(("write", io::Error::other(text))),
+        Verdict::NotNow { error, .. } => Err(("write", io::Error::other(error))),
     }
 }
 

@@ -34,6 +34,15 @@ use crate::select::Select;
 pub(crate) struct Queued {
     pub(crate) selection: Selection,
     pub(crate) since: Instant,
+    /// Of a single envelope that was sent to a stream before: under which id.
+    pub(crate) sent_as: Option<SentAs>,
+}
+
+/// What an envelope in memory is known by to a stream: the life of a drain, and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SentAs {
+    pub(crate) life: u64,
+    pub(crate) number: u64,
 }
 
 impl Load for Queued {
@@ -62,7 +71,7 @@ impl Load for Queued {
     }
 
     fn copy_out(&self, kept: &[usize]) -> Self {
-        Self { selection: self.selection.copy_out(kept), since: self.since }
+        Self { selection: self.selection.copy_out(kept), since: self.since, sent_as: self.sent_as }
     }
 }
 
@@ -244,7 +253,7 @@ impl Subscription {
             return;
         }
         let mut evicted: Vec<(Batch, Entry)> = Vec::new();
-        let load = Queued { selection, since: Instant::now() };
+        let load = Queued { selection, since: Instant::now(), sent_as: None };
         let pushed = self.ring.push(load, |load, i| {
             evicted.push((load.selection.batch().clone(), *load.selection.entry(i)));
         });

@@ -30,6 +30,9 @@ mod https;
 mod judges;
 #[path = "adapters/metrics_drains.rs"]
 mod metrics_drains;
+#[cfg(feature = "nats")]
+#[path = "adapters/nats.rs"]
+mod nats;
 #[cfg(feature = "otlp")]
 #[path = "adapters/otlp.rs"]
 mod otlp;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::nats::config::{NatsConfig, NatsConfigError};
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
 use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, TlsFiles, duration_text};
@@ -20,6 +21,8 @@ pub struct Config {
     pub grpc: GrpcConfig,
     /// Where programs send statsd metrics.
     pub statsd: StatsdConfig,
+    /// Streams of NATS to read; `[[nats]]` entries. None.
+    pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
     pub tags: TagsConfig,
     /// The dopplers to send to; `[[dopplers]]` entries. One at 127.0.0.1:8082.
@@ -111,6 +114,7 @@ impl Default for Config {
         Self {
             grpc: GrpcConfig::default(),
             statsd: StatsdConfig::default(),
+            nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],
             zone: None,
@@ -121,6 +125,16 @@ impl Default for Config {
             flush_timeout: Duration::from_secs(25),
             admin: AdminConfig::default(),
         }
+    }
+}
+
+impl Config {
+    /// Looks at what its types do not say.
+    ///
+    /// # Errors
+    /// The first entry that cannot be.
+    pub fn check(&self) -> Result<(), NatsConfigError> {
+        self.nats.iter().try_for_each(NatsConfig::check)
     }
 }
 

@@ -1,6 +1,8 @@
 //! Sources end here: every front puts its envelopes to the same [`Intake`].
 
 mod grpc;
+#[cfg(feature = "nats")]
+pub(crate) mod nats;
 pub(crate) mod statsd;
 
 use std::sync::Arc;
@@ -61,6 +63,13 @@ impl Intake {
         let (selection, mapped) = self.tagger.tag(batch);
         self.metrics.origin_mappings.increment(mapped);
         (selection, refused)
+    }
+
+    /// Whether less than `half` is in the ring.
+    #[cfg(feature = "nats")]
+    fn has_room(&self, half: fair::Bounds) -> bool {
+        let counters = self.ring.counters();
+        counters.envelopes < half.envelopes.get() && counters.bytes < half.bytes.get()
     }
 
     fn put(&self, parcel: Parcel) {

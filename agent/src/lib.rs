@@ -1,7 +1,7 @@
 //! The first hop on every machine. Envelopes enter from the machine's sources; they leave tagged, in batches, for a doppler.
 //!
 //! ```text
-//! ingress (gRPC, statsd, in-process) ─► tag, aggregate ─► a fair ring ─► egress (a link per doppler)
+//! ingress (gRPC, statsd, NATS, in-process) ─► tag, aggregate ─► a fair ring ─► egress (a link per doppler)
 //! ```
 //!
 //! *Invariant*: no source waits for a doppler unless it asked to (the acknowledged stream); what does not fit into the ring is lost to
@@ -15,6 +15,7 @@ mod ingress;
 mod lane;
 mod link;
 mod metrics;
+mod nats;
 mod parcel;
 mod server;
 pub mod statsd;
@@ -22,4 +23,7 @@ mod tag;
 
 pub use config::{Config, EgressConfig, GrpcConfig, StatsdConfig, TagsConfig};
 pub use ingress::Local;
+#[cfg(feature = "nats")]
+pub use ingress::nats::SourceError;
+pub use nats::config::{From as NatsFrom, KindName, NatsConfig, NatsConfigError, NatsTls, NatsUrl, NatsUrlError};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};

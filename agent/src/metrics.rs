@@ -35,6 +35,44 @@ pub(crate) struct Metrics {
     pub(crate) statsd_bad_lines: Counter,
     /// statsd datagrams that the kernel dropped before they could be read.
     pub(crate) statsd_kernel_drops: Counter,
+    /// Messages of streams, by what became of them.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
+    pub(crate) nats_messages: NatsMessages,
+    /// Those whose fate is open.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
+    nats_unacknowledged: Gauge,
+    /// Streams that are connected.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
+    pub(crate) nats_connected: Gauge,
+    /// Connections to streams that failed or ended.
+    #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
+    pub(crate) nats_failures: Counter,
+}
+
+/// Messages of streams, by what became of them.
+#[derive(Clone, Debug)]
+#[cfg_attr(
+    not(feature = "nats"),
+    expect(dead_code, reason = "registered all the same, so that a page has the same families")
+)]
+pub(crate) struct NatsMessages {
+    /// Left for a doppler, and acknowledged.
+    pub(crate) accepted: Counter,
+    /// Acknowledged, as nobody here wants them.
+    pub(crate) filtered: Counter,
+    /// No envelopes: acknowledged for good.
+    pub(crate) refused: Counter,
+    /// Had to leave the ring: asked for again.
+    pub(crate) again: Counter,
+}
+
+#[cfg(feature = "nats")]
+impl Metrics {
+    /// The number of open messages of one source went from `before` to `after`.
+    #[expect(clippy::cast_precision_loss, reason = "there are far fewer than 2^52")]
+    pub(crate) fn nats_open(&self, before: usize, after: usize) {
+        self.nats_unacknowledged.increment(after as f64 - before as f64);
+    }
 }
 
 impl Metrics {
@@ -47,7 +85,32 @@ impl Metrics {
             Reason::QueueFull,
             Reason::ShutdownDeadline,
         ];
+        let messages = |outcome| {
+            let help = "Messages read from streams of NATS, by what became of them.";
+            telemetry.counter("hydrant_nats_messages_total", help, &[("outcome", outcome)])
+        };
         Self {
+            nats_messages: NatsMessages {
+                accepted: messages("accepted"),
+                filtered: messages("filtered"),
+                refused: messages("refused"),
+                again: messages("again"),
+            },
+            nats_unacknowledged: telemetry.gauge(
+                "hydrant_nats_unacknowledged_messages",
+                "Messages read from streams of NATS that have not left for a doppler.",
+                &[],
+            ),
+            nats_connected: telemetry.gauge(
+                "hydrant_nats_connected_sources",
+                "Streams of NATS that are read now.",
+                &[],
+            ),
+            nats_failures: telemetry.counter(
+                "hydrant_nats_failures_total",
+                "Attempts to read a stream of NATS that failed, and connections to one that ended.",
+                &[],
+            ),
             stage: StageMetrics::register(telemetry, "agent", &reasons.map(Reason::as_str)),
             queue: QueueMetrics::register(telemetry, "agent"),
             sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to peers, repeats included.", &[]),

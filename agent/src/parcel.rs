@@ -74,7 +74,10 @@ pub(crate) enum Fate {
         dropped: u64,
     },
     /// The agent stopped with some of it.
-    Unknown,
+    Unknown {
+        /// Of the frame.
+        sequence: u64,
+    },
 }
 
 impl Ticket {
@@ -98,7 +101,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let dropped = *self.dropped.get_mut();
         let fate = if *self.void.get_mut() {
-            Fate::Unknown
+            Fate::Unknown { sequence: self.sequence }
         } else {
             Fate::Settled { sequence: self.sequence, delivered: self.envelopes - dropped, dropped }
         };

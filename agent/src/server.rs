@@ -52,6 +52,18 @@ pub enum BindError {
     /// A rule of access.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// A stream that cannot be read.
+    #[error(transparent)]
+    Nats(#[from] crate::nats::config::NatsConfigError),
+    /// Its files.
+    #[cfg(feature = "nats")]
+    #[error("agent.nats: {url}: {source}")]
+    NatsFiles {
+        /// The entry's URL, without user name and password.
+        url: String,
+        /// What is wrong with which file.
+        source: Box<crate::ingress::nats::SourceError>,
+    },
     /// No doppler to send to.
     #[error("agent.dopplers: no addresses; write [[agent.dopplers]] addresses = [\"127.0.0.1:8082\"]")]
     NoDopplers,
@@ -99,6 +111,8 @@ const PRODUCERS: &[Role] =
 pub struct Server {
     grpc: Listener,
     statsd: Option<Statsd>,
+    #[cfg(feature = "nats")]
+    nats: Vec<crate::ingress::nats::Source>,
     admin: Admin,
     security: Security,
     access: Access,
@@ -119,6 +133,7 @@ impl Config {
     /// # Errors
     /// The first address that cannot be bound or certificate that cannot be used, with its key.
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        self.check()?;
         let load = |key, files| Identity::load(files).map_err(|error| BindError::Tls { key, error });
         let security = match &self.grpc.tls {
             Some(files) => Security::MutualTls(load("agent.grpc.tls", files)?),
@@ -158,14 +173,24 @@ impl Config {
         let admin = self.admin.bind("agent.admin.listen", telemetry, &readiness)?;
 
         let metrics = Metrics::register(telemetry);
-        let (writer, ring) =
-            fair::channel(fair::Bounds { envelopes: self.egress.ring_envelopes, bytes: self.egress.ring_bytes });
+        let bounds = fair::Bounds { envelopes: self.egress.ring_envelopes, bytes: self.egress.ring_bytes };
+        let (writer, ring) = fair::channel(bounds);
+        #[cfg(feature = "nats")]
+        let nats = {
+            let source = |entry: &crate::NatsConfig| {
+                let wrong = |source| BindError::NatsFiles { url: entry.url.to_string(), source: Box::new(source) };
+                crate::ingress::nats::Source::new(entry.clone(), bounds).map_err(wrong)
+            };
+            self.nats.iter().map(source).collect::<Result<_, _>>()?
+        };
         let (seen, queue) = (writer.clone(), metrics.queue.clone());
         telemetry.before_render(move || queue.report(numbers(seen.counters())));
         let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone());
         Ok(Server {
             grpc,
             statsd,
+            #[cfg(feature = "nats")]
+            nats,
             admin,
             security,
             access,
@@ -221,6 +246,11 @@ impl Server {
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         if let Some(statsd) = self.statsd {
             fronts.spawn(statsd.serve(self.intake.clone(), stop.clone()).instrument(info_span!("statsd")));
+        }
+        #[cfg(feature = "nats")]
+        for source in self.nats {
+            let reading = source.run(self.intake.clone(), stop.clone(), told.clone(), fronts.token());
+            tracker.spawn(reading.instrument(info_span!("nats")));
         }
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, told.clone());

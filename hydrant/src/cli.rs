@@ -119,6 +119,7 @@ impl Cli {
 
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
+    config.agent.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
     telemetry::subscriber(&config.log, false, std::io::stderr, None).map_err(|error| Failure::Wrong(error.into()))?;

@@ -92,6 +92,16 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// The log as it is set up: what the NATS client says of every attempt is left out, unless the filter names it. Its owners say it in
+    /// their words, and not too often.
+    pub(crate) fn log(&self) -> LogConfig {
+        let mut log = self.log.clone();
+        if cfg!(feature = "nats") && !log.filter.contains("async_nats") {
+            log.filter.push_str(",async_nats=off");
+        }
+        log
+    }
+
     /// Reads `path`, or the defaults without one, and lays the variables `HYDRANT_TABLE__KEY` over it.
     ///
     /// # Errors

@@ -79,8 +79,8 @@ pub(crate) struct At {
 pub(crate) struct Add {
     /// What to call it
     name: String,
-    /// Where to: syslog://, syslog-tls://, syslog-udp://, https://, https-batch://, remote-write+https://, otlp+grpc://, otlp+http:// or prometheus://. With - it is read from
-    /// standard input, where no one else sees a password in it
+    /// Where to: syslog://, syslog-tls://, syslog-udp://, https://, https-batch://, remote-write+https://, prometheus://, datadog://,
+    /// otlp+grpc://, otlp+http:// or nats://. With - it is read from standard input, where no one else sees a password in it
     url: String,
     /// A source to send; without any, all. May be given again
     #[arg(long = "source", value_name = "SOURCE")]

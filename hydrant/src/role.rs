@@ -27,7 +27,7 @@ pub(crate) enum Role {
 /// Runs a role until it is told to stop, then drains it.
 pub(crate) fn run(role: Role, served: &Served) -> Result<(), Failure> {
     let mut config = Config::load(served.config.as_deref(), std::env::vars_os())?;
-    telemetry::init(&config.log, None).map_err(|error| Failure::Wrong(error.into()))?;
+    telemetry::init(&config.log(), None).map_err(|error| Failure::Wrong(error.into()))?;
     if role == Role::Adapters {
         state::set(&mut config);
     }

@@ -158,7 +158,7 @@ impl Drained {
 pub(crate) fn run(served: &Served) -> Result<(), Failure> {
     let mut config = modest(Config::load(served.config.as_deref(), std::env::vars_os())?);
     let (sink, lines) = self_source::lines();
-    telemetry::init(&config.log, Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
+    telemetry::init(&config.log(), Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
     state::set(&mut config);
     transport::install_crypto_provider();
     let runtime = runtime()?;

@@ -30,6 +30,9 @@ mod fleet;
 mod harness;
 #[path = "hydrant/namespace.rs"]
 mod namespace;
+#[cfg(feature = "nats")]
+#[path = "hydrant/nats.rs"]
+mod nats;
 #[path = "hydrant/peers.rs"]
 mod peers;
 #[path = "hydrant/prometheus.rs"]

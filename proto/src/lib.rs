@@ -15,6 +15,7 @@ pub mod raw;
 pub mod reason;
 pub mod selector;
 pub mod start;
+pub mod subject;
 pub mod subscribe;
 pub mod v1;
 

@@ -35,6 +35,9 @@ pub(crate) enum Form {
     Requests(Headers, Vec<(DrainUrl, Option<Trust>)>),
     /// On a page.
     Page(Bound),
+    /// As messages of a stream.
+    #[cfg(feature = "nats")]
+    Nats(Box<crate::nats::place::Place>),
 }
 
 pub(crate) type Headers = Vec<(HeaderName, HeaderValue)>;
@@ -63,7 +66,7 @@ impl Prepared {
         } else if let Some(listen) = config.page()? {
             Form::Page(page::bind(listen, &config.metrics)?)
         } else {
-            Form::Requests(key(&config)?, lanes(&config, trust.as_ref())?)
+            other(&config, trust.as_ref())?
         };
         if config.tls.as_ref().is_some_and(|tls| tls.insecure_skip_verify) {
             telemetry.insecure_mode("adapters.drains.tls.insecure_skip_verify");
@@ -104,6 +107,8 @@ impl Prepared {
             Form::Lines(style) => Form::Lines(style.clone()),
             Form::Requests(headers, lanes) => Form::Requests(headers.clone(), lanes.clone()),
             Form::Page(_) => return None,
+            #[cfg(feature = "nats")]
+            Form::Nats(place) => Form::Nats(place.clone()),
         };
         Some(Self {
             config: Arc::clone(&self.config),
@@ -113,6 +118,15 @@ impl Prepared {
             policy: self.policy.clone(),
         })
     }
+}
+
+/// The form of a drain that has neither lines nor a page.
+fn other(config: &DrainConfig, trust: Option<&Trust>) -> Result<Form, PrepareError> {
+    #[cfg(feature = "nats")]
+    if config.url.scheme.is_nats() {
+        return Ok(Form::Nats(Box::new(crate::nats::place::Place::new(config, trust)?)));
+    }
+    Ok(Form::Requests(key(config)?, lanes(config, trust)?))
 }
 
 /// The token of the drain, as it is shown to the receiver, and its own headers.

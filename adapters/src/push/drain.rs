@@ -10,22 +10,20 @@ use std::io;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::join_all;
-use parking_lot::Mutex;
 use proto::reason::Reason;
 use telemetry::Throttle;
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{info, warn};
+use tracing::warn;
 use transport::Backoff;
 
 use super::attempt::attempt;
 use super::maker::{Maker, Put, Request};
 use crate::drains::Headers;
-use crate::health::{self, Change, Health};
+use crate::health::{self, Teller};
 use crate::inlet::{Inlet, One, Taken};
 use crate::metrics::DrainMetrics;
 use crate::retry::{Retry, Schedule};
 use crate::server::Drained;
-use crate::status::State;
 use crate::subscribe::Queued;
 use crate::syslog::client::{Link, Refusal};
 use crate::syslog::config::DrainUrl;
@@ -99,15 +97,6 @@ struct Lane {
     expiry: Option<Duration>,
 }
 
-/// Tells the world how the drain does. All lanes share it.
-struct Teller {
-    name: String,
-    url: String,
-    metrics: DrainMetrics,
-    /// Guards the health; held per attempt.
-    health: Mutex<Health>,
-}
-
 impl Push {
     pub(crate) fn new(parts: Parts, until: Until) -> Self {
         let lane = |(destination, trust)| Lane {
@@ -120,7 +109,7 @@ impl Push {
         };
         Self {
             lanes: parts.lanes.into_iter().map(lane).collect(),
-            teller: Teller { name: parts.name, url: parts.url, metrics: parts.metrics, health: Mutex::default() },
+            teller: Teller::new(parts.name, parts.url, parts.metrics),
             inlet: parts.inlet,
             maker: parts.maker,
             gather: parts.gather,
@@ -206,7 +195,7 @@ impl Push {
     async fn deliver(&mut self, all: bool) {
         let (requests, absorbed) = self.maker.flush(now_ns(), all);
         self.held.tally.delivered += absorbed;
-        self.maker.tell(&self.teller.metrics);
+        self.maker.tell(self.teller.metrics());
         let until = &self.until;
         let teller = &self.teller;
         let work = self.lanes.iter_mut().zip(requests).map(|(lane, requests)| lane.deliver(requests, teller, until));
@@ -238,7 +227,7 @@ impl Push {
 
     /// What was put into the maker is dealt with, but for what is in hand.
     fn dealt(&mut self) {
-        std::mem::take(&mut self.held).tally.count(&self.teller.metrics);
+        std::mem::take(&mut self.held).tally.count(self.teller.metrics());
         self.held.keep(self.in_hand.as_ref().and_then(Taken::rest));
         self.inlet.dealt(self.in_hand.as_ref().and_then(Taken::place));
     }
@@ -248,7 +237,7 @@ impl Push {
         for offender in self.maker.offenders() {
             if let Some(suppressed) = SAID.pass() {
                 warn!(
-                    drain = %self.teller.name, metric = offender.metric, source_id = offender.source_id, label = offender.label,
+                    drain = %self.teller.name(), metric = offender.metric, source_id = offender.source_id, label = offender.label,
                     refused = offender.refused, suppressed, "A metric has more series than there is room for"
                 );
             }
@@ -262,7 +251,7 @@ impl Push {
         if held.too_much {
             let mut tally = held.tally;
             tally.drop(Reason::ShutdownDeadline, self.maker.waiting());
-            tally.count(&self.teller.metrics);
+            tally.count(self.teller.metrics());
             self.drained.dropped += self.maker.waiting();
             self.inlet.put_back(self.in_hand.as_ref().and_then(Taken::rest).into_iter().collect());
         } else {
@@ -275,7 +264,7 @@ impl Push {
     async fn count_rest(mut self) -> Ended {
         self.inlet.close();
         let held = std::mem::take(&mut self.held);
-        held.tally.count(&self.teller.metrics);
+        held.tally.count(self.teller.metrics());
         // What is on disk stays there, or is counted with it; what went past the disk is lost.
         let mut lost = match self.inlet.is_disk() {
             true => held.loads.iter().map(|load| load.selection.len() as u64).sum(),
@@ -293,9 +282,9 @@ impl Push {
             }
         }
         if lost > 0 {
-            self.teller.metrics.dropped(Reason::ShutdownDeadline, lost);
+            self.teller.metrics().dropped(Reason::ShutdownDeadline, lost);
             self.drained.dropped += lost;
-            tracing::error!(drain = %self.teller.name, url = %self.teller.url, dropped = lost, "Drain stopped before it was empty");
+            tracing::error!(drain = %self.teller.name(), url = %self.teller.url(), dropped = lost, "Drain stopped before it was empty");
         }
         self.inlet.finish().await;
         Ended { drained: self.drained, rest: None }
@@ -334,7 +323,7 @@ impl Lane {
             if refusal.is_none() {
                 self.link = None;
             }
-            teller.failed(&error);
+            teller.failed(&error, health::needs_a_change(&error));
             if refusal.is_some_and(Refusal::is_ours) {
                 tally.drop(Reason::RejectedPermanent, request.envelopes);
                 requests.pop_front();
@@ -397,43 +386,6 @@ impl Tally {
         metrics.filtered(self.filtered);
         for (reason, envelopes) in self.dropped.into_iter().filter(|(_, envelopes)| *envelopes > 0) {
             metrics.dropped(reason, envelopes);
-        }
-    }
-}
-
-impl Teller {
-    /// The destination took a request, but not all of it, or says something about it.
-    fn rejected(&self, items: u64, said: &str) {
-        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
-        let text = match (items, said) {
-            (0, said) => format!("the destination took everything and says: {said}"),
-            (items, "") => format!("the destination rejected {items} of a request, for good"),
-            (items, said) => format!("the destination rejected {items} of a request, for good: {said}"),
-        };
-        if let Some(suppressed) = SAID.pass() {
-            warn!(drain = %self.name, url = %self.url, rejected = items, said, suppressed, "Destination did not take all of a request");
-        }
-        self.metrics.status().failed(text);
-    }
-
-    fn succeeded(&self) {
-        if let Some(Change { state, tell }) = self.health.lock().succeeded() {
-            self.metrics.state(state);
-            if tell {
-                info!(drain = %self.name, url = %self.url, "Drain delivers again");
-            }
-        }
-    }
-
-    fn failed(&self, error: &io::Error) {
-        self.metrics.status().failed(error.to_string());
-        let change = self.health.lock().failed(Instant::now(), health::needs_a_change(error));
-        let Some(Change { state, tell }) = change else { return };
-        self.metrics.state(state);
-        match state {
-            _ if !tell => {}
-            State::Degraded => warn!(drain = %self.name, url = %self.url, %error, "Drain does not deliver, retrying"),
-            _ => tracing::error!(drain = %self.name, url = %self.url, %error, "Drain does not deliver"),
         }
     }
 }

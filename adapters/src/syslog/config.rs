@@ -67,6 +67,10 @@ pub enum Scheme {
     OtlpHttps,
     /// No lines: a page of metrics, at this address, for Prometheus to scrape.
     Prometheus,
+    /// No lines: messages of a stream of NATS JetStream, each an envelope.
+    Nats,
+    /// The same over TLS.
+    NatsTls,
 }
 
 /// Which envelopes a drain sends, and what of them.
@@ -144,6 +148,8 @@ pub enum DrainUrlError {
 /// The ports that a URL may leave out.
 const HTTPS: u16 = 443;
 const HTTP: u16 = 80;
+/// That of NATS.
+const NATS: u16 = 4222;
 /// Those of OTLP, over gRPC and over HTTP.
 #[cfg(feature = "otlp")]
 const OTLP: (u16, u16) = (4317, 4318);
@@ -164,8 +170,8 @@ const REMOTE_WRITE: &str = "/api/v1/write";
 
 /// What may stand before host and port.
 const SCHEMES: &str = "syslog://host:port, syslog-tls://host:port, syslog-udp://host:port, https://host/path, https-batch://host/path, \
-    remote-write+https://host/path, remote-write+http://host:port/path, prometheus://address:port, otlp+grpc://host:port, otlp+grpcs://host:port, \
-    otlp+http://host:port, otlp+https://host:port or datadog://site";
+    remote-write+https://host/path, remote-write+http://host:port/path, prometheus://address:port, datadog://site, nats://host/STREAM, \
+    nats-tls://host/STREAM, otlp+grpc://host:port, otlp+grpcs://host:port, otlp+http://host:port or otlp+https://host:port";
 
 /// The log types that a list may name.
 pub const LOG_TYPES: [&str; 9] = ["API", "STG", "RTR", "LGR", "APP", "SSH", "CELL", "HEALTH", "PROXY"];
@@ -193,6 +199,8 @@ impl DrainUrl {
             "datadog+http" => Scheme::DatadogHttp,
             "datadog+https" => Scheme::DatadogHttps,
             "prometheus" => Scheme::Prometheus,
+            "nats" => Scheme::Nats,
+            "nats-tls" => Scheme::NatsTls,
             #[cfg(feature = "otlp")]
             "otlp+grpc" => Scheme::OtlpGrpc,
             #[cfg(feature = "otlp")]
@@ -231,6 +239,7 @@ impl DrainUrl {
         };
         let address = match host.parse() {
             Err(AddressError::NoPort(_)) if scheme.is_http() => format!("{host}:{}", scheme.usual_port()).parse(),
+            Err(AddressError::NoPort(_)) if scheme.is_nats() => format!("{host}:{NATS}").parse(),
             other => other,
         };
         let address = address.map_err(|error| match error {
@@ -238,10 +247,10 @@ impl DrainUrl {
             error => DrainUrlError::Address(error),
         })?;
         let mut remarks = Vec::new();
-        let kinds = match scheme.has_lines() {
-            true => Kinds::LOGS_AND_EVENTS,
-            false if scheme.is_otlp() => Kinds::ALL,
-            false => Kinds::METRICS.and(Kinds::TIMERS),
+        let kinds = match scheme {
+            _ if scheme.has_lines() => Kinds::LOGS_AND_EVENTS,
+            _ if scheme.is_otlp() || scheme.is_nats() => Kinds::ALL,
+            _ => Kinds::METRICS.and(Kinds::TIMERS),
         };
         let query = Query::new(query);
         if scheme.is_otlp() && query.0.iter().any(|(key, _)| !KEYS.contains(&key.as_str())) {
@@ -249,6 +258,12 @@ impl DrainUrl {
             remarks.push(format!("an option is none of {}; it has no effect", KEYS.join(", ")));
         }
         let options = Options::parse(&query, kinds, &mut remarks)?;
+        if scheme.is_nats() && options.metadata.is_some() {
+            remarks.push(
+                "an envelope goes into a stream as it is, tags too: whatever says that they are left out has no effect"
+                    .to_owned(),
+            );
+        }
         Ok(Self { scheme, address, options, path: path.to_owned(), user_info, target: Secret(target), remarks })
     }
 
@@ -286,6 +301,16 @@ impl DrainUrl {
         let (user, password) = info.reveal().split_once(':').unwrap_or((info.reveal(), ""));
         let both = [user, password].into_iter().flat_map(|part| [part.into(), percent_decode_str(part).collect()]);
         both.collect()
+    }
+
+    /// User name, or token, and password, decoded; for the destination alone.
+    pub(crate) fn login(&self) -> Option<(String, Option<String>)> {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let info = self.user_info.as_ref()?.reveal();
+        Some(match info.split_once(':') {
+            Some((user, password)) => (decode(user), Some(decode(password))),
+            None => (decode(info), None),
+        })
     }
 
     /// Path and query as they were written, options too; for the destination alone.
@@ -333,7 +358,12 @@ impl Scheme {
 
     /// Envelopes leave as syslog messages.
     pub fn has_lines(self) -> bool {
-        !self.is_remote_write() && !self.is_datadog() && !self.is_otlp() && self != Self::Prometheus
+        !self.is_remote_write() && !self.is_datadog() && !self.is_otlp() && !self.is_nats() && self != Self::Prometheus
+    }
+
+    /// Messages of a stream of NATS.
+    pub fn is_nats(self) -> bool {
+        matches!(self, Self::Nats | Self::NatsTls)
     }
 
     /// An app's owner may choose it (contract: syslog drains §2). Not datagrams, which name any machine as their sender; not what listens
@@ -361,6 +391,7 @@ impl Scheme {
                 | Self::RemoteWriteHttps
                 | Self::Datadog
                 | Self::DatadogHttps
+                | Self::NatsTls
         )
     }
 
@@ -376,6 +407,7 @@ impl Scheme {
             Self::OtlpGrpc | Self::OtlpGrpcs => OTLP.0,
             #[cfg(feature = "otlp")]
             Self::OtlpHttp | Self::OtlpHttps => OTLP.1,
+            Self::Nats | Self::NatsTls => NATS,
         }
     }
 }
@@ -403,6 +435,8 @@ impl fmt::Display for Scheme {
             Self::OtlpHttp => OTLP_SCHEMES[2],
             #[cfg(feature = "otlp")]
             Self::OtlpHttps => OTLP_SCHEMES[3],
+            Self::Nats => "nats",
+            Self::NatsTls => "nats-tls",
         })
     }
 }

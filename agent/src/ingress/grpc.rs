@@ -229,7 +229,7 @@ impl Acknowledged {
                 self.settled.insert(sequence, (delivered, dropped));
                 true
             }
-            Fate::Unknown => false,
+            Fate::Unknown { .. } => false,
         }
     }
 

@@ -18,7 +18,7 @@ fn drains(port: u16) -> String {
     ];
     let mut text = String::new();
     let mut drain = |url: String, more: &str| {
-        let name = text.matches("[[").count();
+        let name = text.matches("[[adapters.drains]]").count();
         text.push_str(&format!(
             "[[adapters.drains]]\nname = \"d{name}\"\nurl = \"{url}\"\nsources = [\"app\"]\nring.envelopes = 2\n{more}\n"
         ));
@@ -35,6 +35,12 @@ fn drains(port: u16) -> String {
         let headers = "announce = true\notlp.max_age = \"10ms\"\notlp.headers = { x-key = \"canary\" }";
         drain(format!("otlp+grpc://canary:canary@127.0.0.1:{port}?key=canary"), headers);
         drain(format!("otlp+http://127.0.0.1:{port}/canary"), &format!("token = \"canary\"\n{headers}"));
+    }
+    if cfg!(feature = "nats") {
+        // Where nobody listens: a server of NATS would have to speak first.
+        drain("nats://user:canary@127.0.0.1:1/LOGS?token=canary".to_owned(), "");
+        drain("nats://127.0.0.1:1/LOGS".to_owned(), "token = \"canary\"");
+        text.push_str("[[agent.nats]]\nurl = \"nats://canary:canary@127.0.0.1:1/LOGS\"\n");
     }
     text
 }
@@ -62,7 +68,7 @@ async fn no_secret_of_a_drain_is_in_any_log_metric_page_or_stream() {
         command
     };
     let path = file.to_str().unwrap();
-    let planted = drains(port).matches("[[").count();
+    let planted = drains(port).matches("[[adapters.drains]]").count();
     let checked = command(&["check-config", path]).output().await.unwrap();
     assert!(checked.status.success(), "{checked:?}");
     shown.push_str(&format!("{checked:?}"));

@@ -22,6 +22,8 @@ mod guard;
 mod handle;
 mod http;
 mod listen;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod reason;
 #[cfg(feature = "test-util")]
 mod test_certs;

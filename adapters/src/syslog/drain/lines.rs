@@ -65,7 +65,7 @@ impl Drain {
                 continue;
             };
             let left = taken.len();
-            let Some(One { bytes, since, age, place }) = taken.next(now) else {
+            let Some(One { bytes, since, age, place, .. }) = taken.next(now) else {
                 self.in_hand = None;
                 continue;
             };

@@ -55,7 +55,7 @@ fn put(ring: &Writer<Queued>, payloads: &[&'static str]) {
     let batch = payloads.iter().map(|payload| v2::Envelope::log("app", *payload)).collect();
     let bytes = v2::EnvelopeBatch { batch }.encode_to_vec();
     let selection = Batch::check(bytes.into(), &Limits::default()).0.into();
-    ring.push(Queued { selection, since: Instant::now() }, |_, _| panic!("it fits")).unwrap();
+    ring.push(Queued { selection, since: Instant::now(), sent_as: None }, |_, _| panic!("it fits")).unwrap();
 }
 
 fn dropped(telemetry: &Telemetry, reason: &str, count: u64) {

@@ -25,6 +25,7 @@ use super::TlsError;
 use super::files::{authorities, read, shown};
 use crate::cert::{PeerCert, date};
 
+mod named;
 mod texts;
 
 pub use texts::{Authorities, ClientTlsTexts};
@@ -71,6 +72,8 @@ struct Shared {
 /// What one reading of the files gave.
 struct Loaded {
     config: Arc<ClientConfig>,
+    /// Whom it trusts; `None` takes any certificate.
+    roots: Option<Arc<RootCertStore>>,
     not_after: Option<SystemTime>,
     stamps: Vec<Stamp>,
 }
@@ -238,25 +241,27 @@ impl Loaded {
         let stamps = files.stamps();
         let provider = Arc::new(aws_lc_rs::default_provider());
         let builder = builder(&provider);
-        let builder = if files.skip_verify {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(TakeAny(Arc::clone(&provider))))
+        let (builder, roots) = if files.skip_verify {
+            let any = Arc::new(TakeAny(Arc::clone(&provider)));
+            (builder.dangerous().with_custom_certificate_verifier(any), None)
         } else {
             let roots = match (&files.ca, system) {
                 (Some(ca), _) => Arc::new(authorities(ca, &read("ca", ca)?)?),
                 (None, Some(system)) => Arc::clone(system),
                 (None, None) => Arc::new(system_authorities()?),
             };
-            builder.with_root_certificates(roots)
+            (builder.with_root_certificates(Arc::clone(&roots)), Some(roots))
         };
         let pair = files.shown.as_ref().map(|CertAndKey { cert, key }| {
             let (chain, private) = (read("cert", cert)?, read("key", key)?);
             shown((cert, &chain), (key, &private), &provider, now)
         });
-        Ok(Self::new(builder, pair.transpose()?, stamps))
+        Ok(Self::new(builder, roots, pair.transpose()?, stamps))
     }
 
     fn new(
         builder: ConfigBuilder<ClientConfig, WantsClientCert>,
+        roots: Option<Arc<RootCertStore>>,
         shown: Option<(CertifiedKey, PeerCert)>,
         stamps: Vec<Stamp>,
     ) -> Self {
@@ -269,7 +274,7 @@ impl Loaded {
         };
         // Connections are few and long. A resumed one would be checked against dates and authorities of the past.
         config.resumption = Resumption::disabled();
-        Self { config: Arc::new(config), not_after, stamps }
+        Self { config: Arc::new(config), roots, not_after, stamps }
     }
 }
 

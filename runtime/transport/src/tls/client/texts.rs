@@ -75,13 +75,13 @@ impl ClientTls {
                 Arc::new(roots)
             }
         };
-        let builder = builder(&provider).with_root_certificates(roots);
+        let builder = builder(&provider).with_root_certificates(Arc::clone(&roots));
         let files = ClientTlsFiles {
             ca: ca.map(Path::to_owned),
             shown: pair.map(|named| CertAndKey { cert: named.to_owned(), key: named.to_owned() }),
             skip_verify: false,
         };
-        let (sender, current) = watch::channel(Loaded::new(builder, pair_read, Vec::new()));
+        let (sender, current) = watch::channel(Loaded::new(builder, Some(roots), pair_read, Vec::new()));
         Ok(Self { shared: Arc::new(Shared { files, texts: true, system: None, current: sender }), current })
     }
 }
