@@ -33,6 +33,8 @@ pub(crate) mod wire;
 const LEAST_INTERVAL: Duration = Duration::from_millis(10);
 /// Owners that are told of in one go at most, and may wait to be.
 const UNTOLD: usize = 1_000;
+/// How often they are told at most, when the agent does not say that it took it.
+const TRIES: u32 = 3;
 /// Between two looks that fail, at most.
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 
@@ -46,8 +48,9 @@ pub(crate) struct Bindings {
     metrics: BindingMetrics,
     apps: Kept,
     aggregates: Kept,
-    /// What owners have still to be told: apps, and texts.
+    /// What owners have still to be told: apps, and texts; and how often that failed.
     untold: Vec<(String, String)>,
+    failures: u32,
 }
 
 /// Why bindings cannot be read, whatever the cache says.
@@ -101,6 +104,7 @@ impl Bindings {
             apps: Kept::default(),
             aggregates: Kept::default(),
             untold: Vec::new(),
+            failures: 0,
         })
     }
 
@@ -152,14 +156,21 @@ impl Bindings {
         }
     }
 
-    /// What the agent does not take now it is told again after the next look.
+    /// What the agent does not take now it is told again after the next look, a few times: it may have taken it and not said so.
     async fn tell_owners(&mut self, agent: &Channel) {
         if self.untold.is_empty() {
             return;
         }
         match notice::tell(agent, &self.untold).await {
-            Ok(()) => self.untold.clear(),
-            Err(error) => debug!(%error, "The agent did not take what owners of bindings are to be told"),
+            Ok(()) => self.failures = TRIES,
+            Err(error) => {
+                debug!(%error, "The agent did not take what owners of bindings are to be told");
+                self.failures += 1;
+            }
+        }
+        if self.failures >= TRIES {
+            self.untold.clear();
+            self.failures = 0;
         }
     }
 

@@ -14,8 +14,9 @@ use proto::raw::Kind;
 use proto::raw::wire::Malformed;
 use proto::reason::Reason;
 use proto::subject;
+use telemetry::Throttle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, error};
+use tracing::{debug, error, warn};
 use transport::Backoff;
 use transport::nats::NatsError;
 
@@ -309,6 +310,10 @@ impl Nats {
                 Verdict::Never(reason, text) => {
                     if let Some(pending) = self.window.done(number) {
                         never += 1;
+                        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
+                        if let Some(suppressed) = SAID.pass() {
+                            warn!(drain = %self.name, url = %self.url, error = text, suppressed, "The stream will not take an envelope");
+                        }
                         self.metrics.status().failed(format!("the stream will not take an envelope: {text}"));
                         self.lose(&pending.bytes, reason);
                     }

@@ -39,6 +39,8 @@ pub(crate) struct Session {
     headers: HeaderMap,
     /// Their bytes, and those of an id's header but for the id.
     headers_bytes: usize,
+    /// The name of the stream.
+    stream: String,
 }
 
 /// What became of a message.
@@ -66,6 +68,8 @@ pub(crate) enum Verdict {
 #[derive(Debug, serde::Deserialize)]
 struct Answer {
     error: Option<Fault>,
+    #[serde(default)]
+    stream: String,
     #[serde(default)]
     seq: u64,
     #[serde(default)]
@@ -105,7 +109,7 @@ impl Session {
             + line("Content-Type", CONTENT_TYPE.len())
             + line(STREAM, place.stream.len())
             + line(ID, 0);
-        Ok(Self { link, answers, inbox, headers, headers_bytes })
+        Ok(Self { link, answers, inbox, headers, headers_bytes, stream: place.stream.clone() })
     }
 
     /// Bytes with which a message counts at the server.
@@ -153,7 +157,7 @@ impl Session {
                 error = self.link.ended() => return Err(error),
             };
             let Some(message) = message else { return Err(self.link.why()) };
-            if let Some(answer) = read(&message) {
+            if let Some(answer) = read(&message, &self.stream) {
                 return Ok(answer);
             }
         }
@@ -164,7 +168,7 @@ impl Session {
         use futures_util::FutureExt;
         loop {
             let message = self.answers.next().now_or_never()??;
-            if let Some(answer) = read(&message) {
+            if let Some(answer) = read(&message, &self.stream) {
                 return Some(answer);
             }
         }
@@ -198,6 +202,11 @@ async fn ensure(place: &Place, link: &Link) -> Result<(), NatsError> {
                     Err(error) => return Err(not_made(&error, stream, config)),
                 }
                 made = true;
+            }
+            (GetStreamErrorKind::JetStream(fault), _) if fault.error_code() == ErrorCode::STREAM_NOT_FOUND && made => {
+                return Err(NatsError::passing(format!(
+                    "the stream {stream} was made, and its servers do not know it yet"
+                )));
             }
             (GetStreamErrorKind::JetStream(fault), _) if fault.error_code() == ErrorCode::STREAM_NOT_FOUND => {
                 return Err(NatsError::lasting(format!(
@@ -272,24 +281,27 @@ fn api_fault(fault: &jetstream::Error) -> NatsError {
     }
 }
 
-/// The number that an answer names, and what it says. `None` for what is no answer of ours.
-fn read(message: &Message) -> Option<(u64, Verdict)> {
+/// The number that an answer names, and what it says of `stream`. `None` for what is no answer of ours.
+fn read(message: &Message, stream: &str) -> Option<(u64, Verdict)> {
     let number = message.subject.rsplit('.').next()?.parse().ok()?;
     if message.status == Some(StatusCode::NO_RESPONDERS) {
         let error =
             NatsError::passing("no stream takes the message: the stream is gone, or its server is not there yet");
         return Some((number, Verdict::NotNow { error, reopen: true }));
     }
-    Some((number, verdict(&message.payload)))
+    Some((number, verdict(&message.payload, stream)))
 }
 
-fn verdict(answer: &[u8]) -> Verdict {
-    let Ok(Answer { error, seq, duplicate }) = serde_json::from_slice(answer) else {
-        let error = NatsError::lasting("what answers is no JetStream: something else takes the subject");
-        return Verdict::NotNow { error, reopen: true };
+/// What an answer says. Only what says that `stream` has the message, under a number, is an acknowledgement; and only a message that is too
+/// large is given up: all else that a stream refuses it may take once somebody has changed something.
+fn verdict(answer: &[u8], stream: &str) -> Verdict {
+    let other = || {
+        let error = NatsError::lasting("what answers is not the stream: something else takes the subject");
+        Verdict::NotNow { error, reopen: true }
     };
+    let Ok(Answer { error, stream: of, seq, duplicate }) = serde_json::from_slice(answer) else { return other() };
     let Some(Fault { code, err_code, description }) = error else {
-        return Verdict::Stored { sequence: seq, repeat: duplicate };
+        return if of == stream && seq > 0 { Verdict::Stored { sequence: seq, repeat: duplicate } } else { other() };
     };
     let not_now = |lasting, reopen| Verdict::NotNow {
         error: NatsError {
@@ -300,13 +312,13 @@ fn verdict(answer: &[u8]) -> Verdict {
         reopen,
     };
     match ErrorCode(err_code) {
-        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => Verdict::Never(Reason::Oversize, description),
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
+            Verdict::Never(Reason::Oversize, description)
+        }
         ErrorCode::STREAM_NOT_FOUND => not_now(false, true),
         ErrorCode::STREAM_NOT_MATCH => not_now(true, true),
-        ErrorCode::STREAM_SEALED => not_now(true, false),
-        // 503 is what a full stream says too, and one whose servers have no room.
-        _ if code == 400 => Verdict::Never(Reason::RejectedPermanent, description),
-        _ => not_now(false, false),
+        // 503 is what a full stream says, and one whose servers have no room; 400 among others that the account has no room left.
+        _ => not_now(code == 400, false),
     }
 }
 
@@ -316,6 +328,7 @@ mod tests {
 
     #[test]
     fn answers_are_understood() {
+        let verdict = |answer: &[u8]| verdict(answer, "S");
         let stored = verdict(br#"{"stream":"S","seq":7}"#);
         assert_eq!(stored, Verdict::Stored { sequence: 7, repeat: false });
         assert_eq!(
@@ -331,14 +344,24 @@ mod tests {
             )
         };
         assert_eq!(fault(400, 10054), Verdict::Never(Reason::Oversize, "why".to_owned()));
-        assert_eq!(fault(400, 10071), Verdict::Never(Reason::RejectedPermanent, "why".to_owned()));
-        for (code, err_code, lasting, reopen) in
-            [(503, 10077, false, false), (404, 10059, false, true), (400, 10060, true, true), (400, 10109, true, false)]
-        {
+        assert_eq!(fault(400, 10097), Verdict::Never(Reason::Oversize, "why".to_owned()));
+        for (code, err_code, lasting, reopen) in [
+            (503, 10077, false, false),
+            (404, 10059, false, true),
+            (400, 10060, true, true),
+            (400, 10109, true, false),
+            // The account has no room left; something that is not known yet.
+            (400, 10002, true, false),
+            (400, 19999, true, false),
+        ] {
             let Verdict::NotNow { error, reopen: opens } = fault(code, err_code) else { panic!("{err_code}") };
             assert_eq!((error.lasting, opens), (lasting, reopen), "{err_code}");
             assert!(error.text.ends_with("why"));
         }
-        assert!(matches!(verdict(b"+OK"), Verdict::NotNow { reopen: true, .. }));
+        let others: [&[u8]; 5] =
+            [b"+OK", b"{}", br#"{"ok":true}"#, br#"{"stream":"T","seq":7}"#, br#"{"stream":"S","seq":0}"#];
+        for other in others {
+            assert!(matches!(verdict(other), Verdict::NotNow { reopen: true, .. }));
+        }
     }
 }

@@ -137,6 +137,12 @@ fn without_status(status: StatusCode) -> io::Error {
             let what = format!("{status}; look at token, user name and password, or otlp.headers");
             io::Error::other(Refusal::new(what, true, true, None))
         }
+        StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => {
+            let what = format!(
+                "{status}, before it came to the collector; if the request is too large, set otlp.max_bytes to less"
+            );
+            io::Error::other(Refusal::new(what, true, false, None))
+        }
         _ => io::Error::new(io::ErrorKind::InvalidData, text),
     }
 }

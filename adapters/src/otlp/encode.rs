@@ -219,8 +219,9 @@ impl Encoder {
         let Self { context, metrics, record, attributes, .. } = self;
         attributes.clear();
         record::attributes(attributes, POINT, envelope, record::is_id);
-        // Each point has all attributes: a small envelope could become a very large request.
-        if points.saturating_mul(attributes.len() as u64) > MAX_GAUGE {
+        // Each point has all attributes, and with the preset a resource: a small envelope could become a very large request.
+        let resource = if context.preset { context.resource(envelope).len() } else { 0 };
+        if points.saturating_mul((attributes.len() + resource) as u64) > MAX_GAUGE {
             return Ok(Outcome::Dropped(Reason::Oversize));
         }
         let of = context.resource_hash(envelope);

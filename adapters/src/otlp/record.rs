@@ -129,13 +129,17 @@ pub(super) fn span(into: &mut Vec<u8>, envelope: &Envelope<'_>, timer: Timer<'_>
 /// The path of a URI, decoded; `None` if it has none.
 fn path(uri: &[u8]) -> Option<Vec<u8>> {
     let uri = &uri[..uri.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(uri.len())];
-    let path = match uri.windows(3).position(|part| part == b"://") {
-        Some(at) => {
-            let rest = &uri[at + 3..];
-            &rest[rest.iter().position(|byte| *byte == b'/')?..]
+    let path = if uri.starts_with(b"/") {
+        uri
+    } else {
+        let (scheme, rest) = uri.split_at(uri.windows(3).position(|part| part == b"://")?);
+        let is_scheme = scheme.first().is_some_and(u8::is_ascii_alphabetic)
+            && scheme.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte));
+        if !is_scheme {
+            return None;
         }
-        None if uri.starts_with(b"/") => uri,
-        None => return None,
+        let rest = &rest[3..];
+        &rest[rest.iter().position(|byte| *byte == b'/')?..]
     };
     Some(percent_decode(path).collect())
 }

@@ -218,6 +218,8 @@ fn agents_3_3_timers_with_identifiers_are_spans() {
         ("https://shop.example", "Server", "http", 2),
         ("", "", "http", 1),
         ("cart", "", "http", 1),
+        ("/redirect/http://evil.example/x", "", "/redirect/http://evil.example/x", 1),
+        ("to http://evil.example/x", "", "http", 1),
     ] {
         for config in [preset(), config("")] {
             let made = requests(&config, &[timer(uri, peer)]);
