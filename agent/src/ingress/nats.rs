@@ -9,50 +9,53 @@
 //! Messages enter a few hundred at a time, and only while the ring is less than half full: nothing is lost here that a stream still has.
 //! What the ring had to give up all the same is asked for again. A message that is no envelope is refused for good and counted, so that it
 //! does not come back for ever. An envelope gets the tag `nats_stream`, appended; nothing else of it changes here. The connection is opened
-//! again with waits that grow; what was open then is acknowledged on the next one.
+//! again with waits that grow; what was open then is acknowledged on the next one, unless the stream was made anew meanwhile: then its
+//! numbers mean other messages, and what was open of the old one is forgotten here, though not in the ring.
 
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::future::pending;
+use std::future::{pending, ready};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use diode::fair::Bounds;
 use futures_util::StreamExt;
-use proto::raw::{Batch, Limits, Refused, edit};
+use proto::raw::{Batch, Limits, Refused, edit, tags};
 use proto::subject::STREAM_TAG;
 use telemetry::Throttle;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::{debug, info, warn};
-use transport::nats::async_nats::jetstream::consumer::pull::{self, Batch as Pull};
-use transport::nats::async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, PullConsumer};
-use transport::nats::async_nats::jetstream::context::{GetStreamErrorKind, RequestError, RequestErrorKind};
-use transport::nats::async_nats::jetstream::{self, AckKind, ErrorCode, Message, stream::ConsumerError};
-use transport::nats::async_nats::{Subject, datetime};
+use transport::nats::async_nats::Subject;
+use transport::nats::async_nats::datetime::DateTime;
+use transport::nats::async_nats::jetstream::consumer::PullConsumer;
+use transport::nats::async_nats::jetstream::consumer::pull::Batch as Pull;
+use transport::nats::async_nats::jetstream::{AckKind, Message};
 use transport::nats::{Link, Login, LoginError, NatsError, Target};
 use transport::{Backoff, CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
 
 use super::Intake;
-use crate::nats::config::{From, NatsConfig};
+use crate::nats::config::NatsConfig;
 use crate::parcel::{Fate, Ticket};
+
+mod consumer;
 
 /// Messages of one pull, and their bytes.
 const PULL: (usize, usize) = (256, 4 * 1024 * 1024);
 /// How long one pull waits for messages.
 const WAIT: Duration = Duration::from_secs(5);
-/// After which a consumer gives a message out again that nobody acknowledged: what an agent that was killed had open holds up others for
-/// so long at most. One that waits for a doppler asks for more time.
-const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Between two looks at a ring that is half full.
 const LOOK: Duration = Duration::from_millis(50);
 /// For an answer about stream or consumer, and for the last acknowledgements.
 const WITHIN: Duration = Duration::from_secs(5);
 /// Before a message that the ring gave up comes again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// After which a connection counts as one that works, though nothing came over it.
+const WORKS: Duration = Duration::from_secs(5);
+/// Messages for which more time is asked at once; what else happens is looked at in between.
+const SLICE: usize = 64;
 /// The longest wait between two attempts to connect.
 const LONGEST: Duration = Duration::from_secs(15);
 
@@ -84,7 +87,13 @@ struct Running {
     source: Source,
     intake: Intake,
     /// What is in the ring or on its way, by its number in the stream, with where to acknowledge it.
-    open: HashMap<u64, Subject>,
+    open: HashMap<u64, Open>,
+    /// When the stream was made that those numbers are of.
+    created: Option<DateTime>,
+    /// What became of open ones, and could not be said before a connection ended.
+    unsaid: Vec<Fate>,
+    /// Open ones that more time is to be asked for.
+    due: Vec<u64>,
     report: mpsc::Sender<Fate>,
     fates: mpsc::Receiver<Fate>,
     stop: CancellationToken,
@@ -92,6 +101,19 @@ struct Running {
     /// Held until nothing more is read.
     reading: Option<TaskTrackerToken>,
     well: bool,
+    backoff: Backoff,
+    /// Of the lines about failures.
+    said: Throttle,
+}
+
+/// A message whose envelope is in the ring or on its way.
+struct Open {
+    /// Where to acknowledge it.
+    reply: Subject,
+    /// When it came into the stream.
+    published: DateTime,
+    /// When the server last gave it out, or was asked for more time.
+    told: Instant,
 }
 
 /// A connection and what is read over it.
@@ -100,6 +122,13 @@ struct Session {
     consumer: PullConsumer,
     /// Messages that were asked for.
     pull: Option<Pull>,
+    /// After which the consumer gives a message out again.
+    ack_wait: Duration,
+    /// When the stream was made.
+    created: DateTime,
+    begun: Instant,
+    /// Something came over it, or it has lasted.
+    works: bool,
 }
 
 /// What a running source waited for.
@@ -109,6 +138,7 @@ enum Event {
     Message(Option<Result<Message, transport::nats::async_nats::Error>>),
     Ended(NatsError),
     Progress,
+    Slice,
     Look,
     Stop,
     Told,
@@ -159,13 +189,30 @@ impl Source {
         let room = self.config.max_ack_pending.get();
         let (report, fates) = mpsc::channel(room);
         let (open, reading) = (HashMap::with_capacity(room.min(4096)), Some(reading));
-        Running { source: self, intake, open, report, fates, stop, told, reading, well: true }.run().await;
+        let backoff = Backoff::between(Duration::from_millis(100), LONGEST, Backoff::random_seed());
+        let (said, unsaid, due) = (Throttle::every(Duration::from_secs(10)), Vec::new(), Vec::new());
+        let running = Running {
+            source: self,
+            intake,
+            open,
+            created: None,
+            unsaid,
+            due,
+            report,
+            fates,
+            stop,
+            told,
+            reading,
+            well: true,
+            backoff,
+            said,
+        };
+        running.run().await;
     }
 }
 
 impl Running {
     async fn run(mut self) {
-        let mut backoff = Backoff::between(Duration::from_millis(100), LONGEST, Backoff::random_seed());
         let mut turn = 0;
         while !self.is_over() {
             let opened = tokio::select! {
@@ -179,8 +226,6 @@ impl Running {
             turn += 1;
             let error = match opened {
                 Ok(session) => {
-                    backoff.reset();
-                    self.recovered(&session);
                     self.intake.metrics.nats_connected.increment(1.0);
                     let ended = self.serve(session).await;
                     self.intake.metrics.nats_connected.decrement(1.0);
@@ -190,7 +235,7 @@ impl Running {
             };
             let Some(error) = error else { break };
             self.failed(&error);
-            let wait = sleep(backoff.next_wait());
+            let wait = sleep(self.backoff.next_wait());
             tokio::select! {
                 () = wait => {}
                 () = self.told.cancelled() => break,
@@ -210,40 +255,62 @@ impl Running {
 
     /// Reads until the connection ends, which is returned, or the source is to end.
     async fn serve(&mut self, mut session: Session) -> Option<NatsError> {
-        let mut progress = interval(ACK_WAIT / 3);
+        if self.created.replace(session.created).is_some_and(|created| created != session.created) {
+            self.forget();
+        }
+        for fate in std::mem::take(&mut self.unsaid) {
+            self.settle(&session, fate).await;
+        }
+        let mut progress = interval(session.ack_wait / 30);
         progress.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut answered = true;
         while !self.is_over() {
             if let Err(error) = self.pull(&mut session, answered).await {
                 return Some(error);
             }
+            self.ask_for_time(&session).await;
             let event = tokio::select! {
                 biased;
+                // First: what is said to a connection that has ended is not heard.
+                error = session.link.ended() => Event::Ended(error),
                 Some(fate) = self.fates.recv() => Event::Fate(fate),
                 () = self.told.cancelled() => Event::Told,
                 () = self.stop.cancelled(), if self.reading.is_some() => Event::Stop,
-                error = session.link.ended() => Event::Ended(error),
                 message = next(session.pull.as_mut()) => Event::Message(message),
                 _ = progress.tick() => Event::Progress,
+                () = ready(()), if !self.due.is_empty() => Event::Slice,
                 () = sleep(LOOK), if session.pull.is_none() && self.reading.is_some() => Event::Look,
             };
             match event {
                 Event::Fate(fate) => self.settle(&session, fate).await,
                 Event::Message(Some(Ok(message))) => {
                     answered = true;
+                    self.works(&mut session);
                     self.take(&session, &message).await;
                 }
                 Event::Message(Some(Err(error))) => {
                     session.pull = None;
-                    // Such as a message that did not fit in with those before it. Without any before, something is wrong.
-                    if !std::mem::take(&mut answered) {
-                        return Some(NatsError::passing(error.to_string()));
+                    let text = error.to_string();
+                    // A message that did not fit in with those before it. Without any before, something is wrong, as it is with
+                    // everything else: a consumer that is gone may be there again, of another stream.
+                    if !std::mem::take(&mut answered) || !text.contains("Size Exceeds MaxBytes") {
+                        return Some(NatsError::passing(text));
                     }
                 }
-                Event::Message(None) => (session.pull, answered) = (None, true),
+                Event::Message(None) => {
+                    (session.pull, answered) = (None, true);
+                    if !session.link.has_ended() {
+                        self.works(&mut session);
+                    }
+                }
                 Event::Ended(error) => return Some(error),
-                Event::Progress => self.ask_for_time(&session).await,
-                Event::Look => {}
+                Event::Progress => {
+                    if session.begun.elapsed() >= WORKS {
+                        self.works(&mut session);
+                    }
+                    self.find_due(session.ack_wait / 3);
+                }
+                Event::Slice | Event::Look => {}
                 // What was asked for and comes now goes to another agent, or comes again later.
                 Event::Stop => (self.reading, session.pull) = (None, None),
                 Event::Told => break,
@@ -273,26 +340,39 @@ impl Running {
 
     /// Checks a message, and puts it into the ring.
     async fn take(&mut self, session: &Session, message: &Message) {
-        let (Ok(info), Some(reply)) = (message.info(), message.reply.clone()) else { return };
-        let sequence = info.stream_sequence;
-        if let Some(open) = self.open.get_mut(&sequence) {
-            // It is in the ring, and is acknowledged under its newest name.
-            *open = reply;
-            return;
+        let (Ok(info), Some(reply)) = (message.info(), message.reply.clone()) else {
+            // No stream sent it: there is nobody to answer.
+            self.intake.metrics.nats_messages.refused.increment(1);
+            let refused = Refused { decode_error: 1, ..Refused::default() };
+            return self.intake.take((Batch::index(Bytes::new()).0, refused));
+        };
+        let (sequence, published) = (info.stream_sequence, info.published);
+        match self.open.get_mut(&sequence) {
+            Some(open) if open.published == published => {
+                // It is in the ring, and is acknowledged under its newest name.
+                (open.reply, open.told) = (reply, Instant::now());
+                return;
+            }
+            Some(_of_another_stream) => self.forget(),
+            None => {}
         }
         let checked = marked(&message.payload, &self.source.config.url.stream);
         let metrics = &self.intake.metrics;
         let [entry] = checked.0.entries() else {
             metrics.nats_messages.refused.increment(1);
             self.intake.take(checked);
-            return self.answer(session, reply, AckKind::Term).await;
+            self.answer(session, reply, AckKind::Term).await;
+            return;
         };
-        if !self.source.config.wants(entry.kind, checked.0.source_id(entry)) {
+        let config = &self.source.config;
+        let again = has_mark(&message.payload, &config.url.stream);
+        if again || !config.wants(entry.kind, checked.0.source_id(entry)) {
             metrics.nats_messages.filtered.increment(1);
-            return self.answer(session, reply, AckKind::Ack).await;
+            self.answer(session, reply, AckKind::Ack).await;
+            return;
         }
         self.intake.metrics.nats_open(self.open.len(), self.open.len() + 1);
-        self.open.insert(sequence, reply);
+        self.open.insert(sequence, Open { reply, published, told: Instant::now() });
         let report = self.report.clone();
         self.intake.take_frame(checked, |envelopes| Ticket::new(sequence, envelopes, report));
     }
@@ -304,38 +384,73 @@ impl Running {
             // The agent stops with it.
             Fate::Unknown { sequence } => (sequence, false),
         };
-        let Some(reply) = self.open.remove(&sequence) else { return };
+        let Some(reply) = self.open.get(&sequence).map(|open| open.reply.clone()) else { return };
+        let kind = if arrived { AckKind::Ack } else { AckKind::Nak(Some(AGAIN)) };
+        if !self.answer(session, reply, kind).await {
+            return self.unsaid.push(fate);
+        }
+        self.open.remove(&sequence);
         let metrics = &self.intake.metrics;
         metrics.nats_open(self.open.len() + 1, self.open.len());
-        let kind = if arrived {
+        if arrived {
             metrics.nats_messages.accepted.increment(1);
-            AckKind::Ack
         } else {
             metrics.nats_messages.again.increment(1);
-            AckKind::Nak(Some(AGAIN))
-        };
-        self.answer(session, reply, kind).await;
-    }
-
-    /// What waits for a doppler is not to be given out again.
-    async fn ask_for_time(&self, session: &Session) {
-        for reply in self.open.values() {
-            self.answer(session, reply.clone(), AckKind::Progress).await;
         }
     }
 
-    async fn answer(&self, session: &Session, reply: Subject, kind: AckKind) {
-        // A connection that has ended answers nothing: the message comes again.
+    /// The stream was made anew: its numbers mean other messages. The ring keeps what it has, and nobody is told of that.
+    fn forget(&mut self) {
+        let (stream, open) = (&self.source.config.url, self.open.len());
+        if open > 0 {
+            warn!(%stream, open, "Stream was made anew, messages of the old one are not acknowledged");
+        }
+        self.intake.metrics.nats_open(open, 0);
+        self.open.clear();
+        self.unsaid.clear();
+        self.due.clear();
+        // What becomes of the old ones goes nowhere.
+        (self.report, self.fates) = mpsc::channel(self.source.config.max_ack_pending.get());
+    }
+
+    /// Looks for what the server has not heard of for `age`.
+    fn find_due(&mut self, age: Duration) {
+        if self.due.is_empty() {
+            let old = self.open.iter().filter(|(_, open)| open.told.elapsed() >= age);
+            self.due.extend(old.map(|(sequence, _)| *sequence));
+        }
+    }
+
+    /// What waits for a doppler is not to be given out again. A slice of it.
+    async fn ask_for_time(&mut self, session: &Session) {
+        for sequence in self.due.split_off(self.due.len().saturating_sub(SLICE)) {
+            let Some(open) = self.open.get_mut(&sequence) else { continue };
+            open.told = Instant::now();
+            let reply = open.reply.clone();
+            self.answer(session, reply, AckKind::Progress).await;
+        }
+    }
+
+    /// Answers a message. Returns whether the connection was there for it: if not, the message comes again.
+    async fn answer(&self, session: &Session, reply: Subject, kind: AckKind) -> bool {
         tokio::select! {
-            _answered = session.link.client().publish(reply, kind.into()) => {}
-            _ended = session.link.ended() => {}
+            biased;
+            _ended = session.link.ended() => false,
+            published = session.link.client().publish(reply, kind.into()) => published.is_ok(),
+        }
+    }
+
+    /// Something came over a connection, or it has lasted.
+    fn works(&mut self, session: &mut Session) {
+        if !std::mem::replace(&mut session.works, true) {
+            self.backoff.reset();
+            self.recovered(session);
         }
     }
 
     fn failed(&mut self, error: &NatsError) {
-        static SAID: Throttle = Throttle::every(Duration::from_secs(10));
         self.intake.metrics.nats_failures.increment(1);
-        if let Some(suppressed) = SAID.pass() {
+        if let Some(suppressed) = self.said.pass() {
             self.well = false;
             let (stream, consumer) = (&self.source.config.url, &self.source.config.consumer);
             if error.lasting {
@@ -367,7 +482,7 @@ async fn next(pull: Option<&mut Pull>) -> Option<Result<Message, transport::nats
     }
 }
 
-/// An envelope checked as it came, with the mark of its stream.
+/// An envelope checked as it came, with the mark of its stream, or without if the mark puts it over a limit.
 fn marked(payload: &Bytes, stream: &str) -> (Batch, Refused) {
     let limits = Limits::default();
     // Before anything is appended: the end of a broken one would swallow it.
@@ -378,80 +493,30 @@ fn marked(payload: &Bytes, stream: &str) -> (Batch, Refused) {
     let mut whole = BytesMut::with_capacity(payload.len() + STREAM_TAG.len() + stream.len() + 8);
     whole.extend_from_slice(payload);
     edit::put_tag(&mut whole, STREAM_TAG.as_bytes(), stream.as_bytes());
-    Batch::check_one(whole.freeze(), &limits)
+    let marked = Batch::check_one(whole.freeze(), &limits);
+    if marked.1.total() > 0 { checked } else { marked }
+}
+
+/// Whether a checked envelope has come out of this stream before. Every entry counts: it may have come through several streams.
+fn has_mark(envelope: &[u8], stream: &str) -> bool {
+    let mut found = false;
+    tags::each(envelope, |tag| {
+        let same = matches!(tag.value, tags::Value::Text(text) if text == stream.as_bytes());
+        found |= same && tag.key == STREAM_TAG.as_bytes();
+    });
+    found
 }
 
 /// Connects, and makes sure of the consumer.
 async fn open(source: &mut Source, turn: usize) -> Result<Session, NatsError> {
     let link = source.target.open(turn).await?;
     let looked = tokio::select! {
-        looked = ensure(&source.config, &link) => looked,
+        looked = consumer::ensure(&source.config, &link) => looked,
         error = link.ended() => return Err(error),
     };
-    let consumer = looked.map_err(|error| NatsError { text: format!("{}: {}", link.server(), error.text), ..error })?;
-    Ok(Session { link, consumer, pull: None })
-}
-
-async fn ensure(config: &NatsConfig, link: &Link) -> Result<PullConsumer, NatsError> {
-    let mut api = jetstream::new(link.client().clone());
-    api.set_timeout(WITHIN);
-    let (stream, consumer, filter) = (&config.url.stream, &config.consumer, config.filter());
-    let found = api.get_stream(stream).await.map_err(|error| {
-        let request = error.source().and_then(|source| source.downcast_ref::<RequestError>());
-        match error.kind() {
-            GetStreamErrorKind::JetStream(fault) if fault.error_code() == ErrorCode::STREAM_NOT_FOUND => {
-                NatsError::lasting(format!("the stream {stream} is missing; a drain to it makes it"))
-            }
-            GetStreamErrorKind::JetStream(fault) => NatsError::passing(fault.to_string()),
-            _ if request.is_some_and(|request| request.kind() == RequestErrorKind::NoResponders) => {
-                NatsError::passing("the server has no JetStream, or it is not there yet; start it with nats-server -js")
-            }
-            _ => NatsError::passing(format!("no answer about the stream {stream}: {error}")),
-        }
-    })?;
-    let fault = |error: ConsumerError| NatsError::passing(format!("the consumer {consumer}: {error}"));
-    let there = match found.get_consumer::<pull::Config>(consumer).await {
-        Ok(there) => there,
-        Err(_absent) => {
-            let wanted = wanted(config, &filter)?;
-            let made = found.create_consumer(wanted).await.map_err(fault)?;
-            info!(stream, consumer, filter, "Made a consumer");
-            made
-        }
-    };
-    let has = &there.cached_info().config;
-    let same = has.filter_subject == filter || has.filter_subject.is_empty();
-    if !same || has.ack_policy != AckPolicy::Explicit {
-        let kept = if has.filter_subject.is_empty() { ">" } else { &has.filter_subject };
-        return Err(NatsError::lasting(format!(
-            "the consumer {consumer} is there and reads {kept}, and this agent is to read {filter}; delete it, or set consumer to another name"
-        )));
-    }
-    Ok(there)
-}
-
-/// What a consumer is like that is made.
-fn wanted(config: &NatsConfig, filter: &str) -> Result<pull::Config, NatsError> {
-    let deliver_policy = match config.from {
-        From::New => DeliverPolicy::New,
-        From::All => DeliverPolicy::All,
-        From::Time(time) => {
-            let start_time = datetime::from_nanos(time.as_nanosecond());
-            DeliverPolicy::ByStartTime {
-                start_time: start_time.map_err(|error| NatsError::lasting(error.to_string()))?,
-            }
-        }
-        From::Sequence(start_sequence) => DeliverPolicy::ByStartSequence { start_sequence },
-    };
-    Ok(pull::Config {
-        durable_name: Some(config.consumer.clone()),
-        deliver_policy,
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: ACK_WAIT,
-        filter_subject: filter.to_owned(),
-        max_ack_pending: i64::try_from(config.max_ack_pending.get()).unwrap_or(i64::MAX),
-        ..pull::Config::default()
-    })
+    let there = looked.map_err(|error| NatsError { text: format!("{}: {}", link.server(), error.text), ..error })?;
+    let consumer::There { consumer, created, ack_wait } = there;
+    Ok(Session { link, consumer, pull: None, ack_wait, created, begun: Instant::now(), works: false })
 }
 
 #[cfg(test)]
@@ -469,6 +534,27 @@ mod tests {
         let marked = batch.envelope(&batch.entries()[0]);
         assert!(marked.starts_with(&envelope));
         assert_eq!(v2::Envelope::decode(marked).unwrap().tags["nats_stream"], "LOGS");
+    }
+
+    #[test]
+    fn an_envelope_without_room_for_the_mark_passes_as_it_came() {
+        let full = (0..128).fold(v2::Envelope::log("s", "x"), |envelope, i| envelope.tag(i.to_string(), "v"));
+        let frame = v2::Envelope::log("s", vec![b'x'; 1 << 19]).encode_to_vec().len() - (1 << 19);
+        let large = v2::Envelope::log("s", vec![b'x'; (1 << 20) - frame]);
+        for envelope in [full.encode_to_vec(), large.encode_to_vec()] {
+            let (batch, refused) = marked(&envelope.clone().into(), "LOGS");
+            assert_eq!(refused.total(), 0);
+            assert_eq!(batch.envelope(&batch.entries()[0]), envelope);
+        }
+    }
+
+    #[test]
+    fn an_envelope_that_was_in_the_stream_before_is_known() {
+        let mut envelope = v2::Envelope::log("s", "x").encode_to_vec();
+        assert!(!has_mark(&envelope, "LOGS"));
+        edit::put_tag(&mut envelope, STREAM_TAG.as_bytes(), b"LOGS");
+        edit::put_tag(&mut envelope, STREAM_TAG.as_bytes(), b"OTHER");
+        assert!(has_mark(&envelope, "LOGS") && has_mark(&envelope, "OTHER") && !has_mark(&envelope, "LOG"));
     }
 
     #[test]

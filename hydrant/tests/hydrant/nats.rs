@@ -201,6 +201,7 @@ async fn what_others_write_is_checked_and_arrives_byte_for_byte() {
         b"{\"json\": true}".to_vec(),
         odd.clone(),
         v2::Envelope::log("other", "x").encode_to_vec(),
+        v2::Envelope::log("app", "line 8").tag("nats_stream", "LOGS").encode_to_vec(),
         Vec::from(*b"\xff"),
     ];
     let input: String = messages
@@ -223,7 +224,11 @@ async fn what_others_write_is_checked_and_arrives_byte_for_byte() {
     assert_eq!(got.envelope(&got.entries()[0]), marked);
     let outcome = |page: &BTreeMap<String, f64>, outcome: &str| sum(page, "hydrant_nats_messages_total", outcome);
     let page = until(agent.addr("admin"), |page| outcome(page, "refused") == 2 && outcome(page, "accepted") == 1).await;
-    assert_eq!(outcome(&page, "filtered"), 1, "of another source, whatever its subject says");
+    assert_eq!(
+        outcome(&page, "filtered"),
+        2,
+        "of another source, whatever its subject says; and out of this stream before"
+    );
     assert_eq!(sum(&page, "hydrant_dropped_envelopes_total", "decode_error"), 2);
     agent.terminate();
     assert!(agent.ended().await.success());
@@ -254,6 +259,43 @@ async fn a_stream_waits_while_no_doppler_is_there() {
     let page = until(admin, |page| sum(page, "hydrant_nats_messages_total", "accepted") == ALL).await;
     assert_eq!(sum(&page, "hydrant_dropped_envelopes_total", ""), 0);
     assert_eq!(sum(&page, "hydrant_nats_messages_total", "again"), 0);
+    agent.terminate();
+    assert!(agent.ended().await.success());
+    reader.terminate();
+    reader.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_made_anew_is_read_from_its_start() {
+    let server = NatsServer::start("").await;
+    let stream = json!({ "name": "LOGS", "subjects": ["hydrant.>"] }).to_string();
+    let publish = async |range| {
+        let messages = lines(range).into_iter().map(|line| STANDARD.encode(line.encode_to_vec()));
+        let input: String = messages
+            .map(|payload| format!("{}\n", json!({ "subject": "hydrant.log.app.0", "payload": payload })))
+            .collect();
+        server.judge(&["publish"], &input).await;
+    };
+    server.judge(&["stream", &stream], "").await;
+    publish(0..10).await;
+    let nobody: SocketAddr = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let config = format!("agent.dopplers = [{{ addresses = [\"{nobody}\"] }}]\n{}", source(&server, "from = \"all\""));
+    let agent = Process::start("agent", &config).await;
+    let admin = agent.addr("admin");
+    let open = |page: &BTreeMap<String, f64>| sum(page, "hydrant_nats_unacknowledged_messages", "");
+    until(admin, |page| open(page) == 10).await;
+    // The same numbers mean other messages now.
+    server.judge(&["delete", "LOGS"], "").await;
+    server.judge(&["stream", &stream], "").await;
+    publish(10..15).await;
+    until(admin, |page| open(page) == 5).await;
+    let listen = [("HYDRANT_DOPPLER__GRPC__LISTEN", nobody.to_string())];
+    let reader = Process::start_with("doppler", "", &listen).await;
+    let received = |page: &BTreeMap<String, f64>| sum(page, "hydrant_received_envelopes_total", "doppler");
+    let page = until(reader.addr("admin"), |page| received(page) >= 15).await;
+    assert_eq!(received(&page), 15, "old and new, each once");
+    let page = until(admin, |page| open(page) == 0).await;
+    assert_eq!(sum(&page, "hydrant_nats_messages_total", "accepted"), 5, "of the new stream");
     agent.terminate();
     assert!(agent.ended().await.success());
     reader.terminate();
