@@ -7,7 +7,6 @@ use std::io;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-#[cfg(feature = "otlp")]
 use telemetry::Throttle;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -123,7 +122,6 @@ impl Teller {
     }
 
     /// The destination took a request, but not all of it, or says something about it.
-    #[cfg(feature = "otlp")]
     pub(crate) fn rejected(&self, items: u64, said: &str) {
         static SAID: Throttle = Throttle::every(Duration::from_secs(10));
         let text = match (items, said) {

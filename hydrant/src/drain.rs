@@ -191,10 +191,10 @@ fn details(drain: &Value) -> Vec<String> {
         details.push(format!("dropped: {}", reasons.join(", ")));
     }
     if let Some(bytes) = drain["disk"]["bytes"].as_u64() {
-        details.push(format!(
-            "on disk: {} envelopes, {bytes} bytes in {}",
-            drain["disk"]["envelopes"], drain["disk"]["dir"]
-        ));
+        let envelopes = drain["disk"]["envelopes"].as_u64().unwrap_or_default();
+        let plural = if envelopes == 1 { "" } else { "s" };
+        let dir = drain["disk"]["dir"].as_str().unwrap_or_default();
+        details.push(format!("on disk: {envelopes} envelope{plural}, {bytes} bytes in {dir}"));
     }
     if let Some(trouble) = drain["disk_trouble"].as_str() {
         details.push(format!("buffers in memory, as the disk cannot be used: {trouble}"));
@@ -361,7 +361,7 @@ NAME  STATE    DELIVERED  WAITING  DROPPED  URL
 logs  ok              12        0        0  syslog://h:1
 web   failing          1     1345        7  syslog-tls://other.example:6514
       dropped: expired 2, queue_full 5
-      on disk: 1000 envelopes, 70000 bytes in \"/var/lib/hydrant/buffers/x\"
+      on disk: 1000 envelopes, 70000 bytes in /var/lib/hydrant/buffers/x
       since 2026-01-02T03:04:05.000Z: connection refused
 ";
         assert_eq!(table(drains.as_array().expect("a list")), expected);

@@ -275,7 +275,7 @@ impl Written {
 pub struct Drained {
     /// The drain says it received.
     pub received: u64,
-    /// Lines that its receiver counted.
+    /// Lines that its receiver counted; at one that does not, what the drain says it delivered.
     pub lines: u64,
     /// The drain says it dropped.
     pub dropped: u64,

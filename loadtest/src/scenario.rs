@@ -9,6 +9,7 @@ mod many;
 mod sink;
 mod written;
 
+use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +21,7 @@ pub use bed::ScenarioError;
 use bed::{Bed, Servers};
 use crowd::Crowd;
 use idlers::Idlers;
+use sink::Sink;
 use tokio_util::sync::CancellationToken;
 
 use crate::payload::Shape;
@@ -201,6 +203,9 @@ pub struct DrainArgs {
     /// The drain buffers on disk, in a new directory below this one
     #[arg(long, value_name = "DIR")]
     disk: Option<PathBuf>,
+    /// The drain writes over TCP to this syslog receiver, not to one of this program's own that counts; what it says it delivered counts
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "tls")]
+    to: Option<SocketAddr>,
 }
 
 /// `drains`: doppler and adapters with many syslog drains.
@@ -464,27 +469,35 @@ pub async fn drain(args: &DrainArgs) -> Result<Report, ScenarioError> {
     let plan = args.load.plan(50_000, 10, 100);
     let mut report = Report::new("drain");
     for _ in 0..args.runs.get() {
-        let sink = bed.sink(args.tls).await?;
+        let sink = match args.to {
+            Some(_) => None,
+            None => Some(bed.sink(args.tls).await?),
+        };
+        let Some(receiver) = args.to.or(sink.as_ref().map(Sink::addr)) else { continue };
         let disk = args.disk.as_ref().map(tempfile::tempdir_in).transpose().map_err(ScenarioError::Disk)?;
         let dir = disk.as_ref().map(tempfile::TempDir::path);
-        let (servers, [at_doppler, admin]) = bed.drained(&sink, args.tls, dir).await?;
+        let (servers, [at_doppler, admin]) = bed.drained(receiver, args.tls, dir).await?;
         let found = run(if args.tls { "tls" } else { "tcp" }, &plan, &servers.target, &servers.watched).await;
         let numbers = async || -> Result<_, ScenarioError> {
             let received = scrape::number(admin, "hydrant_received_envelopes_total{stage=\"drain\"}").await?;
-            Ok((received, scrape::drops(admin).await?.values().sum::<u64>()))
+            let lines = match &sink {
+                Some(sink) => sink.lines(),
+                None => scrape::number(admin, "hydrant_delivered_envelopes_total{stage=\"drain\"}").await?,
+            };
+            Ok((received, lines, scrape::drops(admin).await?.values().sum::<u64>()))
         };
         let (mut numbers_now, since) = (numbers().await?, Instant::now());
-        while sink.lines() + numbers_now.1 != numbers_now.0 && since.elapsed() < DRAINED_WITHIN {
+        while numbers_now.1 + numbers_now.2 != numbers_now.0 && since.elapsed() < DRAINED_WITHIN {
             sleep(Duration::from_millis(50)).await;
             numbers_now = numbers().await?;
         }
-        let (received, dropped) = numbers_now;
+        let (received, lines, dropped) = numbers_now;
         // The doppler copies each envelope to the drain and to the subscriber, and drops for either.
         let copied = scrape::number(at_doppler, "hydrant_router_copies_total").await? / 2;
         servers.stop().await?;
         let mut found = found?;
         found.residual += copied.cast_signed() - received.cast_signed();
-        report.drained.push(Drained { received, lines: sink.lines(), dropped });
+        report.drained.push(Drained { received, lines, dropped });
         report.runs.push(found);
     }
     bed.close().await;

@@ -130,14 +130,14 @@ impl Bed {
         Sink::start(certs, &self.tracker).await.map_err(ScenarioError::Sink)
     }
 
-    /// A doppler, and adapters with a drain to `sink`, subscribed, that buffers below `disk`; and the admin ports of both.
+    /// A doppler, and adapters with a drain to `receiver`, subscribed, that buffers below `disk`; and the admin ports of both.
     pub(super) async fn drained(
         &self,
-        sink: &Sink,
+        receiver: SocketAddr,
         tls: bool,
         disk: Option<&Path>,
     ) -> Result<(Servers, [SocketAddr; 2]), ScenarioError> {
-        self.with_adapters(disk, &self.drain_toml(sink.addr(), tls, disk.is_some()), 1).await
+        self.with_adapters(disk, &self.drain_toml(receiver, tls, disk.is_some()), 1).await
     }
 
     /// A doppler, and adapters with a syslog drain of each of these sources to its address, subscribed; and the admin ports of both.

@@ -158,9 +158,10 @@ impl fmt::Display for Report {
             CheckpointState::Unusable => " (checkpoint damaged)",
         };
         let total: u64 = self.segments.iter().map(|segment| segment.bytes).sum();
-        writeln!(f, "{}: {} segments, {total} bytes on disk", self.dir.display(), self.segments.len())?;
+        let (dir, segments) = (self.dir.display(), counted(self.segments.len() as u64, "segment"));
+        writeln!(f, "{dir}: {segments}, {total} bytes on disk")?;
         writeln!(f, "delivered through {}{checkpoint}", self.acked)?;
-        write!(f, "waiting: {} records, {} bytes", self.records, self.payload_bytes)?;
+        write!(f, "waiting: {}, {} bytes", counted(self.records, "record"), self.payload_bytes)?;
         if let (Some(oldest), Some(newest)) = (self.oldest_arrival_ms, self.newest_arrival_ms) {
             write!(f, ", arrived from {oldest} to {newest} ms")?;
         }
@@ -172,12 +173,17 @@ impl fmt::Display for Report {
     }
 }
 
+/// `1 record`, `2 records`.
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 impl fmt::Display for SegmentReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "segment {}: {} bytes, ", self.number, self.bytes)?;
         match (self.first, self.last) {
             _ if !self.readable => write!(f, "header damaged")?,
-            (Some(first), Some(last)) => write!(f, "{} records, {first} to {last}", self.records)?,
+            (Some(first), Some(last)) => write!(f, "{}, {first} to {last}", counted(self.records, "record"))?,
             _ => write!(f, "no records")?,
         }
         for range in &self.damaged {
