@@ -6,25 +6,10 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hydrant_adapters::syslog::config::Options;
 use hydrant_adapters::syslog::encode::{Encoder, Parts, Style};
 use prost::Message;
-use proto::v2;
+use ten_tags::envelope;
 
-/// A log of 200 bytes with ten tags.
-fn envelope() -> v2::Envelope {
-    let names = [
-        "app_id",
-        "app_name",
-        "organization_id",
-        "organization_name",
-        "space_id",
-        "space_name",
-        "origin",
-        "process_id",
-        "job",
-    ];
-    let log = v2::Envelope::log("c0ffee00-1111-2222-3333-444455556666", vec![b'x'; 200]).at(1_700_000_000_123_456_789);
-    let log = log.instance("0").tag("source_type", "APP/PROC/WEB");
-    names.into_iter().fold(log, |log, name| log.tag(name, "c0ffee00-1111-2222-3333-444455556666"))
-}
+#[path = "envelopes/ten_tags.rs"]
+mod ten_tags;
 
 /// The same envelope over and over, its tags in another order each time, as a map of its sender has them.
 fn shuffled() -> Vec<Vec<u8>> {

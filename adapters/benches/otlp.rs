@@ -11,28 +11,14 @@ use opentelemetry_proto::tonic::logs::v1::{LogRecord, ResourceLogs, ScopeLogs};
 use opentelemetry_proto::tonic::resource::v1::Resource;
 use prost::Message;
 use proto::v2;
+use ten_tags::envelope;
+
+#[path = "envelopes/ten_tags.rs"]
+mod ten_tags;
 
 const NOW: i64 = 1_700_000_000_123_456_789;
 /// Logs in a request.
 const LOGS: u64 = 1000;
-
-/// A log of 200 bytes with ten tags.
-fn envelope() -> v2::Envelope {
-    let names = [
-        "app_id",
-        "app_name",
-        "organization_id",
-        "organization_name",
-        "space_id",
-        "space_name",
-        "origin",
-        "process_id",
-        "job",
-    ];
-    let log = v2::Envelope::log("c0ffee00-1111-2222-3333-444455556666", vec![b'x'; 200]).at(NOW);
-    let log = log.instance("0").tag("source_type", "APP/PROC/WEB");
-    names.into_iter().fold(log, |log, name| log.tag(name, "c0ffee00-1111-2222-3333-444455556666"))
-}
 
 fn pair(key: impl Into<String>, value: impl Into<String>) -> KeyValue {
     let value = Some(AnyValue { value: Some(Value::StringValue(value.into())) });

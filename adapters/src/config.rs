@@ -550,7 +550,6 @@ impl DrainConfig {
 
     /// What makes requests of its envelopes, of a drain that sends some.
     pub(crate) fn maker(&self) -> Maker {
-        #[cfg(feature = "otlp")]
         if self.url.scheme.is_otlp() {
             return Maker::otlp(&self.otlp, self.url.scheme.is_grpc());
         }

@@ -41,7 +41,7 @@ mod wanted;
 
 pub use self::body::{Request, Target};
 pub use self::config::{DatadogApi, DatadogConfig, DatadogPreset};
-pub use self::encode::{Counts, Encoder, Outcome};
+pub use self::encode::{Counts, Encoder};
 pub use self::options::{Api, Limits, Options, Preset};
 pub use self::series::OFFENDERS;
 pub use crate::prometheus::series::Offender;

@@ -396,7 +396,6 @@ impl DrainMetrics {
     }
 
     /// What became of values on their way to a collector since `before`.
-    #[cfg(feature = "otlp")]
     pub(crate) fn exported(&self, before: crate::otlp::Counts, now: crate::otlp::Counts) {
         let samples = &self.all.samples;
         samples.written.increment(now.points - before.points);

@@ -23,24 +23,16 @@
 //!
 //! [`OtlpPreset::Otelcol`] does as the original agents do: no resource, no scope and no start times; each log in a resource of its own.
 
-#[cfg(feature = "otlp")]
 pub(crate) mod answer;
-#[cfg(feature = "otlp")]
 mod batch;
 mod config;
-#[cfg(feature = "otlp")]
 mod encode;
-#[cfg(feature = "otlp")]
 mod record;
-#[cfg(feature = "otlp")]
 mod series;
-#[cfg(all(test, feature = "otlp"))]
+#[cfg(test)]
 mod tests;
-#[cfg(feature = "otlp")]
 mod wire;
 
-#[cfg(feature = "otlp")]
 pub use self::batch::Request;
 pub use self::config::{Compression, OtlpConfig, OtlpError, OtlpPreset, Signal, Timers};
-#[cfg(feature = "otlp")]
-pub use self::encode::{Counts, Encoder, Outcome};
+pub use self::encode::{Counts, Encoder};

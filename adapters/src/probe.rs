@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::config::DrainConfig;
 use crate::drains::{Form, Headers, Prepared};
+use crate::outcome::Outcome;
 use crate::push::drain::now_ns;
-use crate::push::maker::Put;
 use crate::syslog::client::{End, Link};
 use crate::syslog::config::{DrainUrl, Options};
 use crate::syslog::encode::{Encoder, Parts};
@@ -130,7 +130,7 @@ async fn post(
         ),
     ];
     let said = tries.into_iter().find_map(|(envelope, said)| {
-        let kept = maker.put(&envelope.at(now).instance("0").encode_to_vec(), now) == Put::Kept;
+        let kept = maker.put(&envelope.at(now).instance("0").encode_to_vec(), now) == Outcome::Kept;
         kept.then_some(said)
     });
     let mut made = lanes.into_iter().zip(maker.flush(now, true).0);

@@ -33,10 +33,8 @@ mod metrics_drains;
 #[cfg(feature = "nats")]
 #[path = "adapters/nats.rs"]
 mod nats;
-#[cfg(feature = "otlp")]
 #[path = "adapters/otlp.rs"]
 mod otlp;
-#[cfg(feature = "otlp")]
 #[path = "adapters/otlp_answers.rs"]
 mod otlp_answers;
 #[path = "adapters/outages.rs"]

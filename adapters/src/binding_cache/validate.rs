@@ -62,7 +62,7 @@ pub(super) fn url(row: &Row) -> Result<DrainUrl, Found> {
     }
     let url = DrainUrl::parse(&row.url).map_err(|error| {
         let fault = match &error {
-            DrainUrlError::Scheme(_) | DrainUrlError::NotBuilt(..) => Fault::Scheme,
+            DrainUrlError::Scheme(_) => Fault::Scheme,
             DrainUrlError::NoPort(_, host) if host.is_empty() => Fault::Host,
             DrainUrlError::Address(AddressError::NoPort(_) | AddressError::BadHost(_)) => Fault::Host,
             _ => Fault::Url,

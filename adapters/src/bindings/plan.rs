@@ -162,7 +162,7 @@ impl Wanted {
         ring: &RingConfig,
     ) -> Result<DrainConfig, (Invalid, String)> {
         let url: DrainUrl = self.url.parse().map_err(|error: DrainUrlError| {
-            let is_scheme = matches!(error, DrainUrlError::Scheme(_) | DrainUrlError::NotBuilt(..));
+            let is_scheme = matches!(error, DrainUrlError::Scheme(_));
             (if is_scheme { Invalid::Scheme } else { Invalid::Url }, error.to_string())
         })?;
         let Some(app) = &self.app else {

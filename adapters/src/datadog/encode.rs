@@ -15,6 +15,7 @@ use super::nozzle::Container;
 use super::options::{Options, Preset};
 use super::series::Store;
 use super::wanted::Context;
+use crate::outcome::Outcome;
 use crate::prometheus::series::Offender;
 use crate::read::{self, Counter, Envelope, Event, Gauge, Timer, is_unbounded};
 
@@ -24,17 +25,6 @@ const AHEAD: i64 = 600 * SECOND;
 /// What is older is not taken.
 const OLDEST_METRIC: i64 = 3_600 * SECOND;
 const OLDEST_LOG: i64 = 18 * 3_600 * SECOND;
-
-/// What became of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It will be in a request.
-    Kept,
-    /// It has nothing to send: a timer or event that is not asked for, or the first total of a counter.
-    Ignored,
-    /// `DecodeError`, `ConvertError` (no name, no finite number, too old), `Oversize`, or `Cardinality`.
-    Dropped(Reason),
-}
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +68,9 @@ impl Encoder {
 
     /// Takes one encoded envelope that has passed a first hop. `now` is nanoseconds since the Unix epoch.
     ///
-    /// One log in a thousand, or in 5 MB of them, compresses those before it.
+    /// One log in a thousand, or in 5 MB of them, compresses those before it. Ignored are timers and events that are not asked for, and the
+    /// first total of a counter; dropped is what is `DecodeError`, `ConvertError` (no name, no finite number, too old), `Oversize`, or
+    /// `Cardinality`.
     pub fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
         let (mut spare, mut parts) = (Vec::new(), Envelope::default());
         if parts.read(envelope, &mut spare).is_err() {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use super::body::Sizes;
 use super::*;
+use crate::outcome::Outcome;
 
 mod schema;
 

@@ -15,6 +15,7 @@ use super::batch::{Batch, Data, Form, Metric, Request};
 use super::config::{Compression, OtlpConfig, Signal, Timers};
 use super::record::{self, Trace};
 use super::series::{Counters, Histograms};
+use crate::outcome::Outcome;
 use crate::read::{self, Counter, Envelope, Event, Gauge, Timer, is_unbounded, known_method};
 
 /// Values of a counter above this are written without it, as the field has a sign.
@@ -26,18 +27,6 @@ const POINT: u32 = 7;
 const HISTOGRAM: u32 = 9;
 /// Goes behind the name of a timer.
 const DURATION: &str = ".duration";
-
-/// What became of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It will be in a request.
-    Kept,
-    /// It has nothing to send: a kind or signal that is not asked for, a timer of the router as a client, a gauge without metrics.
-    Ignored,
-    /// `DecodeError`, `ConvertError` (identifiers of a trace that are none), `Cardinality`, or `Oversize` (a gauge whose metrics and tags
-    /// multiply to more than 16 MiB).
-    Dropped(Reason),
-}
 
 /// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -113,6 +102,10 @@ impl Encoder {
     }
 
     /// Takes an encoded envelope that came at `now`.
+    ///
+    /// Ignored are kinds and signals that are not asked for, timers of the router as a client, and gauges without metrics; dropped is what is
+    /// `DecodeError`, `ConvertError` (identifiers of a trace that are none), `Cardinality`, or `Oversize` (a gauge whose metrics and tags
+    /// multiply to more than 16 MiB).
     pub fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
         let mut spare = Vec::new();
         let mut read = Envelope::default();

@@ -18,6 +18,7 @@ use proto::v2;
 
 use super::series::{Counters, Histograms};
 use super::*;
+use crate::outcome::Outcome;
 
 const NOW: i64 = 1_700_000_000_000_000_000;
 const SECOND: i64 = 1_000_000_000;

@@ -43,6 +43,7 @@ pub use self::snapshot::Snapshot;
 pub use self::value::{BUCKETS, Histogram, QUANTILES, Summary, Type, Value};
 use super::labels::Labels;
 use super::names::{self, Naming, Purpose};
+use crate::outcome::Outcome;
 use crate::read::{Counter, Envelope, Gauge, Timer, is_unbounded};
 
 /// How envelopes become series.
@@ -73,17 +74,6 @@ impl Default for Options {
             limits: Limits::default(),
         }
     }
-}
-
-/// What became of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// All or some of its series have been updated.
-    Kept,
-    /// It makes no series: a log, an event, or a timer that is not asked for.
-    Ignored,
-    /// `DecodeError`, `ConvertError` (no name that can stand in a series), or `Cardinality`.
-    Dropped(Reason),
 }
 
 /// Counts since the start, of values: a gauge envelope has several.
@@ -191,7 +181,8 @@ impl Store {
     ///
     /// An envelope without a time, or of the future, is taken as one of `now`. A counter without a total adds its delta to the series,
     /// as of `now` if it is late; a total that falls is passed on: the counter began anew. Gauges and totals older than what the
-    /// series has are passed over.
+    /// series has are passed over. Ignored are logs, events, and timers that are not asked for; dropped is what is `DecodeError`,
+    /// `ConvertError` (no name that can stand in a series), or `Cardinality`.
     pub fn put(&mut self, envelope: &[u8], now: i64, mut changed: impl FnMut(u32, &Series)) -> Outcome {
         self.own.count(Own::Envelopes, 1, now);
         let (mut spare, mut parts) = (Vec::new(), Envelope::default());

@@ -55,14 +55,12 @@ impl Request {
         let answer = link.post(target, &all, self.body.clone()).await?;
         match self.rules {
             Rules::Status => answer.success().map(|()| Accepted::default()),
-            #[cfg(feature = "otlp")]
             Rules::Otlp(protocol) => crate::otlp::answer::judge(protocol, &answer, &secrets(destination, headers)),
         }
     }
 }
 
 /// What of a drain may stand in no text, longest first.
-#[cfg(feature = "otlp")]
 fn secrets(destination: &DrainUrl, headers: &Headers) -> Vec<Vec<u8>> {
     let sensitive = headers.iter().filter(|(_, value)| value.is_sensitive()).map(|(_, value)| value.as_bytes());
     // A scheme and a blank stand before a token.

@@ -17,11 +17,12 @@ use tracing::warn;
 use transport::Backoff;
 
 use super::attempt::attempt;
-use super::maker::{Maker, Put, Request};
+use super::maker::{Maker, Request};
 use crate::drains::Headers;
 use crate::health::{self, Teller};
 use crate::inlet::{Inlet, One, Taken};
 use crate::metrics::DrainMetrics;
+use crate::outcome::Outcome;
 use crate::retry::{Retry, Schedule};
 use crate::server::Drained;
 use crate::subscribe::Queued;
@@ -179,9 +180,9 @@ impl Push {
                 continue;
             }
             match self.maker.put(&bytes, now_ns()) {
-                Put::Kept => {}
-                Put::Filtered => self.held.tally.filtered += 1,
-                Put::Dropped(reason) => self.held.tally.drop(reason, 1),
+                Outcome::Kept => {}
+                Outcome::Ignored => self.held.tally.filtered += 1,
+                Outcome::Dropped(reason) => self.held.tally.drop(reason, 1),
             }
         }
         if self.maker.waiting() == 0 && self.in_hand.is_none() && self.held.tally.delivered == 0 {

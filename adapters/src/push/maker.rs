@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
-use proto::reason::Reason;
 
 use crate::datadog::{self, DatadogConfig};
 use crate::metrics::DrainMetrics;
-#[cfg(feature = "otlp")]
 use crate::otlp::{self, OtlpConfig};
+use crate::outcome::Outcome;
 use crate::prometheus::MetricsConfig;
 use crate::prometheus::remote_write::{self, Queue};
-use crate::prometheus::series::{self, Offender, Outcome, Store};
+use crate::prometheus::series::{self, Offender, Store};
 
 /// Between two looks at what changes with every request, such as histograms.
 const ROLL_UP: i64 = nanoseconds(Duration::from_secs(10));
@@ -39,7 +38,6 @@ pub(crate) struct Request {
 pub(crate) enum Rules {
     /// Its status alone.
     Status,
-    #[cfg(feature = "otlp")]
     Otlp(otlp::answer::Protocol),
 }
 
@@ -47,18 +45,7 @@ pub(crate) enum Rules {
 pub(crate) enum Maker {
     RemoteWrite(Box<RemoteWrite>),
     Datadog(Box<Datadog>),
-    #[cfg(feature = "otlp")]
     Otlp(Box<Otlp>),
-}
-
-/// What has become of an envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    /// It will be in a request.
-    Kept,
-    /// It has no form there.
-    Filtered,
-    Dropped(Reason),
 }
 
 pub(crate) struct RemoteWrite {
@@ -83,7 +70,6 @@ pub(crate) struct Datadog {
 }
 
 /// Requests to a collector: logs in the first lane, metrics in the second, spans in the third.
-#[cfg(feature = "otlp")]
 pub(crate) struct Otlp {
     encoder: otlp::Encoder,
     protocol: otlp::answer::Protocol,
@@ -92,7 +78,6 @@ pub(crate) struct Otlp {
 }
 
 impl Maker {
-    #[cfg(feature = "otlp")]
     pub(crate) fn otlp(config: &OtlpConfig, grpc: bool) -> Self {
         Self::Otlp(Box::new(Otlp {
             encoder: otlp::Encoder::new(config, grpc),
@@ -127,11 +112,10 @@ impl Maker {
     }
 
     /// Takes an envelope, at `now` in nanoseconds since the Unix epoch.
-    pub(crate) fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+    pub(crate) fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
         match self {
             Self::RemoteWrite(maker) => maker.put(envelope, now),
             Self::Datadog(maker) => maker.put(envelope, now),
-            #[cfg(feature = "otlp")]
             Self::Otlp(maker) => maker.put(envelope, now),
         }
     }
@@ -144,7 +128,6 @@ impl Maker {
                 (0..options.shards.get()).any(|shard| maker.queue.pending(shard) >= options.max_samples)
             }
             Self::Datadog(maker) => maker.encoder.is_full(),
-            #[cfg(feature = "otlp")]
             Self::Otlp(maker) => maker.encoder.is_full(),
         }
     }
@@ -155,7 +138,6 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.flush(now),
             Self::Datadog(maker) => (maker.flush(now, all), 0),
-            #[cfg(feature = "otlp")]
             Self::Otlp(maker) => (maker.flush(now), 0),
         }
     }
@@ -165,7 +147,6 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.waiting,
             Self::Datadog(maker) => maker.waiting,
-            #[cfg(feature = "otlp")]
             Self::Otlp(maker) => maker.waiting,
         }
     }
@@ -184,7 +165,6 @@ impl Maker {
                 let before = std::mem::replace(&mut maker.told, now);
                 metrics.pushed(before, now);
             }
-            #[cfg(feature = "otlp")]
             Self::Otlp(maker) => {
                 let now = maker.encoder.counts();
                 let before = std::mem::replace(&mut maker.told, now);
@@ -198,17 +178,16 @@ impl Maker {
         match self {
             Self::RemoteWrite(maker) => maker.store.offenders(),
             Self::Datadog(maker) => maker.encoder.offenders(),
-            #[cfg(feature = "otlp")]
             Self::Otlp(_) => Vec::new(),
         }
     }
 }
 
 impl RemoteWrite {
-    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
+    fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
         let Self { store, queue, .. } = self;
-        let put = of(store.put(envelope, now, |slot, series| queue.push(slot, series)));
-        self.waiting += u64::from(put == Put::Kept);
+        let put = store.put(envelope, now, |slot, series| queue.push(slot, series));
+        self.waiting += u64::from(put == Outcome::Kept);
         put
     }
 
@@ -246,15 +225,10 @@ impl RemoteWrite {
 }
 
 impl Datadog {
-    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
-        match self.encoder.put(envelope, now) {
-            datadog::Outcome::Kept => {
-                self.waiting += 1;
-                Put::Kept
-            }
-            datadog::Outcome::Ignored => Put::Filtered,
-            datadog::Outcome::Dropped(reason) => Put::Dropped(reason),
-        }
+    fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
+        let put = self.encoder.put(envelope, now);
+        self.waiting += u64::from(put == Outcome::Kept);
+        put
     }
 
     fn flush(&mut self, now: i64, all: bool) -> Vec<Vec<Request>> {
@@ -278,17 +252,11 @@ impl Datadog {
     }
 }
 
-#[cfg(feature = "otlp")]
 impl Otlp {
-    fn put(&mut self, envelope: &[u8], now: i64) -> Put {
-        match self.encoder.put(envelope, now) {
-            otlp::Outcome::Kept => {
-                self.waiting += 1;
-                Put::Kept
-            }
-            otlp::Outcome::Ignored => Put::Filtered,
-            otlp::Outcome::Dropped(reason) => Put::Dropped(reason),
-        }
+    fn put(&mut self, envelope: &[u8], now: i64) -> Outcome {
+        let put = self.encoder.put(envelope, now);
+        self.waiting += u64::from(put == Outcome::Kept);
+        put
     }
 
     fn flush(&mut self, now: i64) -> Vec<Vec<Request>> {
@@ -299,15 +267,6 @@ impl Otlp {
             lanes[signal as usize].push(Request { path: Some(path), headers, body: body.into(), rules, envelopes });
         }
         lanes
-    }
-}
-
-/// What became of an envelope in a store.
-pub(crate) fn of(outcome: Outcome) -> Put {
-    match outcome {
-        Outcome::Kept => Put::Kept,
-        Outcome::Ignored => Put::Filtered,
-        Outcome::Dropped(reason) => Put::Dropped(reason),
     }
 }
 
@@ -323,6 +282,7 @@ const fn nanoseconds(duration: Duration) -> i64 {
 #[cfg(test)]
 mod tests {
     use prost::Message;
+    use proto::reason::Reason;
     use proto::v2;
 
     use super::*;
@@ -334,10 +294,10 @@ mod tests {
         let now = 1_700_000_000_000_000_000;
         for i in 0..100 {
             let gauge = v2::Envelope::gauge(format!("source-{i}"), "g", f64::from(i), "").at(now);
-            assert_eq!(maker.put(&gauge.encode_to_vec(), now), Put::Kept);
+            assert_eq!(maker.put(&gauge.encode_to_vec(), now), Outcome::Kept);
         }
-        assert_eq!(maker.put(&v2::Envelope::log("a", "b").encode_to_vec(), now), Put::Filtered);
-        assert_eq!(maker.put(b"\xff", now), Put::Dropped(Reason::DecodeError));
+        assert_eq!(maker.put(&v2::Envelope::log("a", "b").encode_to_vec(), now), Outcome::Ignored);
+        assert_eq!(maker.put(b"\xff", now), Outcome::Dropped(Reason::DecodeError));
         assert_eq!(maker.waiting(), 100);
         let (lanes, 0) = maker.flush(now, false) else { panic!("all are in requests") };
         assert!(lanes.len() == 4 && lanes.iter().all(|lane| lane.len() == 1), "each shard has series");
@@ -345,7 +305,7 @@ mod tests {
         assert!(maker.flush(now, true).0.iter().all(Vec::is_empty));
         // The same value once more is no news, and neither is it lost.
         let gauge = v2::Envelope::gauge("source-1", "g", 1.0, "").at(now);
-        assert_eq!(maker.put(&gauge.encode_to_vec(), now), Put::Kept);
+        assert_eq!(maker.put(&gauge.encode_to_vec(), now), Outcome::Kept);
         assert_eq!((maker.flush(now, true).1, maker.waiting()), (1, 0));
     }
 }

@@ -13,9 +13,9 @@ use tokio_util::task::TaskTracker;
 use tracing::warn;
 
 use super::drain::now_ns;
-use super::maker::{Put, of};
 use crate::inlet::{Inlet, Taken};
 use crate::metrics::DrainMetrics;
+use crate::outcome::Outcome;
 use crate::prometheus::serve::{Endpoint, Shared};
 use crate::server::Drained;
 use crate::syslog::drain::{Ended, Until};
@@ -81,10 +81,10 @@ fn put(name: &str, store: &Shared, metrics: &DrainMetrics, mut taken: Taken) {
     let mut locked = store.lock();
     let before = locked.counts();
     while let Some(one) = taken.next(now) {
-        match of(locked.put(&one.bytes, wall, |_, _| {})) {
-            Put::Kept => kept += 1,
-            Put::Filtered => filtered += 1,
-            Put::Dropped(reason) => metrics.dropped(reason, 1),
+        match locked.put(&one.bytes, wall, |_, _| {}) {
+            Outcome::Kept => kept += 1,
+            Outcome::Ignored => filtered += 1,
+            Outcome::Dropped(reason) => metrics.dropped(reason, 1),
         }
     }
     let (offenders, after) = (locked.offenders(), locked.counts());

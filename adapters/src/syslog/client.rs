@@ -14,11 +14,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
 use self::datagrams::Datagrams;
-#[cfg(feature = "otlp")]
 use self::grpc::Grpc;
 use self::http::Http;
 pub use self::http::Refusal;
-#[cfg(feature = "otlp")]
 pub(crate) use self::http::{LONGEST_WAIT, retry_after};
 use self::stream::Stream;
 use super::config::{DrainUrl, Scheme};
@@ -27,7 +25,7 @@ use super::window::{Frame, UNACKNOWLEDGED_FOR};
 use crate::policy::AddressPolicy;
 
 mod datagrams;
-#[cfg(feature = "otlp")]
+mod driven;
 mod grpc;
 mod http;
 mod stream;
@@ -49,7 +47,6 @@ enum Kind {
     Stream(Stream),
     Datagrams(Datagrams),
     Http(Http),
-    #[cfg(feature = "otlp")]
     Grpc(Box<Grpc>),
 }
 
@@ -115,7 +112,6 @@ impl Link {
             let share = begun + deadline.saturating_duration_since(begun) / left;
             let opened = match (url.scheme, trust.as_deref_mut()) {
                 (Scheme::SyslogUdp, _) => Datagrams::open(*addr).map(Kind::Datagrams),
-                #[cfg(feature = "otlp")]
                 (scheme, trust) if scheme.is_grpc() => {
                     Grpc::open(*addr, url, trust, share).await.map(|grpc| Kind::Grpc(Box::new(grpc)))
                 }
@@ -136,7 +132,6 @@ impl Link {
             Kind::Stream(stream) => stream.pause(),
             Kind::Datagrams(_) => datagrams::PAUSE,
             Kind::Http(_) => Duration::ZERO,
-            #[cfg(feature = "otlp")]
             Kind::Grpc(_) => Duration::ZERO,
         }
     }
@@ -150,7 +145,6 @@ impl Link {
             Kind::Stream(stream) => stream.check(),
             Kind::Datagrams(datagrams) => datagrams.check(),
             Kind::Http(http) => http.check(),
-            #[cfg(feature = "otlp")]
             Kind::Grpc(grpc) => grpc.check(),
         }
     }
@@ -165,7 +159,6 @@ impl Link {
             Kind::Stream(stream) => stream.ended().await,
             Kind::Datagrams(datagrams) => datagrams.ended().await,
             Kind::Http(http) => http.ended().await,
-            #[cfg(feature = "otlp")]
             Kind::Grpc(grpc) => grpc.ended().await,
         }
     }
@@ -183,7 +176,6 @@ impl Link {
             Kind::Stream(stream) => stream.write(frames, count, written).await,
             Kind::Datagrams(datagrams) => datagrams.write(frames, count, written).await,
             Kind::Http(http) => http.write(frames, count, written).await,
-            #[cfg(feature = "otlp")]
             Kind::Grpc(_) => Err(io::Error::other("no lines go over this connection")),
         }
     }
@@ -200,7 +192,6 @@ impl Link {
     ) -> io::Result<Answer> {
         match &mut self.0 {
             Kind::Http(http) => http.post(target, headers, body).await,
-            #[cfg(feature = "otlp")]
             Kind::Grpc(grpc) => grpc.call(target, headers, body).await,
             Kind::Stream(_) | Kind::Datagrams(_) => Err(io::Error::other("no requests go over this connection")),
         }
@@ -218,7 +209,6 @@ impl Link {
             Kind::Stream(stream) => stream.settle(within).await,
             Kind::Datagrams(datagrams) => datagrams.settle(within).await,
             Kind::Http(http) => http.settle(),
-            #[cfg(feature = "otlp")]
             Kind::Grpc(_) => End::Closed,
         }
     }
@@ -226,6 +216,14 @@ impl Link {
 
 fn late(what: String) -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, what)
+}
+
+/// A connection to this address, until `by`.
+async fn connect(addr: SocketAddr, by: Instant) -> io::Result<TcpStream> {
+    let connected = timeout_at(by, TcpStream::connect(addr)).await;
+    let stream = connected.map_err(|_| late("no answer".to_owned()))??;
+    set_options(&stream)?;
+    Ok(stream)
 }
 
 fn set_options(stream: &TcpStream) -> io::Result<()> {

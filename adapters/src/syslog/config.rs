@@ -54,16 +54,12 @@ pub enum Scheme {
     /// And over HTTPS.
     DatadogHttps,
     /// No lines: logs, metrics and spans to an OpenTelemetry collector, over gRPC.
-    #[cfg(feature = "otlp")]
     OtlpGrpc,
     /// The same over TLS.
-    #[cfg(feature = "otlp")]
     OtlpGrpcs,
     /// The same as the bodies of POSTs over HTTP.
-    #[cfg(feature = "otlp")]
     OtlpHttp,
     /// And over HTTPS.
-    #[cfg(feature = "otlp")]
     OtlpHttps,
     /// No lines: a page of metrics, at this address, for Prometheus to scrape.
     Prometheus,
@@ -112,11 +108,6 @@ pub enum DrainUrlError {
     /// No `://`.
     #[error("the drain URL has no scheme; write {SCHEMES}")]
     NoScheme,
-    /// A scheme of a feature that this program was built without.
-    #[error(
-        "the drain URL's scheme is \"{0}\", which this hydrant was built without; use one that was built with the feature {1}, as by cargo build --release --features {1}"
-    )]
-    NotBuilt(&'static str, &'static str),
     /// Collectors take gRPC at one place.
     #[error("the drain URL has a path, and {0}:// has none; leave it out, or write otlp+http:// or otlp+https://")]
     GrpcPath(Scheme),
@@ -151,10 +142,7 @@ const HTTP: u16 = 80;
 /// That of NATS.
 const NATS: u16 = 4222;
 /// Those of OTLP, over gRPC and over HTTP.
-#[cfg(feature = "otlp")]
 const OTLP: (u16, u16) = (4317, 4318);
-/// The schemes of OTLP, with or without it.
-const OTLP_SCHEMES: [&str; 4] = ["otlp+grpc", "otlp+grpcs", "otlp+http", "otlp+https"];
 /// What a URL may say about envelopes.
 const KEYS: [&str; 7] = [
     "drain-type",
@@ -201,20 +189,11 @@ impl DrainUrl {
             "prometheus" => Scheme::Prometheus,
             "nats" => Scheme::Nats,
             "nats-tls" => Scheme::NatsTls,
-            #[cfg(feature = "otlp")]
             "otlp+grpc" => Scheme::OtlpGrpc,
-            #[cfg(feature = "otlp")]
             "otlp+grpcs" => Scheme::OtlpGrpcs,
-            #[cfg(feature = "otlp")]
             "otlp+http" => Scheme::OtlpHttp,
-            #[cfg(feature = "otlp")]
             "otlp+https" => Scheme::OtlpHttps,
-            other => {
-                if let Some(known) = OTLP_SCHEMES.iter().find(|known| **known == other) {
-                    return Err(DrainUrlError::NotBuilt(known, "otlp"));
-                }
-                return Err(DrainUrlError::Scheme(other.chars().take(20).collect()));
-            }
+            other => return Err(DrainUrlError::Scheme(other.chars().take(20).collect())),
         };
         if rest.find(['/', '?', '#']).is_some_and(|end| !rest[..end].contains('@') && rest[end..].contains('@')) {
             return Err(DrainUrlError::At);
@@ -295,7 +274,6 @@ impl DrainUrl {
     }
 
     /// What may stand in no text that is shown: user name and password, as written and decoded.
-    #[cfg(feature = "otlp")]
     pub(crate) fn secrets(&self) -> Vec<Vec<u8>> {
         let Some(info) = &self.user_info else { return Vec::new() };
         let (user, password) = info.reveal().split_once(':').unwrap_or((info.reveal(), ""));
@@ -332,18 +310,12 @@ impl Scheme {
 
     /// Requests to an OpenTelemetry collector.
     pub fn is_otlp(self) -> bool {
-        #[cfg(feature = "otlp")]
-        return matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs | Self::OtlpHttp | Self::OtlpHttps);
-        #[cfg(not(feature = "otlp"))]
-        false
+        matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs | Self::OtlpHttp | Self::OtlpHttps)
     }
 
     /// Requests over gRPC.
     pub fn is_grpc(self) -> bool {
-        #[cfg(feature = "otlp")]
-        return matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs);
-        #[cfg(not(feature = "otlp"))]
-        false
+        matches!(self, Self::OtlpGrpc | Self::OtlpGrpcs)
     }
 
     /// Requests to Datadog.
@@ -379,7 +351,6 @@ impl Scheme {
 
     /// Over TLS.
     pub fn is_tls(self) -> bool {
-        #[cfg(feature = "otlp")]
         if matches!(self, Self::OtlpGrpcs | Self::OtlpHttps) {
             return true;
         }
@@ -403,9 +374,7 @@ impl Scheme {
             Self::Https | Self::HttpsBatch | Self::RemoteWriteHttps | Self::Datadog | Self::DatadogHttps => HTTPS,
             Self::RemoteWriteHttp | Self::DatadogHttp => HTTP,
             Self::Prometheus => 9186,
-            #[cfg(feature = "otlp")]
             Self::OtlpGrpc | Self::OtlpGrpcs => OTLP.0,
-            #[cfg(feature = "otlp")]
             Self::OtlpHttp | Self::OtlpHttps => OTLP.1,
             Self::Nats | Self::NatsTls => NATS,
         }
@@ -427,14 +396,10 @@ impl fmt::Display for Scheme {
             Self::DatadogHttp => "datadog+http",
             Self::DatadogHttps => "datadog+https",
             Self::Prometheus => "prometheus",
-            #[cfg(feature = "otlp")]
-            Self::OtlpGrpc => OTLP_SCHEMES[0],
-            #[cfg(feature = "otlp")]
-            Self::OtlpGrpcs => OTLP_SCHEMES[1],
-            #[cfg(feature = "otlp")]
-            Self::OtlpHttp => OTLP_SCHEMES[2],
-            #[cfg(feature = "otlp")]
-            Self::OtlpHttps => OTLP_SCHEMES[3],
+            Self::OtlpGrpc => "otlp+grpc",
+            Self::OtlpGrpcs => "otlp+grpcs",
+            Self::OtlpHttp => "otlp+http",
+            Self::OtlpHttps => "otlp+https",
             Self::Nats => "nats",
             Self::NatsTls => "nats-tls",
         })

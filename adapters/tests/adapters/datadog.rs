@@ -3,7 +3,8 @@
 use std::time::SystemTime;
 
 use http::{Request, StatusCode};
-use hydrant_adapters::datadog::{Api, Encoder, Options, Outcome};
+use hydrant_adapters::Outcome;
+use hydrant_adapters::datadog::{Api, Encoder, Options};
 use prost::Message;
 use proto::v2;
 

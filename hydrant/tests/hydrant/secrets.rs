@@ -31,11 +31,9 @@ fn drains(port: u16) -> String {
     drain(format!("syslog://127.0.0.1:{port}"), "line.element = \"canary@1\"");
     let datadog = "token = \"canary\"\nannounce = true\ndatadog.interval = \"10ms\"";
     drain(format!("datadog+http://canary:canary@127.0.0.1:{port}/canary?drain-data=all&key=canary"), datadog);
-    if cfg!(feature = "otlp") {
-        let headers = "announce = true\notlp.max_age = \"10ms\"\notlp.headers = { x-key = \"canary\" }";
-        drain(format!("otlp+grpc://canary:canary@127.0.0.1:{port}?key=canary"), headers);
-        drain(format!("otlp+http://127.0.0.1:{port}/canary"), &format!("token = \"canary\"\n{headers}"));
-    }
+    let headers = "announce = true\notlp.max_age = \"10ms\"\notlp.headers = { x-key = \"canary\" }";
+    drain(format!("otlp+grpc://canary:canary@127.0.0.1:{port}?key=canary"), headers);
+    drain(format!("otlp+http://127.0.0.1:{port}/canary"), &format!("token = \"canary\"\n{headers}"));
     if cfg!(feature = "nats") {
         // Where nobody listens: a server of NATS would have to speak first.
         drain("nats://user:canary@127.0.0.1:1/LOGS?token=canary".to_owned(), "");

@@ -1,13 +1,9 @@
 //! A receiver over gRPC: unary calls over HTTP/2, one at a time.
 //!
-//! A call is a POST whose status stands behind the body of its answer. The connection runs within the calls, as that of HTTP/1.1 does:
-//! nothing is spawned, and a connection that nobody uses is not kept alive.
+//! A call is a POST whose status stands behind the body of its answer.
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
 use h2::client::{Builder, SendRequest};
@@ -15,12 +11,11 @@ use h2::{RecvStream, SendStream};
 use http::Request;
 use http::header::{AUTHORIZATION, USER_AGENT};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
+use tokio::time::Instant;
 
-use super::http::{ANSWER, Endpoint, Headers, IDLE, MAX_ANSWER, in_words};
-use super::{Answer, End, late, set_options};
+use super::driven::{ANSWER, Driven, Running, dial};
+use super::http::{Endpoint, Headers, MAX_ANSWER};
+use super::{Answer, End};
 use crate::syslog::config::DrainUrl;
 use crate::syslog::trust::Trust;
 
@@ -30,23 +25,13 @@ const MAX_HEADERS: u32 = 16 * 1024;
 const ALPN: &[u8] = b"h2";
 
 /// A connection to one receiver.
+#[derive(Debug)]
 pub(super) struct Grpc {
     sender: SendRequest<Bytes>,
-    /// Until it has ended.
-    connection: Option<Connection>,
+    connection: Driven,
     endpoint: Endpoint,
     /// Scheme, host and port.
     origin: String,
-    used: Instant,
-}
-
-/// Reads and writes while it is polled.
-type Connection = Pin<Box<dyn Future<Output = Result<(), h2::Error>> + Send>>;
-
-impl std::fmt::Debug for Grpc {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Grpc").field("open", &self.connection.is_some()).finish_non_exhaustive()
-    }
 }
 
 impl Grpc {
@@ -61,54 +46,20 @@ impl Grpc {
         by: Instant,
     ) -> io::Result<Self> {
         let endpoint = Endpoint::new(url)?;
-        let connected = timeout_at(by, TcpStream::connect(addr)).await;
-        let socket = connected.map_err(|_| late("no answer".to_owned()))??;
-        set_options(&socket)?;
         let scheme = if trust.is_some() { "https" } else { "http" };
-        let (sender, connection) = match trust {
-            None => handshake(socket).await?,
-            Some(trust) => {
-                let (config, name) = trust.client();
-                let mut config = (*config).clone();
-                config.alpn_protocols = vec![ALPN.to_vec()];
-                let secured = timeout_at(by, TlsConnector::from(Arc::new(config)).connect(name, socket)).await;
-                let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
-                let secured = secured.map_err(|error| in_words(error, trust))?;
-                if secured.get_ref().1.alpn_protocol() != Some(ALPN) {
-                    let text = "the destination does not speak HTTP/2 over TLS (ALPN h2), which gRPC needs";
-                    return Err(io::Error::new(io::ErrorKind::InvalidData, text));
-                }
-                handshake(secured).await?
-            }
-        };
+        let (sender, connection) = handshake(dial(addr, trust, Some(ALPN), by).await?).await?;
         let origin = format!("{scheme}://{}", url.address);
-        Ok(Self { sender, connection: Some(connection), endpoint, origin, used: Instant::now() })
+        Ok(Self { sender, connection: Driven::new(connection), endpoint, origin })
     }
 
     /// As [`Link::check`](super::Link::check).
     pub(super) fn check(&mut self) -> Result<(), End> {
-        if self.used.elapsed() > IDLE {
-            return Err(End::Closed);
-        }
-        match self.poll_ended(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(end) => Err(end),
-            Poll::Pending => Ok(()),
-        }
+        self.connection.check()
     }
 
     /// As [`Link::ended`](super::Link::ended).
     pub(super) async fn ended(&mut self) -> End {
-        std::future::poll_fn(|cx| self.poll_ended(cx)).await
-    }
-
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(End::Closed) };
-        let Poll::Ready(outcome) = connection.as_mut().poll(cx) else { return Poll::Pending };
-        self.connection = None;
-        Poll::Ready(match outcome {
-            Ok(()) => End::Closed,
-            Err(error) => End::Broken(broken(&error)),
-        })
+        self.connection.ended().await
     }
 
     /// One call of this method with these headers.
@@ -126,48 +77,19 @@ impl Grpc {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.body(()).map_err(io::Error::other)?;
-        let exchange = exchange(&mut self.sender, request, body);
-        let connection = &mut self.connection;
-        let outcome = timeout(ANSWER, async {
-            tokio::pin!(exchange);
-            let mut end = None;
-            loop {
-                tokio::select! {
-                    biased;
-                    outcome = &mut exchange => {
-                        let outcome: Result<Answer, h2::Error> = outcome;
-                        // What was wrong with the connection says more than that the call did not end.
-                        return outcome.map_err(|error| broken(end.as_ref().unwrap_or(&error)));
-                    }
-                    ended = ended(connection) => end = ended.err(),
-                }
-            }
-        })
-        .await;
-        self.used = Instant::now();
-        outcome.map_err(|_| late(format!("no answer within {} s", ANSWER.as_secs())))?
+        let exchange = async { exchange(&mut self.sender, request, body).await.map_err(|error| broken(&error)) };
+        // What was wrong with the connection says more than that the call did not end.
+        self.connection.carry(exchange, |_, connection| connection).await
     }
 }
 
 async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> io::Result<(SendRequest<Bytes>, Connection)> {
+) -> io::Result<(SendRequest<Bytes>, Running)> {
     let mut builder = Builder::new();
     builder.enable_push(false).max_header_list_size(MAX_HEADERS).max_concurrent_reset_streams(16);
     let (sender, connection) = builder.handshake(stream).await.map_err(|error| broken(&error))?;
-    Ok((sender, Box::pin(connection)))
-}
-
-/// Runs the connection to its end; never ends twice.
-async fn ended(connection: &mut Option<Connection>) -> Result<(), h2::Error> {
-    match connection {
-        Some(running) => {
-            let outcome = running.await;
-            *connection = None;
-            outcome
-        }
-        None => std::future::pending().await,
-    }
+    Ok((sender, Box::pin(async { connection.await.map_err(|error| broken(&error)) })))
 }
 
 /// Sends a request and reads its answer to the end.

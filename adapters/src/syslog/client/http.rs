@@ -6,9 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use base64::Engine;
@@ -20,21 +18,16 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-use tokio_rustls::TlsConnector;
+use tokio::time::{Instant, timeout};
 
-use super::{Answer, End, late, set_options};
+use super::driven::{Driven, Running, dial};
+use super::{Answer, End};
 use crate::syslog::config::{DrainUrl, Scheme};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::Frame;
 
 /// What lines are.
 static PLAIN_TEXT: [(HeaderName, HeaderValue); 1] = [(CONTENT_TYPE, HeaderValue::from_static("text/plain"))];
-/// For a request and its answer.
-pub(super) const ANSWER: Duration = Duration::from_secs(20);
-/// A connection that was idle this long is not used again.
-pub(super) const IDLE: Duration = Duration::from_secs(30);
 /// The most of an answer that is read, and for how long after its status; the connection of a longer one is closed.
 pub(super) const MAX_ANSWER: usize = 64 * 1024;
 const REST: Duration = Duration::from_secs(1);
@@ -42,16 +35,12 @@ const REST: Duration = Duration::from_secs(1);
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// A connection to one receiver.
+#[derive(Debug)]
 pub(super) struct Http {
     sender: SendRequest<Full<Bytes>>,
-    /// Until it has ended.
-    connection: Option<Connection>,
+    connection: Driven,
     endpoint: Endpoint,
-    used: Instant,
 }
-
-/// Reads and writes while it is polled.
-type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
 /// What all requests have in common.
 #[derive(Debug)]
@@ -82,7 +71,6 @@ pub struct Refusal {
 impl Refusal {
     /// One of a protocol with rules of its own: whether it [`is_ours`](Self::is_ours), and whether it
     /// [`needs_a_change`](Self::needs_a_change).
-    #[cfg(feature = "otlp")]
     pub(crate) fn new(what: String, ours: bool, broken: bool, after: Option<Duration>) -> Self {
         Self { what, permanent: ours, after, ours, broken }
     }
@@ -142,12 +130,6 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds).min(LONGEST_WAIT))
 }
 
-impl std::fmt::Debug for Http {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Http").field("open", &self.connection.is_some()).finish_non_exhaustive()
-    }
-}
-
 impl Endpoint {
     pub(super) fn new(url: &DrainUrl) -> io::Result<Self> {
         let header = |text: String| HeaderValue::try_from(text).map_err(io::Error::other);
@@ -168,7 +150,6 @@ impl Endpoint {
     }
 
     /// What the URL's user name and password become.
-    #[cfg(feature = "otlp")]
     pub(super) fn authorization(&self) -> Option<&HeaderValue> {
         self.authorization.as_ref()
     }
@@ -199,45 +180,18 @@ impl Http {
         by: Instant,
     ) -> io::Result<Self> {
         let endpoint = Endpoint::new(url)?;
-        let connected = timeout_at(by, TcpStream::connect(addr)).await;
-        let socket = connected.map_err(|_| late("no answer".to_owned()))??;
-        set_options(&socket)?;
-        let (sender, connection) = match trust {
-            None => handshake(socket).await?,
-            Some(trust) => {
-                let (config, name) = trust.client();
-                let secured = timeout_at(by, TlsConnector::from(config).connect(name, socket)).await;
-                let secured = secured.map_err(|_| late("no answer to the TLS handshake".to_owned()))?;
-                handshake(secured.map_err(|error| in_words(error, trust))?).await?
-            }
-        };
-        Ok(Self { sender, connection: Some(connection), endpoint, used: Instant::now() })
+        let (sender, connection) = handshake(dial(addr, trust, None, by).await?).await?;
+        Ok(Self { sender, connection: Driven::new(connection), endpoint })
     }
 
     /// As [`Link::check`](super::Link::check).
     pub(super) fn check(&mut self) -> Result<(), End> {
-        if self.used.elapsed() > IDLE {
-            return Err(End::Closed);
-        }
-        match self.poll_ended(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(end) => Err(end),
-            Poll::Pending => Ok(()),
-        }
+        self.connection.check()
     }
 
     /// As [`Link::ended`](super::Link::ended).
     pub(super) async fn ended(&mut self) -> End {
-        std::future::poll_fn(|cx| self.poll_ended(cx)).await
-    }
-
-    fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<End> {
-        let Some(connection) = &mut self.connection else { return Poll::Ready(End::Closed) };
-        let Poll::Ready(outcome) = connection.as_mut().poll(cx) else { return Poll::Pending };
-        self.connection = None;
-        Poll::Ready(match outcome {
-            Ok(()) => End::Closed,
-            Err(error) => End::Broken(broken(&error)),
-        })
+        self.connection.ended().await
     }
 
     /// As [`Link::write`](super::Link::write): a frame is written when the receiver has said that it has it.
@@ -285,42 +239,18 @@ impl Http {
     /// No answer.
     pub(super) async fn post(&mut self, target: &str, headers: Headers<'_>, body: Bytes) -> io::Result<Answer> {
         let request = self.endpoint.request(target, headers, body)?;
-        let exchange = exchange(&mut self.sender, request);
-        let connection = &mut self.connection;
-        let outcome = timeout(ANSWER, async {
-            tokio::pin!(exchange);
-            loop {
-                tokio::select! {
-                    outcome = &mut exchange => return outcome,
-                    // What it ends with is told by the exchange.
-                    () = ended(connection) => {}
-                }
-            }
-        })
-        .await;
-        self.used = Instant::now();
-        outcome.map_err(|_| late(format!("no answer within {} s", ANSWER.as_secs())))?
+        // What a connection ends with is told by the exchange.
+        self.connection.carry(exchange(&mut self.sender, request), |exchange, _| exchange).await
     }
 }
 
 async fn handshake(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-) -> io::Result<(SendRequest<Full<Bytes>>, Connection)> {
+) -> io::Result<(SendRequest<Full<Bytes>>, Running)> {
     // Names of headers have no case, but some receivers want the usual one.
     let builder = Builder::new().title_case_headers(true).handshake(TokioIo::new(stream));
     let (sender, connection) = builder.await.map_err(io::Error::other)?;
-    Ok((sender, Box::pin(connection)))
-}
-
-/// Runs the connection to its end; never ends twice.
-async fn ended(connection: &mut Option<Connection>) {
-    match connection {
-        Some(running) => {
-            let _ = running.await;
-            *connection = None;
-        }
-        None => std::future::pending().await,
-    }
+    Ok((sender, Box::pin(async { connection.await.map_err(|error| broken(&error)) })))
 }
 
 /// Sends a request and reads its answer to the end.
@@ -352,13 +282,5 @@ fn broken(error: &hyper::Error) -> io::Error {
             io::Error::new(io::ErrorKind::ConnectionReset, "the destination closed the connection without an answer")
         }
         None => io::Error::new(io::ErrorKind::InvalidData, format!("the destination does not speak HTTP/1.1: {error}")),
-    }
-}
-
-/// What is wrong with a certificate.
-pub(super) fn in_words(error: io::Error, trust: &Trust) -> io::Error {
-    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(inner) => io::Error::new(io::ErrorKind::InvalidData, trust.tls().explain(inner)),
-        None => error,
     }
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use self::tls::Session;
-use super::{DEADLINE, End, late, set_options};
+use super::{DEADLINE, End, connect, late};
 use crate::syslog::trust::Trust;
 use crate::syslog::window::Frame;
 
@@ -51,9 +51,7 @@ impl Stream {
     /// In words: what was wrong, with the receiver's certificate or with ours too.
     pub(super) async fn open(addr: SocketAddr, trust: Option<&mut Trust>, by: Instant) -> io::Result<Self> {
         let opened = Instant::now();
-        let connected = timeout_at(by, TcpStream::connect(addr)).await;
-        let stream = connected.map_err(|_| late("no answer".to_owned()))??;
-        set_options(&stream)?;
+        let stream = connect(addr, by).await?;
         let Some(trust) = trust else {
             return Ok(Self { stream, layer: Layer::Plain, distance: opened.elapsed() });
         };
