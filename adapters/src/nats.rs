@@ -9,6 +9,8 @@
 //! [`config`] is always there, so that a configuration says what is missing where the feature is not. [`drain`] is the loop, [`window`]
 //! what is under way, [`session`] one connection with its stream, [`ids`] what a stream knows repeats by.
 
+#[cfg(feature = "nats")]
+mod choice;
 pub(crate) mod config;
 #[cfg(feature = "nats")]
 pub(crate) mod drain;

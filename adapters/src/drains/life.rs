@@ -10,7 +10,8 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{LifeParts, Outcome, Prepared, Shared};
+use super::form::LifeParts;
+use super::{Outcome, Prepared, Shared};
 use crate::disk::View;
 use crate::inlet::Inlet;
 use crate::metrics::DrainMetrics;

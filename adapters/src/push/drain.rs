@@ -338,7 +338,7 @@ impl Lane {
             let wait = refusal.and_then(|refusal| refusal.after).unwrap_or_default().max(next.wait);
             tokio::select! {
                 () = sleep(wait) => {}
-                () = renewed(self.trust.as_mut()) => {}
+                () = Trust::renewed(self.trust.as_mut()) => {}
                 () = until.soft.cancelled(), if !told => told = true,
                 () = until.hard.cancelled() => break,
                 () = until.replaced.cancelled() => break,
@@ -388,14 +388,6 @@ impl Tally {
         for (reason, envelopes) in self.dropped.into_iter().filter(|(_, envelopes)| *envelopes > 0) {
             metrics.dropped(reason, envelopes);
         }
-    }
-}
-
-/// New certificate files are in force, of a drain that has some; else never.
-async fn renewed(trust: Option<&mut Trust>) {
-    match trust {
-        Some(trust) => trust.changed().await,
-        None => std::future::pending().await,
     }
 }
 

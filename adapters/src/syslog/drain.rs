@@ -374,7 +374,7 @@ impl Drain {
                 }
             }
             // New certificates may be all that was wanting.
-            () = renewed(self.trust.as_mut()) => {}
+            () = Trust::renewed(self.trust.as_mut()) => {}
             () = self.stop.until.soft.cancelled(), if !self.stop.seen => {
                 self.stop.seen = true;
                 self.retry.succeeded();
@@ -461,17 +461,6 @@ impl Drain {
 async fn ended(open: Option<&mut Open>) -> End {
     match open {
         Some(open) => open.link.ended().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// New certificate files are in force, of a drain that has some; else never.
-///
-/// # Cancel safety
-/// As [`Trust::changed`].
-async fn renewed(trust: Option<&mut Trust>) {
-    match trust {
-        Some(trust) => trust.changed().await,
         None => std::future::pending().await,
     }
 }

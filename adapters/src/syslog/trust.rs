@@ -82,12 +82,15 @@ impl Trust {
         (self.tls.config(), self.server_name.clone())
     }
 
-    /// Waits until the next connection would use newer files than the last one.
+    /// Waits until the next connection would use newer files than the last one; without trust, for ever.
     ///
     /// # Cancel safety
     /// Cancel safe: no change is missed.
-    pub(crate) async fn changed(&mut self) {
-        self.tls.changed().await;
+    pub(crate) async fn renewed(trust: Option<&mut Self>) {
+        match trust {
+            Some(trust) => trust.tls.changed().await,
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -17,11 +17,10 @@ use std::future::{pending, ready};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use diode::fair::Bounds;
 use futures_util::StreamExt;
-use proto::raw::{Batch, Limits, Refused, edit, tags};
-use proto::subject::STREAM_TAG;
+use proto::raw::{Batch, Refused};
 use telemetry::Throttle;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
@@ -36,11 +35,13 @@ use transport::nats::async_nats::jetstream::{AckKind, Message};
 use transport::nats::{Link, Login, LoginError, NatsError, Target};
 use transport::{Backoff, CertAndKey, ClientTls, ClientTlsError, ClientTlsFiles};
 
+use self::mark::{has_mark, marked};
 use super::Intake;
 use crate::nats::config::NatsConfig;
 use crate::parcel::{Fate, Ticket};
 
 mod consumer;
+mod mark;
 
 /// Messages of one pull, and their bytes.
 const PULL: (usize, usize) = (256, 4 * 1024 * 1024);
@@ -482,31 +483,6 @@ async fn next(pull: Option<&mut Pull>) -> Option<Result<Message, transport::nats
     }
 }
 
-/// An envelope checked as it came, with the mark of its stream, or without if the mark puts it over a limit.
-fn marked(payload: &Bytes, stream: &str) -> (Batch, Refused) {
-    let limits = Limits::default();
-    // Before anything is appended: the end of a broken one would swallow it.
-    let checked = Batch::check_one(payload.clone(), &limits);
-    if checked.1.total() > 0 {
-        return checked;
-    }
-    let mut whole = BytesMut::with_capacity(payload.len() + STREAM_TAG.len() + stream.len() + 8);
-    whole.extend_from_slice(payload);
-    edit::put_tag(&mut whole, STREAM_TAG.as_bytes(), stream.as_bytes());
-    let marked = Batch::check_one(whole.freeze(), &limits);
-    if marked.1.total() > 0 { checked } else { marked }
-}
-
-/// Whether a checked envelope has come out of this stream before. Every entry counts: it may have come through several streams.
-fn has_mark(envelope: &[u8], stream: &str) -> bool {
-    let mut found = false;
-    tags::each(envelope, |tag| {
-        let same = matches!(tag.value, tags::Value::Text(text) if text == stream.as_bytes());
-        found |= same && tag.key == STREAM_TAG.as_bytes();
-    });
-    found
-}
-
 /// Connects, and makes sure of the consumer.
 async fn open(source: &mut Source, turn: usize) -> Result<Session, NatsError> {
     let link = source.target.open(turn).await?;
@@ -517,54 +493,4 @@ async fn open(source: &mut Source, turn: usize) -> Result<Session, NatsError> {
     let there = looked.map_err(|error| NatsError { text: format!("{}: {}", link.server(), error.text), ..error })?;
     let consumer::There { consumer, created, ack_wait } = there;
     Ok(Session { link, consumer, pull: None, ack_wait, created, begun: Instant::now(), works: false })
-}
-
-#[cfg(test)]
-mod tests {
-    use prost::Message as _;
-    use proto::v2;
-
-    use super::*;
-
-    #[test]
-    fn an_envelope_is_marked_and_nothing_else_of_it_changes() {
-        let envelope = v2::Envelope::log("app", "x").tag("a", "1").encode_to_vec();
-        let (batch, refused) = marked(&envelope.clone().into(), "LOGS");
-        assert_eq!(refused.total(), 0);
-        let marked = batch.envelope(&batch.entries()[0]);
-        assert!(marked.starts_with(&envelope));
-        assert_eq!(v2::Envelope::decode(marked).unwrap().tags["nats_stream"], "LOGS");
-    }
-
-    #[test]
-    fn an_envelope_without_room_for_the_mark_passes_as_it_came() {
-        let full = (0..128).fold(v2::Envelope::log("s", "x"), |envelope, i| envelope.tag(i.to_string(), "v"));
-        let frame = v2::Envelope::log("s", vec![b'x'; 1 << 19]).encode_to_vec().len() - (1 << 19);
-        let large = v2::Envelope::log("s", vec![b'x'; (1 << 20) - frame]);
-        for envelope in [full.encode_to_vec(), large.encode_to_vec()] {
-            let (batch, refused) = marked(&envelope.clone().into(), "LOGS");
-            assert_eq!(refused.total(), 0);
-            assert_eq!(batch.envelope(&batch.entries()[0]), envelope);
-        }
-    }
-
-    #[test]
-    fn an_envelope_that_was_in_the_stream_before_is_known() {
-        let mut envelope = v2::Envelope::log("s", "x").encode_to_vec();
-        assert!(!has_mark(&envelope, "LOGS"));
-        edit::put_tag(&mut envelope, STREAM_TAG.as_bytes(), b"LOGS");
-        edit::put_tag(&mut envelope, STREAM_TAG.as_bytes(), b"OTHER");
-        assert!(has_mark(&envelope, "LOGS") && has_mark(&envelope, "OTHER") && !has_mark(&envelope, "LOG"));
-    }
-
-    #[test]
-    fn what_is_no_envelope_is_refused_with_its_reason() {
-        let refused = |payload: Vec<u8>| super::marked(&payload.into(), "LOGS").1;
-        assert_eq!(refused(b"{\"json\": true}".to_vec()).decode_error, 1);
-        // A field whose length reaches past the end would take in what is appended.
-        assert_eq!(refused(vec![9 << 3 | 2, 20]).decode_error, 1);
-        assert_eq!(refused(v2::Envelope::log("s".repeat(257), "x").encode_to_vec()).oversize, 1);
-        let crowded = (0..129).fold(v2::Envelope::log("s", "x"), |envelope, i| envelope.tag(i.to_string(), "v"));
-        assert_eq!(refused(crowded.encode_to_vec()).too_many, 1);
-    }
 }
