@@ -10,7 +10,6 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use proto::raw::Kind;
 use proto::reason::Reason;
 use telemetry::Throttle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -21,13 +20,13 @@ use transport::nats::NatsError;
 use super::choice::subject_of;
 use super::ids::Ids;
 use super::place::Place;
-use super::session::{Session, Verdict, WINDOW};
-use super::window::{Pending, Window};
+use super::session::{Session, Verdict};
+use super::window::{Pending, WINDOW, Window};
 use crate::health::Teller;
 use crate::inlet::{Inlet, One, Taken};
 use crate::metrics::DrainMetrics;
 use crate::notice::{self, Losses};
-use crate::read::{Envelope, Log};
+use crate::read::Envelope;
 use crate::retry::{Retry, Schedule};
 use crate::server::Drained;
 use crate::subscribe::Queued;
@@ -181,7 +180,7 @@ impl Nats {
 
     async fn wait(&mut self) -> Event {
         let (session, inlet) = (self.session.as_mut(), &mut self.inlet);
-        let wants = !self.closed && self.in_hand.is_none() && has_room(&self.window);
+        let wants = !self.closed && self.in_hand.is_none() && self.window.has_room();
         let silent = self.heard + ANSWER;
         tokio::select! {
             biased;
@@ -197,7 +196,7 @@ impl Nats {
     fn fill(&mut self) {
         let now = Instant::now();
         let mut filtered = 0;
-        while has_room(&self.window) {
+        while self.window.has_room() {
             let Some(taken) = &mut self.in_hand else {
                 match self.inlet.try_recv() {
                     Ok(taken) => self.in_hand = Some(taken),
@@ -476,22 +475,10 @@ impl Nats {
     }
 }
 
-fn has_room(window: &Window) -> bool {
-    window.len() < WINDOW.0 && window.bytes() < WINDOW.1
-}
-
 /// Keeps a loss for its owner, unless it is the notice of one.
 fn record(losses: &Losses, envelope: &[u8], reason: Reason) {
-    let mut spare = Vec::new();
-    let mut parts = Envelope::default();
-    if parts.read(envelope, &mut spare).is_err() {
-        return;
-    }
-    let log = match parts.message {
-        Some((Kind::Log, message)) => Log::read(message).unwrap_or_default(),
-        _ => Log::default(),
-    };
-    if !notice::is_notice(log.payload) {
+    let (mut spare, mut parts) = (Vec::new(), Envelope::default());
+    if parts.read(envelope, &mut spare).is_ok() && !notice::is_notice_envelope(envelope) {
         losses.record(&String::from_utf8_lossy(parts.source_id), reason, 1);
     }
 }

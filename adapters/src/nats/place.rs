@@ -8,7 +8,7 @@ use transport::nats::async_nats::jetstream::stream;
 use transport::nats::{Login, LoginError, Target};
 
 use super::config::{Discard, Storage};
-use super::session::WINDOW;
+use super::window::WINDOW;
 use crate::config::{ConfigError, DrainConfig};
 use crate::syslog::trust::Trust;
 

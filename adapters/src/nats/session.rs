@@ -20,8 +20,6 @@ use transport::nats::{Link, NatsError};
 use super::place::Place;
 use super::window::Pending;
 
-/// What may be under way: envelopes, and their bytes. One larger than that goes alone.
-pub(crate) const WINDOW: (usize, usize) = (1024, 1024 * 1024);
 /// For an answer about a stream.
 const WITHIN: Duration = Duration::from_secs(5);
 /// What a message is: draft-ietf-dispatch-mime-protobuf.

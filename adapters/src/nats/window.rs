@@ -9,6 +9,9 @@ use tokio::time::Instant;
 
 use crate::subscribe::SentAs;
 
+/// What may be under way: envelopes, and their bytes. One larger than that goes alone.
+pub(crate) const WINDOW: (usize, usize) = (1024, 1024 * 1024);
+
 /// An envelope in hand.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
@@ -73,9 +76,9 @@ impl Window {
         self.entries.is_empty()
     }
 
-    /// Bytes of all envelopes.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether one more may come.
+    pub(super) fn has_room(&self) -> bool {
+        self.len() < WINDOW.0 && self.bytes < WINDOW.1
     }
 
     /// How many are under way.
@@ -204,9 +207,9 @@ mod tests {
         assert_eq!((window.len(), window.place(), window.under_way()), (4, Some(1), 3));
         window.done(0);
         window.done(1);
-        assert_eq!((window.len(), window.place(), window.bytes()), (1, Some(4), 10));
+        assert_eq!((window.len(), window.place(), window.bytes), (1, Some(4), 10));
         window.done(3);
-        assert!(window.is_empty() && window.under_way() == 0 && window.bytes() == 0);
+        assert!(window.is_empty() && window.under_way() == 0 && window.bytes == 0);
         assert!(window.done(3).is_none() && window.done(99).is_none() && !window.again(0));
     }
 

@@ -1,5 +1,4 @@
-//! The `otlp` table of a drain. It is read whether or not hydrant was built with the feature `otlp`: then a drain cannot name a
-//! collector, and the table has no place.
+//! The `otlp` table of a drain.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

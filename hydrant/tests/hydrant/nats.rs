@@ -65,6 +65,11 @@ async fn read(stream: &mut Streaming<Wire>, wanted: std::ops::Range<u64>) -> BTr
     got
 }
 
+/// An agent that sends to this doppler what `sources` have.
+fn reading(doppler: SocketAddr, sources: &str) -> String {
+    format!("agent.dopplers = [{{ addresses = [\"{doppler}\"] }}]\n{sources}")
+}
+
 fn source(server: &NatsServer, more: &str) -> String {
     format!("[[agent.nats]]\nurl = \"nats://{}/LOGS\"\nsources = [\"app\"]\n{more}\n", server.addr)
 }
@@ -85,10 +90,9 @@ async fn a_stream_is_replayed_from_its_start_from_a_number_and_from_a_time() {
     ] {
         let reader = pipeline("").await;
         let mut stream = subscribe(reader.doppler().grpc, &[logs()]).await;
-        let config = format!(
-            "agent.dopplers = [{{ addresses = [\"{}\"] }}]\n{}",
+        let config = reading(
             reader.doppler().grpc,
-            source(&server, &format!("from = {from}\nconsumer = \"{name}\"\nkinds = [\"log\"]"))
+            &source(&server, &format!("from = {from}\nconsumer = \"{name}\"\nkinds = [\"log\"]")),
         );
         let agent = Process::start("agent", &config).await;
         let got = read(&mut stream, wanted.clone()).await;
@@ -123,11 +127,7 @@ async fn an_agent_that_is_killed_amid_a_replay_loses_nothing() {
     writer.shutdown().await.unwrap();
     let reader = pipeline("").await;
     let mut stream = subscribe(reader.doppler().grpc, &[logs()]).await;
-    let config = format!(
-        "agent.dopplers = [{{ addresses = [\"{}\"] }}]\n{}",
-        reader.doppler().grpc,
-        source(&server, "from = \"all\"")
-    );
+    let config = reading(reader.doppler().grpc, &source(&server, "from = \"all\""));
     let reading = async {
         let begun = tokio::time::Instant::now();
         (read(&mut stream, 0..ALL).await, begun.elapsed())
@@ -168,15 +168,7 @@ async fn a_pipeline_that_reads_what_it_writes_does_not_go_round() {
     let probes = server.info("LOGS").await["messages"].as_u64().unwrap() - 100;
     let mut stream = subscribe(up.doppler().grpc, &[logs()]).await;
     // Its own agent would do as well; a second one is started when the stream is there.
-    let agent = Process::start(
-        "agent",
-        &format!(
-            "agent.dopplers = [{{ addresses = [\"{}\"] }}]\n{}",
-            up.doppler().grpc,
-            source(&server, "from = \"all\"")
-        ),
-    )
-    .await;
+    let agent = Process::start("agent", &reading(up.doppler().grpc, &source(&server, "from = \"all\""))).await;
     read(&mut stream, 0..100).await;
     let page = until(up.adapters().admin, |page| sum(page, "hydrant_drain_filtered_envelopes_total", "") >= 100).await;
     assert_eq!(sum(&page, "hydrant_drain_filtered_envelopes_total", ""), 100, "each came out once, and went in once");
@@ -211,11 +203,7 @@ async fn what_others_write_is_checked_and_arrives_byte_for_byte() {
     server.judge(&["publish"], &input).await;
     let reader = pipeline("").await;
     let mut stream = subscribe(reader.doppler().grpc, &[logs()]).await;
-    let config = format!(
-        "agent.dopplers = [{{ addresses = [\"{}\"] }}]\n{}",
-        reader.doppler().grpc,
-        source(&server, "from = \"all\"")
-    );
+    let config = reading(reader.doppler().grpc, &source(&server, "from = \"all\""));
     let agent = Process::start("agent", &config).await;
     let Wire(batch) = stream.message().await.unwrap().unwrap();
     let mut marked = odd.clone();
