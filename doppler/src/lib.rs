@@ -13,6 +13,7 @@ mod egress;
 mod history;
 mod ingress;
 mod metrics;
+mod overview;
 mod router;
 mod server;
 mod subscribe;

@@ -100,6 +100,16 @@ impl Router {
         }
     }
 
+    /// Who is subscribed, with what the ring of each has counted.
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = (String, fair::Counters)> {
+        self.tables().into_iter().flat_map(Table::consumers)
+    }
+
+    /// The cache, if there is one.
+    pub(crate) fn cache(&self) -> Option<&Store> {
+        self.cache.as_ref()
+    }
+
     fn tables(&self) -> [&Table; 2] {
         [&self.table, &self.v1]
     }

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
 use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
+use proto::hydrant::v1::overview_server::OverviewServer;
 use proto::plumbing::doppler_ingestor_server::DopplerIngestorServer;
 use proto::plumbing::doppler_server::DopplerServer;
 use proto::v2::egress_server::EgressServer;
@@ -25,6 +26,7 @@ use transport::{Access, AccessError, Identity, Listener, Role, Security, Service
 use crate::config::Config;
 use crate::egress::EgressService;
 use crate::ingress::IngressService;
+use crate::overview::Overview;
 use crate::router::Router;
 use crate::subscribe::SubscribeService;
 use crate::subscriptions::Totals;
@@ -95,6 +97,7 @@ const SERVICES: &[ServiceRoles] = &[
     ("/loggregator.v2.Egress/", READERS),
     ("/hydrant.v1.Egress/", READERS),
     ("/hydrant.v1.Follow/", READERS),
+    ("/hydrant.v1.Overview/", READERS),
     ("/logcache.v1.Egress/", READERS),
     ("/plumbing.Doppler/", READERS),
     ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::Operator]),
@@ -116,6 +119,7 @@ pub struct Server {
     cache: Option<Cache>,
     router: Router,
     readiness: Readiness,
+    telemetry: Telemetry,
 }
 
 impl Config {
@@ -152,7 +156,18 @@ impl Config {
         let readiness = Readiness::default();
         let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
         let router = Router::new(&self.egress, store, telemetry);
-        Ok(Server { grpc, cache_grpc, admin, security, access, config: self, cache, router, readiness })
+        Ok(Server {
+            grpc,
+            cache_grpc,
+            admin,
+            security,
+            access,
+            config: self,
+            cache,
+            router,
+            readiness,
+            telemetry: telemetry.clone(),
+        })
     }
 }
 
@@ -210,7 +225,8 @@ impl Server {
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE))
             .add_service(EgressServer::new(egress.clone()))
             .add_service(DopplerServer::new(egress))
-            .add_service(SubscribeServer::new(subscribe));
+            .add_service(SubscribeServer::new(subscribe))
+            .add_service(OverviewServer::new(Overview::new(self.router.clone(), self.telemetry)));
         let mut alone = None;
         if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
             routes = cache.add_to(routes);

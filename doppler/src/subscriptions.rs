@@ -426,6 +426,12 @@ impl Table {
         }
     }
 
+    /// Who is subscribed, by what it is called where losses are told, with what its ring has counted.
+    pub(crate) fn consumers(&self) -> Vec<(String, fair::Counters)> {
+        let open: Vec<Arc<Subscription>> = self.change.lock().open.values().cloned().collect();
+        open.iter().map(|subscription| (subscription.label(), subscription.counters().0)).collect()
+    }
+
     /// Whether every consumer has got everything that it was to get, and those that confirm have.
     pub(crate) fn is_drained(&self) -> bool {
         let changes = self.change.lock();

@@ -64,6 +64,7 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     let roles =
         rows.into_iter().map(|row| RoleInfo { name: row.role.into(), what: row.what.into(), address: row.addresses });
     let traffic_controller = traffic_controller.with_roles(roles.collect());
+    let traffic_controller = traffic_controller.with_adapters(adapters.addrs().admin.into());
 
     let (own, tasks) = (CancellationToken::new(), TaskTracker::new());
     if let Some(lines) = lines {

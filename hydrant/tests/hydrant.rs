@@ -33,6 +33,8 @@ mod namespace;
 #[cfg(feature = "nats")]
 #[path = "hydrant/nats.rs"]
 mod nats;
+#[path = "hydrant/overview.rs"]
+mod overview;
 #[path = "hydrant/peers.rs"]
 mod peers;
 #[path = "hydrant/prometheus.rs"]

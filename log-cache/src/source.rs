@@ -34,6 +34,8 @@ pub(crate) struct Source {
     /// What the store has been charged for this source.
     pub(crate) charged: usize,
     envelopes: u64,
+    /// Bytes of all envelopes ever pushed.
+    bytes: u64,
     /// The largest timestamp ever seen, from 0 (contract `log-cache.md` §4, `newest_timestamp`).
     newest: i64,
     lost: Option<Box<Lost>>,
@@ -87,6 +89,7 @@ impl Source {
             sealed_bytes: 0,
             charged: 0,
             envelopes: 0,
+            bytes: 0,
             newest: 0,
             lost: None,
             followers: Vec::new(),
@@ -103,6 +106,7 @@ impl Source {
         }
         self.open.push(timestamp, kind, sequence, envelope);
         self.envelopes += 1;
+        self.bytes += envelope.len() as u64;
         self.newest = self.newest.max(timestamp);
     }
 
@@ -123,6 +127,11 @@ impl Source {
     /// Number of envelopes held.
     pub(crate) fn envelopes(&self) -> u64 {
         self.envelopes
+    }
+
+    /// Bytes of the envelopes pushed since the source was born, evicted ones included.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 
     /// True when it holds no envelope.

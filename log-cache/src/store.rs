@@ -93,6 +93,8 @@ pub struct SourceMeta {
     pub count: u64,
     /// Envelopes evicted while the source was known.
     pub expired: u64,
+    /// Bytes of both, as they were put.
+    pub bytes: u64,
     /// The smallest timestamp held.
     pub oldest_timestamp: i64,
     /// The largest timestamp ever seen, at least 0.
@@ -232,6 +234,7 @@ impl Store {
                 let meta = SourceMeta {
                     count: source.envelopes(),
                     expired: source.expired(),
+                    bytes: source.bytes(),
                     oldest_timestamp: source.oldest(),
                     newest_timestamp: source.newest(),
                 };

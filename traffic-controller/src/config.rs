@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::AdminConfig;
-use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, ServerFiles, TlsFiles, duration_text};
+use transport::{AccessConfig, Address, DopplerSet, GrpcLimits, LinkLimits, ServerFiles, TlsFiles, duration_text};
 
 use crate::auth::AuthorizerConfig;
 
@@ -38,6 +38,8 @@ pub struct Config {
     pub doppler_limits: LinkLimits,
     /// Connections to each doppler, shared by all consumers; 4. More let more processor cores read.
     pub doppler_connections: NonZeroUsize,
+    /// Adapters whose drains the overview shows, by their admin ports; none. `hydrant up` shows its own.
+    pub adapters: Vec<Address>,
     /// What each consumer may fall behind.
     pub ring: RingConfig,
     /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
@@ -130,6 +132,7 @@ impl Default for Config {
             doppler_tls: None,
             doppler_limits: LinkLimits::default(),
             doppler_connections: size(4),
+            adapters: Vec::new(),
             ring: RingConfig::default(),
             flush_timeout: Duration::from_secs(25),
         }

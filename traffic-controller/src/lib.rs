@@ -20,6 +20,7 @@ mod fan_in;
 mod firehose;
 mod follow;
 mod metrics;
+mod overview;
 mod page;
 mod pieces;
 mod recent;

@@ -207,6 +207,12 @@ impl Metrics {
         self.dropped(Reason::ShutdownDeadline, handles.rlp.depth() + handles.firehose.depth());
     }
 
+    /// Everybody whose ring is here.
+    pub(crate) fn consumers(&self) -> impl Iterator<Item = (String, diode::fair::Counters)> {
+        let handles = self.handles();
+        [&handles.rlp, &handles.firehose].into_iter().flat_map(Rings::consumers)
+    }
+
     /// Envelopes delivered and dropped since the start.
     pub(crate) fn sums(&self) -> (u64, u64) {
         (self.shared.delivered.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed))

@@ -13,6 +13,7 @@ use axum::Router;
 use axum::routing::get;
 use parking_lot::Mutex;
 use proto::hydrant::v1::follow_server::FollowServer;
+use proto::hydrant::v1::overview_server::OverviewServer;
 use proto::loss::Loss;
 use proto::v2::egress_server::EgressServer;
 use telemetry::{Admin, Latch, Readiness, Telemetry};
@@ -20,8 +21,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
-    Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly, MAX_MESSAGE_BYTES,
-    Role, Security, ServiceRoles, TlsError, bind, serve_http, server_builder,
+    Access, AccessError, Address, ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly,
+    MAX_MESSAGE_BYTES, Role, Security, ServiceRoles, TlsError, bind, serve_http, server_builder,
 };
 
 use self::ports::Ports;
@@ -33,6 +34,7 @@ use crate::fan_in::tails::Tails;
 use crate::firehose::{Firehose, not_found};
 use crate::follow;
 use crate::metrics::Metrics;
+use crate::overview::Overview;
 use crate::page::{self, RoleInfo};
 use crate::recent;
 use crate::rlp::Rlp;
@@ -152,7 +154,8 @@ pub enum ServeError {
 }
 
 /// Who may call what, where `traffic_controller.grpc.access.enforce` is set: whoever reads.
-const SERVICES: &[ServiceRoles] = &[("/loggregator.v2.Egress/", READERS), ("/hydrant.v1.Follow/", READERS)];
+const SERVICES: &[ServiceRoles] =
+    &[("/loggregator.v2.Egress/", READERS), ("/hydrant.v1.Follow/", READERS), ("/hydrant.v1.Overview/", READERS)];
 
 const READERS: &[Role] = &[Role::Consumer, Role::Operator, Role::Adapters, Role::TrafficController];
 
@@ -208,6 +211,7 @@ impl Config {
             identities,
             ports,
             roles: Vec::new(),
+            telemetry: telemetry.clone(),
         })
     }
 }
@@ -230,6 +234,7 @@ pub struct Server {
     upstream: Upstream,
     metrics: Metrics,
     roles: Vec<RoleInfo>,
+    telemetry: Telemetry,
 }
 
 /// What consumers' rings dropped, to be told to whoever looks after the pipeline. Cloning shares it.
@@ -275,6 +280,13 @@ impl Server {
         Self { roles, ..self }
     }
 
+    /// Shows the drains of the adapters whose admin port is at `adapters`, with those of the configuration.
+    #[must_use]
+    pub fn with_adapters(mut self, adapters: Address) -> Self {
+        self.config.adapters.push(adapters);
+        self
+    }
+
     /// Runs the server in a task of its own.
     pub fn spawn(self) -> Handle {
         Handle::spawn(self.addrs, |stop| self.serve(stop))
@@ -291,7 +303,7 @@ impl Server {
         let tracker = TaskTracker::new();
         let page = page::render(&self.shown_roles(), self.authorizer.is_none());
         let Self { config, addrs, http, grpc, rest, ports, admin, readiness, serving, .. } = self;
-        let Self { metrics, authorizer, upstream, access, identities, .. } = self;
+        let Self { metrics, authorizer, upstream, access, identities, telemetry, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
         let (admin_tracker, admin_stop) = (TaskTracker::new(), CancellationToken::new());
@@ -322,9 +334,17 @@ impl Server {
         let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let follow = follow::Service::new(upstream.clone(), authorizer.clone(), tracker.clone(), stop.clone());
         let follow = FollowServer::new(follow).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let overview = Overview::new(
+            (upstream.clone(), config.adapters.clone()),
+            addrs.grpc.to_string(),
+            authorizer.clone(),
+            (metrics.clone(), telemetry),
+        );
+        let told = OverviewServer::new(overview.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(ports.grpc, &tracker, stop.clone());
         let grpc = async {
             let server = server_builder(&config.grpc.limits).layer(access).add_service(rlp).add_service(follow);
+            let server = server.add_service(told);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             // By itself it ends only when it has failed: the others are not to go on without it.
             stop.cancel();
@@ -333,7 +353,11 @@ impl Server {
         // and to WebSocket;
         let fan_in = fan_in(&metrics.handles().firehose);
         let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer.clone(), tracker.clone());
-        let routes = firehose.router().route("/", get(async move || page::response(page.clone()))).fallback(not_found);
+        let routes = firehose
+            .router()
+            .merge(overview.router())
+            .route("/", get(async move || page::response(page.clone())))
+            .fallback(not_found);
         let local = authorizer.is_none();
         let http = serve(http, ports.http, local, routes, &tracker, &stop);
         // and the log cache.

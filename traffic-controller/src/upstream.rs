@@ -7,7 +7,10 @@ use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
 use tonic::transport::Channel;
 use transport::{Address, ChannelOptions, Dopplers, channel};
 
@@ -58,6 +61,24 @@ impl Upstream {
         let lane = lanes.next % lanes.channels.len();
         lanes.next = lane + 1;
         lanes.channels[lane].clone()
+    }
+}
+
+impl Upstream {
+    /// Asks every doppler at once; their answers, in the order of the dopplers. One that has not answered by `deadline` has failed.
+    pub(crate) async fn ask_each<T, F>(
+        &self,
+        deadline: Instant,
+        ask: impl Fn(Channel) -> F,
+    ) -> Vec<(Address, Result<T, Status>)>
+    where
+        F: Future<Output = Result<T, Status>>,
+    {
+        let addresses = self.shared.dopplers.current();
+        let answers = addresses.iter().map(|address| timeout_at(deadline, ask(self.channel(address))));
+        let answers = join_all(answers.collect::<Vec<_>>()).await;
+        let late = |_| Err(Status::deadline_exceeded("a doppler did not answer in time"));
+        addresses.iter().cloned().zip(answers.into_iter().map(|answer| answer.unwrap_or_else(late))).collect()
     }
 }
 

@@ -17,7 +17,7 @@ mod registry;
 
 pub use admin::{Admin, AdminConfig};
 pub use logging::{LogConfig, LogFormat, LogLine, LogSink, LoggingError, SinkLayer, init, subscriber};
-pub use queue::{QueueMetrics, QueueNumbers, StageMetrics};
+pub use queue::{QueueMetrics, QueueNumbers, StageMetrics, StageNumbers};
 pub use readiness::{Latch, Readiness};
 pub use registry::{Family, Kind, Telemetry};
 pub use transport::Throttle;

@@ -84,6 +84,41 @@ impl QueueMetrics {
     }
 }
 
+/// What one stage has counted, as `/metrics` would say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StageNumbers {
+    /// Envelopes that reached it.
+    pub received: u64,
+    /// Envelopes that went on.
+    pub delivered: u64,
+    /// Envelopes that did not, by reason; reasons that never came up are left out.
+    pub dropped: Vec<(String, u64)>,
+}
+
+impl StageNumbers {
+    /// What `telemetry` has of `stage`. Renders the whole page: for people who look, not for every envelope.
+    pub fn of(telemetry: &Telemetry, stage: &str) -> Self {
+        let mut numbers = Self::default();
+        let label = format!("stage=\"{stage}\"");
+        for line in telemetry.render().lines() {
+            let Some((series, value)) = line.rsplit_once(' ') else { continue };
+            let Some((family, labels)) = series.trim_end_matches('}').split_once('{') else { continue };
+            let Some(rest) = labels.strip_prefix(&label) else { continue };
+            let Ok(value) = value.parse::<u64>() else { continue };
+            match family {
+                "hydrant_received_envelopes_total" => numbers.received = value,
+                "hydrant_delivered_envelopes_total" => numbers.delivered = value,
+                "hydrant_dropped_envelopes_total" if value > 0 => {
+                    let reason = rest.trim_start_matches(",reason=").trim_matches('"');
+                    numbers.dropped.push((reason.to_owned(), value));
+                }
+                _ => {}
+            }
+        }
+        numbers
+    }
+}
+
 /// What one stage received, delivered and dropped.
 #[derive(Clone, Debug)]
 pub struct StageMetrics {
@@ -184,5 +219,8 @@ mod tests {
         assert!(text.contains("hydrant_delivered_envelopes_total{stage=\"test\"} 3"), "{text}");
         assert!(text.contains("hydrant_dropped_envelopes_total{stage=\"test\",reason=\"oversize\"} 2"), "{text}");
         assert!(text.contains("hydrant_dropped_envelopes_total{stage=\"test\",reason=\"queue_full\"} 0"), "{text}");
+        let dropped = vec![("oversize".to_owned(), 2)];
+        assert_eq!(StageNumbers::of(&telemetry, "test"), StageNumbers { received: 5, delivered: 3, dropped });
+        assert_eq!(StageNumbers::of(&telemetry, "tes"), StageNumbers::default());
     }
 }

@@ -62,6 +62,11 @@ impl Grant {
         self.0.as_ref().is_none_or(|held| held.allows(Access::Source(source_id)))
     }
 
+    /// True when every source may be read.
+    pub(crate) fn reads_everything(&self) -> bool {
+        self.0.as_ref().is_none_or(|held| held.allows(Access::Firehose))
+    }
+
     /// Waits until something that was admitted may no longer be read.
     ///
     /// # Cancel safety

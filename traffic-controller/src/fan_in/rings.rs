@@ -81,6 +81,12 @@ impl Rings {
         }
     }
 
+    /// Who reads now, by what it is called where losses are told, with what its ring has counted.
+    pub(crate) fn consumers(&self) -> Vec<(String, Counters)> {
+        let all = self.all.lock();
+        all.live.values().map(|(ring, drops)| (drops.label.clone(), ring.counters())).collect()
+    }
+
     /// A ring for one consumer: of the shard `label`, or of none. It wants to be told what is `missing`, or not.
     pub(crate) fn ring(&self, bounds: Bounds, label: &str, missing: bool) -> (Arc<Ring>, Reader<Selection>) {
         let (writer, reader) = fair::channel(bounds);

@@ -6,11 +6,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use proto::logcache::v1;
 use proto::logcache::v1::egress_client::EgressClient;
 use telemetry::Throttle;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 use tracing::warn;
@@ -68,21 +67,17 @@ impl Dopplers {
     where
         F: Future<Output = Result<T, Status>>,
     {
-        let addresses = self.0.dopplers().current();
-        let mut each = Vec::with_capacity(addresses.len());
-        for address in &*addresses {
-            let client = EgressClient::new(self.0.channel(address)).max_decoding_message_size(MAX_ANSWER + FRAMING);
-            each.push(timeout_at(deadline, ask(client)));
-        }
+        let client = |channel| EgressClient::new(channel).max_decoding_message_size(MAX_ANSWER + FRAMING);
+        let outcomes = self.0.ask_each(deadline, |channel| ask(client(channel))).await;
         let mut all = Answers { answers: Vec::new(), missing: Vec::new() };
         let mut failed = None;
-        for (address, outcome) in addresses.iter().zip(join_all(each).await) {
-            match outcome.unwrap_or_else(|_| Err(Status::deadline_exceeded("a doppler did not answer in time"))) {
-                Ok(answer) => all.answers.push((address.clone(), answer)),
+        for (address, outcome) in outcomes {
+            match outcome {
+                Ok(answer) => all.answers.push((address, answer)),
                 Err(status) if concerns_request(&status) => return Err(Refusal::Doppler(status)),
                 Err(status) => {
-                    warn_missing(address, &status);
-                    all.missing.push(address.clone());
+                    warn_missing(&address, &status);
+                    all.missing.push(address);
                     failed.get_or_insert(status);
                 }
             }
