@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 use transport::ConnInfo;
 
+use self::feed::V1Feed;
 use self::frames::{Converter, Endpoint, Filter};
 use crate::admission::{Admission, Place};
 use crate::auth::{Authorizer, Caller, Denied};
@@ -27,6 +28,7 @@ use crate::metrics::Metrics;
 use crate::websocket::Handshake;
 use crate::websocket::session::{self, End};
 
+pub(crate) mod feed;
 pub(crate) mod frames;
 
 /// From the accepted handshake to the upgraded connection.
@@ -95,10 +97,9 @@ impl Firehose {
                 debug!(remote = consumer.remote, path = consumer.path, "Connection ended before its upgrade");
                 return;
             };
-            let converter = Converter::new(endpoint);
-            let io = TokioIo::new(upgraded);
             let metrics = firehose.metrics.clone();
-            let end = session::serve(io, &firehose.config, subscription, converter, metrics, &mut grant).await;
+            let feed = V1Feed::new(subscription, Converter::new(endpoint), metrics.clone());
+            let end = session::serve(TokioIo::new(upgraded), &firehose.config, feed, metrics, &mut grant).await;
             consumer.ended(&end, &firehose.metrics);
         });
         handshake.response()

@@ -6,14 +6,15 @@
 
 use std::collections::VecDeque;
 
-use bytes::Bytes;
 use proto::raw::{Kind, Selection, tags};
 use proto::reason::Reason;
 use proto::v1::{EventType, Payload, to_v1};
 use proto::v2;
-use proto::v2::selector::Message;
+use proto::v2::selector::Message as Select;
+use tokio_tungstenite::tungstenite::Message;
 
 use crate::auth::Access;
+use crate::websocket::feed::Frame;
 
 /// An endpoint for v1 consumers (contract: traffic controller v1 §1).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,15 +111,6 @@ impl Endpoint {
     }
 }
 
-/// One payload on its way to the consumer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Frame {
-    /// The serialised `events.Envelope`.
-    pub(crate) payload: Bytes,
-    /// True for the last frame made of one v2 envelope: with it, that envelope is delivered.
-    pub(crate) completes: bool,
-}
-
 /// What became of the envelopes that gave no frame.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Left {
@@ -165,10 +157,11 @@ impl Converter {
                 None => {
                     let before = frames.len();
                     let shown = self.payloads.drain(..).filter(|payload| self.endpoint.shows(payload));
-                    frames.extend(shown.map(|payload| Frame { payload: payload.bytes, completes: false }));
+                    frames.extend(shown.map(|payload| Frame { message: Message::Binary(payload.bytes), envelopes: 0 }));
                     let made = frames.len() - before;
                     match frames.back_mut() {
-                        Some(last) if made > 0 => last.completes = true,
+                        // With the last frame made of it, an envelope is delivered.
+                        Some(last) if made > 0 => last.envelopes = 1,
                         _ => left.filtered += 1,
                     }
                 }
@@ -180,11 +173,11 @@ impl Converter {
 
 fn selector(source_id: &str, kind: Kind) -> v2::Selector {
     let message = match kind {
-        Kind::Log => Message::Log(v2::LogSelector::default()),
-        Kind::Counter => Message::Counter(v2::CounterSelector::default()),
-        Kind::Gauge => Message::Gauge(v2::GaugeSelector::default()),
-        Kind::Timer => Message::Timer(v2::TimerSelector::default()),
-        Kind::Event | Kind::None => Message::Event(v2::EventSelector::default()),
+        Kind::Log => Select::Log(v2::LogSelector::default()),
+        Kind::Counter => Select::Counter(v2::CounterSelector::default()),
+        Kind::Gauge => Select::Gauge(v2::GaugeSelector::default()),
+        Kind::Timer => Select::Timer(v2::TimerSelector::default()),
+        Kind::Event | Kind::None => Select::Event(v2::EventSelector::default()),
     };
     v2::Selector { source_id: source_id.to_owned(), message: Some(message) }
 }

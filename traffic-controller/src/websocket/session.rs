@@ -1,22 +1,19 @@
-//! One WebSocket connection to a v1 consumer: frames, pings, and the cut of a consumer that does not read (contract: traffic
-//! controller v1 §3).
+//! One WebSocket connection to a consumer: frames, pings, and the cut of a consumer that does not read (contract: traffic controller v1
+//! §3).
 //!
-//! What enters: a consumer's subscription and whatever the client sends, which is read and thrown away. What leaves: one binary
-//! message per payload. Frames are written while there are any and flushed once there are none, so that a busy stream costs few
-//! writes and a lone line leaves at once. Holds at most one take of the ring besides the write buffer: what the consumer cannot
-//! take yet waits, bounded and fair, in its ring.
+//! What enters: a consumer's feed and whatever the client sends, which is read and thrown away. What leaves: one message per frame of the
+//! feed. Frames are written while there are any and flushed once there are none, so that a busy stream costs few
+//! writes and a lone line leaves at once. Holds what the feed gives at once besides the write buffer: what the consumer cannot take yet
+//! stays there.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::num::NonZeroUsize;
 use std::pin::pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use diode::fair::Bounds;
 use futures_util::{SinkExt, StreamExt};
-use proto::raw::Selection;
 use proto::reason::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -25,18 +22,11 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::feed::{Feed, Frame};
 use super::metered::Metered;
 use crate::auth::{EXPIRED, Grant};
 use crate::config::HttpConfig;
-use crate::fan_in::Subscription;
-use crate::firehose::frames::{Converter, Frame};
 use crate::metrics::Metrics;
-
-/// What leaves the ring at once: enough to fill some writes, little enough to keep.
-const TAKE: Bounds = Bounds {
-    envelopes: NonZeroUsize::new(256).expect("not zero"),
-    bytes: NonZeroUsize::new(256 * 1024).expect("not zero"),
-};
 
 /// The largest frame or message of a client.
 const CLIENT_FRAME: usize = 4096;
@@ -69,16 +59,10 @@ pub(crate) enum End {
 /// Serves one consumer on `io`, an upgraded connection, until either side ends. Says why it ended.
 ///
 /// Envelopes that were not handed to the connection are counted as dropped.
-pub(crate) async fn serve<S>(
-    io: S,
-    config: &HttpConfig,
-    mut subscription: Subscription,
-    converter: Converter,
-    metrics: Metrics,
-    grant: &mut Grant,
-) -> End
+pub(crate) async fn serve<S, F>(io: S, config: &HttpConfig, mut feed: F, metrics: Metrics, grant: &mut Grant) -> End
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    F: Feed,
 {
     let buffer = config.write_buffer_bytes.get();
     let options = WebSocketConfig::default()
@@ -93,16 +77,14 @@ where
         ping: Ping::Sent { until: Instant::now() + config.pong_timeout },
         waiting: None,
         unflushed: None,
-        taken: Vec::new(),
         config,
-        converter,
         metrics,
     };
-    let end = session.feed(&mut subscription, grant).await;
+    let end = session.feed(&mut feed, grant).await;
     let reason = if matches!(end, End::Slow) { Reason::SlowConsumer } else { Reason::PeerLost };
-    subscription.cut(reason);
+    feed.cut(reason);
     session.drop_frames(reason);
-    session.close(&end).await;
+    session.close(&end, F::SLOW).await;
     end
 }
 
@@ -113,9 +95,7 @@ struct Session<'a, S> {
     waiting: Option<Instant>,
     /// Since when there have been bytes that the socket has not taken, if there are.
     unflushed: Option<Instant>,
-    taken: Vec<Selection>,
     config: &'a HttpConfig,
-    converter: Converter,
     metrics: Metrics,
 }
 
@@ -128,8 +108,10 @@ enum Ping {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
-    /// Moves envelopes from the ring to the client until one of them ends, or the grant does.
-    async fn feed(&mut self, subscription: &mut Subscription, grant: &mut Grant) -> End {
+    /// Moves frames from the feed to the client until one of them ends, or the grant does.
+    async fn feed(&mut self, feed: &mut impl Feed, grant: &mut Grant) -> End {
+        // Filled while the connection has none.
+        let mut frames = VecDeque::new();
         let mut revoked = pin!(grant.revoked());
         loop {
             let idle = self.link.frames.is_empty();
@@ -147,25 +129,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
                         return end;
                     }
                 }
-                taken = subscription.take(TAKE, &mut self.taken), if idle => {
-                    if taken == 0 {
+                more = feed.next(&mut frames), if idle => {
+                    if !more {
                         return End::Stopped;
                     }
-                    self.convert();
+                    self.link.frames.append(&mut frames);
+                    self.waits_since(Instant::now());
                 }
             }
         }
-    }
-
-    fn convert(&mut self) {
-        for part in self.taken.drain(..) {
-            let left = self.converter.put(&part, &mut self.link.frames);
-            self.metrics.handles().filtered.increment(left.filtered);
-            for (reason, count) in left.dropped() {
-                self.metrics.dropped(reason, count);
-            }
-        }
-        self.waits_since(Instant::now());
     }
 
     fn after(&mut self, happened: Io) -> Option<End> {
@@ -227,19 +199,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Session<'_, S> {
     }
 
     fn drop_frames(&mut self, reason: Reason) {
-        let envelopes = self.link.frames.drain(..).filter(|frame| frame.completes).count();
-        self.metrics.dropped(reason, envelopes as u64);
+        let envelopes = self.link.frames.drain(..).map(|frame| frame.envelopes).sum();
+        self.metrics.dropped(reason, envelopes);
     }
 
     /// Tells the client why, if it may still be listening.
-    async fn close(&mut self, end: &End) {
+    async fn close(&mut self, end: &End, (slow_code, slow_reason): (CloseCode, &'static str)) {
         let written = self.config.write_timeout;
         let (code, reason, patience) = match end {
             End::Stopped => (CloseCode::Normal, "", written),
             End::Unanswered => (CloseCode::Policy, UNANSWERED, written),
             End::Expired => (CloseCode::Policy, EXPIRED, written),
             // A consumer that reads again within the time of a write gets what is left in the buffer, and a close.
-            End::Slow => (CloseCode::Normal, "", written.saturating_sub(self.config.slow_consumer_timeout)),
+            End::Slow => (slow_code, slow_reason, written.saturating_sub(self.config.slow_consumer_timeout)),
             End::Broken(Error::Capacity(_)) => (CloseCode::Size, "", written),
             // The answer to the client's close is written by reading on.
             End::Closed => return drop(timeout(CLOSE_LINGER, self.link.read_out()).await),
@@ -311,16 +283,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Link<S> {
                 Poll::Pending => break,
                 Poll::Ready(Err(error)) => self.broken = Some(error),
                 Poll::Ready(Ok(())) => {
-                    let Some(Frame { payload, completes }) = self.frames.pop_front() else { break };
-                    match self.socket.start_send_unpin(Message::Binary(payload)) {
+                    let Some(Frame { message, envelopes: completed }) = self.frames.pop_front() else { break };
+                    match self.socket.start_send_unpin(message) {
                         Ok(()) => {
                             frames += 1;
-                            envelopes += u64::from(completes);
+                            envelopes += completed;
                         }
                         Err(error) => {
                             self.broken = Some(error);
                             // Not handed over: whoever counts the frames that wait counts this one.
-                            self.frames.push_front(Frame { payload: Bytes::new(), completes });
+                            let message = Message::Binary(Bytes::new());
+                            self.frames.push_front(Frame { message, envelopes: completed });
                         }
                     }
                 }

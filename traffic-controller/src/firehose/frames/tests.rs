@@ -26,7 +26,7 @@ fn frames(endpoint: Endpoint, envelopes: &[v2::Envelope]) -> (Vec<events::Envelo
     assert_eq!(refused.total(), 0);
     let mut frames = VecDeque::new();
     let left = Converter::new(endpoint).put(&Selection::from(batch), &mut frames);
-    let decode = |frame: &Frame| events::Envelope::decode(frame.payload.clone()).expect("a v1 envelope");
+    let decode = |frame: &Frame| events::Envelope::decode(frame.message.clone().into_data()).expect("a v1 envelope");
     (frames.iter().map(decode).collect(), frames, left)
 }
 
@@ -121,8 +121,8 @@ fn an_app_stream_shows_what_v1_routes_to_the_app() {
 fn the_last_frame_of_an_envelope_completes_it() {
     let (_, frames, left) =
         frames(firehose(Filter::All), &[gauges("a", &["x", "y", "z"]), v2::Envelope::log("a", "b")]);
-    let completes: Vec<_> = frames.iter().map(|frame| frame.completes).collect();
-    assert_eq!(completes, [false, false, true, true]);
+    let envelopes: Vec<_> = frames.iter().map(|frame| frame.envelopes).collect();
+    assert_eq!(envelopes, [0, 0, 1, 1]);
     assert_eq!(left, Left::default());
 }
 

@@ -1,11 +1,13 @@
 //! The connection on a paused clock, over a pipe: pings, deadlines, closes. The client is written by hand, so that it can keep
 //! silent where a library would answer.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use diode::fair::Bounds;
 use prost::Message as _;
-use proto::raw::{Batch, Limits};
+use proto::raw::{Batch, Limits, Selection};
 use proto::{events, v2};
 use telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
@@ -14,8 +16,10 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::*;
+use crate::fan_in::Subscription;
 use crate::fan_in::rings::Ring;
-use crate::firehose::frames::{Endpoint, Filter};
+use crate::firehose::feed::V1Feed;
+use crate::firehose::frames::{Converter, Endpoint, Filter};
 
 const BOUNDS: Bounds =
     Bounds { envelopes: NonZeroUsize::new(10_000).unwrap(), bytes: NonZeroUsize::new(16 * 1024 * 1024).unwrap() };
@@ -35,9 +39,9 @@ fn serve_over(pipe: usize) -> Served {
     let (ring, subscription) = Subscription::fed(BOUNDS, &metrics);
     let (client, server) = duplex(pipe);
     let converter = Converter::new(Endpoint::Firehose { id: "a".to_owned(), filter: Filter::All });
-    let end = TaskTracker::new().spawn(async move {
-        serve(server, &HttpConfig::default(), subscription, converter, metrics, &mut Grant::all()).await
-    });
+    let feed = V1Feed::new(subscription, converter, metrics.clone());
+    let end = TaskTracker::new()
+        .spawn(async move { serve(server, &HttpConfig::default(), feed, metrics, &mut Grant::all()).await });
     Served { client: Client(client), ring, telemetry, end }
 }
 
