@@ -111,7 +111,13 @@ pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {
 }
 
 pub(crate) fn traffic_controller(addrs: traffic_controller::Addrs) -> serde_json::Value {
-    json!({ "http": addrs.http, "grpc": addrs.grpc, "rest": addrs.rest, "admin": addrs.admin })
+    json!({
+        "http": addrs.http,
+        "grpc": addrs.grpc,
+        "gateway": addrs.gateway,
+        "rest": addrs.rest,
+        "admin": addrs.admin,
+    })
 }
 
 pub(crate) fn adapters(addrs: adapters::Addrs) -> serde_json::Value {

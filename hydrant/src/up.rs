@@ -252,8 +252,12 @@ fn rows(
             role: "traffic-controller",
             what: "serves them",
             addresses: format!(
-                "HTTP {}, gRPC {}, log-cache REST {}, admin {}",
-                traffic_controller.http, traffic_controller.grpc, traffic_controller.rest, traffic_controller.admin
+                "HTTP {}, gRPC {}, gateway {}, log-cache REST {}, admin {}",
+                traffic_controller.http,
+                traffic_controller.grpc,
+                traffic_controller.gateway,
+                traffic_controller.rest,
+                traffic_controller.admin
             ),
         },
         Row { role: "adapters", what: "drains them to other systems", addresses: format!("admin {}", adapters.admin) },

@@ -26,6 +26,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The reverse log proxy.
     pub grpc: GrpcConfig,
+    /// The gateway: server-sent events and JSON over WebSocket.
+    pub gateway: GatewayConfig,
     /// Reading from the log cache over HTTP.
     pub rest: RestConfig,
     /// `/metrics`, `/live` and `/ready`.
@@ -96,6 +98,26 @@ pub struct GrpcConfig {
     pub batch_bytes: NonZeroUsize,
 }
 
+/// The `[traffic_controller.gateway]` table.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Where to listen; 127.0.0.1:8088. Another address than loopback needs an authorizer, and `tls`. The port of the page serves the same.
+    pub listen: SocketAddr,
+    /// The certificate to show. Absent: plain text.
+    pub tls: Option<ServerFiles>,
+    /// Take tokens in plain text also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
+    /// Streams open at once; 2000. More are answered 503.
+    pub max_consumers: NonZeroU32,
+    /// From a batch or heartbeat until the next heartbeat of a stream of events; `"15s"`.
+    #[serde(with = "duration_text")]
+    pub heartbeat: Duration,
+    /// How long a stream of events may last; `"14m"`.
+    #[serde(with = "duration_text")]
+    pub stream_timeout: Duration,
+}
+
 /// The `[traffic_controller.rest]` table.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -126,6 +148,7 @@ impl Default for Config {
             tokens: None,
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
+            gateway: GatewayConfig::default(),
             rest: RestConfig::default(),
             admin: AdminConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],
@@ -169,6 +192,19 @@ impl Default for GrpcConfig {
     }
 }
 
+impl Default for GatewayConfig {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8088).into(),
+            tls: None,
+            insecure_plaintext: false,
+            max_consumers: count(2000),
+            heartbeat: Duration::from_secs(15),
+            stream_timeout: Duration::from_secs(14 * 60),
+        }
+    }
+}
+
 impl Default for RestConfig {
     fn default() -> Self {
         Self { listen: (Ipv4Addr::LOCALHOST, 8083).into(), tls: None, insecure_plaintext: false }
@@ -196,6 +232,7 @@ impl Config {
         Self {
             http: HttpConfig { listen: any, ..HttpConfig::default() },
             grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
+            gateway: GatewayConfig { listen: any, ..GatewayConfig::default() },
             rest: RestConfig { listen: any, ..RestConfig::default() },
             admin: AdminConfig::any_port(),
             dopplers: Vec::new(),

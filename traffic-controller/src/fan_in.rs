@@ -70,7 +70,7 @@ impl FanIn {
     pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool, form: Option<Form>) -> Subscription {
         let (ring, reader) = self.rings.ring(self.bounds, &request.shard_id, markers);
         let cancel = self.stop.child_token();
-        let tail = (!markers).then(|| self.tails.join(&request, form, &ring, &cancel)).flatten();
+        let tail = self.tails.join(&request, form, &ring, &cancel);
         let subscription = Subscription {
             reader,
             ring: Arc::clone(&ring),
@@ -132,8 +132,8 @@ impl Subscription {
         self.ring.gaps()
     }
 
-    /// Ends the subscription; what was still in the ring counts as dropped for `reason` instead of as lost with the peer.
-    pub(crate) fn cut(mut self, reason: Reason) {
+    /// What will still be in the ring at the end counts as dropped for `reason` instead of as lost with the peer.
+    pub(crate) fn count_left_as(&mut self, reason: Reason) {
         self.left_over = reason;
     }
 }

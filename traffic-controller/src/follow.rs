@@ -41,28 +41,45 @@ const MAX_STREAMS: usize = 1000;
 /// Dopplers that may join a stream before it looks at them.
 const JOINING: usize = 16;
 
-/// The service.
-pub(crate) struct Service {
+/// Opens streams that follow. Cloning shares the places.
+#[derive(Clone)]
+pub(crate) struct Follower {
     upstream: Upstream,
-    authorizer: Authorizer,
     tracker: TaskTracker,
     stop: CancellationToken,
     places: Arc<Semaphore>,
 }
 
-impl Service {
-    /// Follows on the dopplers of `upstream`. Tasks run on `tracker`; streams end with OK once `stop` is cancelled.
-    pub(crate) fn new(
-        upstream: Upstream,
-        authorizer: Authorizer,
-        tracker: TaskTracker,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { upstream, authorizer, tracker, stop, places: Arc::new(Semaphore::new(MAX_STREAMS)) }
+/// Why nothing is followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FollowError {
+    /// As many streams are open as may be.
+    #[error("unable to follow, streams open already: {MAX_STREAMS}")]
+    Full,
+    /// The request names nothing.
+    #[error("name at least one source_id to follow")]
+    NoSource,
+    /// The request names too much.
+    #[error("{0} source_ids are too many for one stream; the most is {MAX_SOURCES}")]
+    TooManySources(usize),
+    /// A name is too long.
+    #[error("a source_id is longer than {MAX_SOURCE_ID} bytes")]
+    LongSource,
+}
+
+impl Follower {
+    /// Follows on the dopplers of `upstream`. Tasks run on `tracker`; streams end once `stop` is cancelled.
+    pub(crate) fn new(upstream: Upstream, tracker: TaskTracker, stop: CancellationToken) -> Self {
+        Self { upstream, tracker, stop, places: Arc::new(Semaphore::new(MAX_STREAMS)) }
     }
 
-    /// Opens the request on every doppler, now and as dopplers come.
-    fn open(&self, request: v1::FollowRequest, place: OwnedSemaphorePermit) -> Consumer {
+    /// Opens `request` on every doppler, now and as dopplers come. The caller has asked who may read it.
+    ///
+    /// # Errors
+    /// It cannot be followed.
+    pub(crate) fn open(&self, request: v1::FollowRequest) -> Result<Following, FollowError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| FollowError::Full)?;
+        let request = checked(request)?;
         let cancel = self.stop.child_token();
         let (joins, joining) = mpsc::channel(JOINING);
         let dopplers = self.upstream.dopplers();
@@ -76,7 +93,29 @@ impl Service {
             joins,
         };
         self.tracker.spawn(feed.run(dopplers));
-        Consumer { merge, stop: cancel.clone(), _cancel: cancel.drop_guard(), _place: place }
+        Ok(Following { merge, stop: cancel.clone(), _cancel: cancel.drop_guard(), _place: place })
+    }
+}
+
+impl From<FollowError> for Status {
+    fn from(error: FollowError) -> Self {
+        match error {
+            FollowError::Full => Self::resource_exhausted(error.to_string()),
+            _ => Self::invalid_argument(error.to_string()),
+        }
+    }
+}
+
+/// The service.
+pub(crate) struct Service {
+    follower: Follower,
+    authorizer: Authorizer,
+}
+
+impl Service {
+    /// Follows for whom `authorizer` lets.
+    pub(crate) fn new(follower: Follower, authorizer: Authorizer) -> Self {
+        Self { follower, authorizer }
     }
 }
 
@@ -87,50 +126,46 @@ impl Follow for Service {
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let (metadata, extensions, request) = request.into_parts();
         let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
-        let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
-            let text = format!("unable to follow, streams open already: {MAX_STREAMS}");
-            return Err(Status::resource_exhausted(text));
-        };
-        let request = checked(request)?;
         for source_id in &request.source_ids {
             grant.admit(Access::Source(source_id))?;
         }
-        let frames = unfold(self.open(request, place), |mut consumer| async move {
-            let frame = consumer.next().await?;
-            Some((Ok(frame), consumer))
+        let frames = unfold(self.follower.open(request)?, |mut following| async move {
+            let frame = following.next().await?;
+            Some((Ok(frame), following))
         });
         Ok(Response::new(grant.guard(frames)))
     }
 }
 
 /// The request with its repeats left out.
-fn checked(mut request: v1::FollowRequest) -> Result<v1::FollowRequest, Status> {
+fn checked(mut request: v1::FollowRequest) -> Result<v1::FollowRequest, FollowError> {
     request.source_ids.sort_unstable();
     request.source_ids.dedup();
     match request.source_ids.len() {
-        0 => return Err(Status::invalid_argument("name at least one source_id to follow")),
-        many if many > MAX_SOURCES => {
-            let text = format!("{many} source_ids are too many for one stream; the most is {MAX_SOURCES}");
-            return Err(Status::invalid_argument(text));
-        }
+        0 => return Err(FollowError::NoSource),
+        many if many > MAX_SOURCES => return Err(FollowError::TooManySources(many)),
         _ => {}
     }
     if request.source_ids.iter().any(|id| id.len() > MAX_SOURCE_ID) {
-        return Err(Status::invalid_argument(format!("a source_id is longer than {MAX_SOURCE_ID} bytes")));
+        return Err(FollowError::LongSource);
     }
     Ok(request)
 }
 
 /// One consumer's stream. Dropping it ends those to the dopplers.
-struct Consumer {
+pub(crate) struct Following {
     merge: Merge,
     stop: CancellationToken,
     _cancel: DropGuard,
     _place: OwnedSemaphorePermit,
 }
 
-impl Consumer {
-    async fn next(&mut self) -> Option<v1::FollowFrame> {
+impl Following {
+    /// Waits for the next frame; `None` when the server stops, or at the end of history alone.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(crate) async fn next(&mut self) -> Option<v1::FollowFrame> {
         self.stop.run_until_cancelled(self.merge.next()).await.flatten()
     }
 }

@@ -19,6 +19,8 @@ mod config;
 mod fan_in;
 mod firehose;
 mod follow;
+mod gateway;
+mod login;
 mod metrics;
 mod overview;
 mod page;
@@ -30,6 +32,6 @@ mod upstream;
 mod websocket;
 
 pub use auth::{AuthorizerConfig, MAX_TOKEN_BYTES, TokensError, new_token, token_sha256};
-pub use config::{ADMIN_PORT, Config, GrpcConfig, HttpConfig, RestConfig, RingConfig};
+pub use config::{ADMIN_PORT, Config, GatewayConfig, GrpcConfig, HttpConfig, RestConfig, RingConfig};
 pub use page::RoleInfo;
 pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};

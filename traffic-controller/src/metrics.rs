@@ -55,6 +55,10 @@ pub(crate) struct Handles {
     pub(crate) websocket_consumers: Gauge,
     /// Consumers on WebSocket that were turned away because of the bound.
     pub(crate) websocket_rejected: Counter,
+    /// Consumers of the gateway now.
+    pub(crate) gateway_consumers: Gauge,
+    /// Consumers of the gateway that were turned away because of the bound.
+    pub(crate) gateway_rejected: Counter,
     /// Consumers on WebSocket that were cut because they did not read.
     pub(crate) slow_consumers: Counter,
     /// Frames handed to WebSocket consumers.
@@ -67,6 +71,15 @@ pub(crate) struct Handles {
     pub(crate) rlp: Rings,
     /// The rings of WebSocket consumers.
     pub(crate) firehose: Rings,
+    /// The rings of the gateway's consumers.
+    pub(crate) gateway: Rings,
+}
+
+impl Handles {
+    /// Those of every kind of consumer.
+    pub(crate) fn rings(&self) -> impl Iterator<Item = &Rings> {
+        [&self.rlp, &self.firehose, &self.gateway].into_iter()
+    }
 }
 
 /// The numbers of the authorizer. Cloning shares them.
@@ -152,11 +165,16 @@ impl Metrics {
                 "hydrant_websocket_rejected_total",
                 "Firehose and app streams turned away because as many are open as may be.",
             ),
+            gateway_consumers: gauge("hydrant_gateway_consumers", "Streams of the gateway open now."),
+            gateway_rejected: counter(
+                "hydrant_gateway_rejected_total",
+                "Streams of the gateway turned away because as many are open as may be.",
+            ),
             slow_consumers: counter(
                 "hydrant_slow_consumers_total",
-                "Firehose and app streams cut because their consumer did not read.",
+                "Firehose, app and JSON streams cut because their consumer did not read.",
             ),
-            v1_frames: counter("hydrant_websocket_frames_total", "Frames handed to firehose and app streams."),
+            v1_frames: counter("hydrant_websocket_frames_total", "Messages handed to firehose, app and JSON streams."),
             filtered: counter(
                 "hydrant_firehose_filtered_envelopes_total",
                 "Envelopes that reached a firehose or app stream and that its endpoint leaves out.",
@@ -164,6 +182,7 @@ impl Metrics {
             auth: AuthMetrics::register(telemetry),
             rlp: Rings::register(telemetry, "rlp"),
             firehose: Rings::register(telemetry, "firehose"),
+            gateway: Rings::register(telemetry, "gateway"),
         };
         let shared = Shared {
             stage: StageMetrics::register(telemetry, "traffic_controller", &REASONS.map(Reason::as_str)),
@@ -204,13 +223,12 @@ impl Metrics {
     /// Counts what is still in rings: the stop's deadline has passed.
     pub(crate) fn cut(&self) {
         let handles = self.handles();
-        self.dropped(Reason::ShutdownDeadline, handles.rlp.depth() + handles.firehose.depth());
+        self.dropped(Reason::ShutdownDeadline, handles.rings().map(Rings::depth).sum());
     }
 
     /// Everybody whose ring is here.
     pub(crate) fn consumers(&self) -> impl Iterator<Item = (String, diode::fair::Counters)> {
-        let handles = self.handles();
-        [&handles.rlp, &handles.firehose].into_iter().flat_map(Rings::consumers)
+        self.handles().rings().flat_map(Rings::consumers)
     }
 
     /// Envelopes delivered and dropped since the start.

@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
+use axum::routing::any;
 use http::{HeaderValue, Method, StatusCode, header};
 use proto::json;
 use proto::logcache::v1;
@@ -44,11 +45,31 @@ const MAX_SOURCE_ID: usize = 256;
 /// Names the dopplers whose envelopes are missing from an answer.
 const PARTIAL: &str = "x-hydrant-partial";
 
-/// The routes of the log cache, answered from `upstream`.
-pub(crate) fn router(upstream: Upstream, authorizer: Authorizer) -> Router {
-    let shared =
-        Shared { dopplers: Dopplers::new(upstream), authorizer, turns: Semaphore::new(AT_ONCE), began: Instant::now() };
-    Router::new().fallback(answer).with_state(Arc::new(shared))
+/// The log cache, as its clients see it. Cloning shares it.
+#[derive(Clone)]
+pub(crate) struct Cache {
+    shared: Arc<Shared>,
+    /// It stands under the page's origin, where a browser's cookie counts.
+    beside_page: bool,
+}
+
+impl Cache {
+    /// Answers from the dopplers of `upstream`.
+    pub(crate) fn new(upstream: Upstream, authorizer: Authorizer) -> Self {
+        let (dopplers, turns) = (Dopplers::new(upstream), Semaphore::new(AT_ONCE));
+        let shared = Arc::new(Shared { dopplers, authorizer, turns, began: Instant::now() });
+        Self { shared, beside_page: false }
+    }
+
+    /// A port of its own.
+    pub(crate) fn router(&self) -> Router {
+        Router::new().fallback(answer).with_state(self.clone())
+    }
+
+    /// Its routes beside the page.
+    pub(crate) fn routes(&self) -> Router {
+        Router::new().route("/api/v1/{*path}", any(answer)).with_state(Self { beside_page: true, ..self.clone() })
+    }
 }
 
 struct Shared {
@@ -77,11 +98,11 @@ impl Route {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(State(Cache { shared, beside_page }): State<Cache>, request: Request) -> Response {
     match Route::of(request.uri().path()) {
         None => Refusal::NotFound.into_response(),
         Some(Route::Info) => shared.info(),
-        Some(route) => shared.ask(route, request).await.unwrap_or_else(IntoResponse::into_response),
+        Some(route) => shared.ask(route, request, beside_page).await.unwrap_or_else(IntoResponse::into_response),
     }
 }
 
@@ -99,8 +120,9 @@ impl Shared {
         seconds.unwrap_or_else(|| self.began.elapsed().as_secs())
     }
 
-    async fn ask(&self, route: Route, request: Request) -> Result<Response, Response> {
-        let mut grant = self.authorizer.authenticate(&Caller::Http(request.headers())).map_err(refused)?;
+    async fn ask(&self, route: Route, request: Request, beside_page: bool) -> Result<Response, Response> {
+        let caller = if beside_page { Caller::websocket(&request) } else { Caller::Http(request.headers()) };
+        let mut grant = self.authorizer.authenticate(&caller).map_err(refused)?;
         let params = params(request).await.map_err(IntoResponse::into_response)?;
         match route {
             Route::Read(escaped) => {

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! dopplers ─┬─► fan_in (a fair ring per consumer) ─┬─► rlp        gRPC       grpc.listen
-//!           │                                      └─► firehose   WebSocket  http.listen
-//!           ├─► follow                                            gRPC       grpc.listen
-//!           └─► recent                                            HTTP       rest.listen
+//!           │                                      ├─► firehose   WebSocket  http.listen
+//!           │                                      └─► gateway    HTTP       gateway.listen, http.listen
+//!           ├─► follow ────────────────────────────────┴──────►   gRPC       grpc.listen
+//!           └─► recent                                            HTTP       rest.listen, http.listen
 //! ```
 
 use std::net::SocketAddr;
@@ -32,11 +33,13 @@ use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
 use crate::fan_in::tails::Tails;
 use crate::firehose::{Firehose, not_found};
-use crate::follow;
+use crate::follow::{self, Follower};
+use crate::gateway::Gateway;
+use crate::login;
 use crate::metrics::Metrics;
 use crate::overview::Overview;
 use crate::page::{self, RoleInfo};
-use crate::recent;
+use crate::recent::Cache;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
 
@@ -52,6 +55,8 @@ pub struct Addrs {
     pub http: SocketAddr,
     /// The reverse log proxy.
     pub grpc: SocketAddr,
+    /// The gateway.
+    pub gateway: SocketAddr,
     /// The log cache over HTTP.
     pub rest: SocketAddr,
     /// `/metrics`, `/live` and `/ready`.
@@ -185,8 +190,9 @@ impl Config {
         let options = options.within(&self.doppler_limits);
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
+        let gateway = bind("traffic_controller.gateway.listen", self.gateway.listen)?;
         let rest = bind("traffic_controller.rest.listen", self.rest.listen)?;
-        for (name, listener) in [("http", &http), ("grpc", &grpc), ("rest", &rest)] {
+        for (name, listener) in [("http", &http), ("grpc", &grpc), ("gateway", &gateway), ("rest", &rest)] {
             telemetry.watch_listener(name, listener.stats());
         }
         telemetry.watch_access("grpc", access.clone());
@@ -196,12 +202,19 @@ impl Config {
         telemetry.watch_dopplers(&dopplers);
         let upstream = Upstream::new(dopplers, options, self.doppler_connections);
         Ok(Server {
-            addrs: Addrs { http: http.addr(), grpc: grpc.addr(), rest: rest.addr(), admin: admin.addr() },
+            addrs: Addrs {
+                http: http.addr(),
+                grpc: grpc.addr(),
+                gateway: gateway.addr(),
+                rest: rest.addr(),
+                admin: admin.addr(),
+            },
             serving: readiness.latch("serving"),
             metrics,
             config: self,
             http,
             grpc,
+            gateway,
             rest,
             admin,
             readiness,
@@ -222,6 +235,7 @@ pub struct Server {
     addrs: Addrs,
     http: Listener,
     grpc: Listener,
+    gateway: Listener,
     rest: Listener,
     access: Access,
     /// Certificates to look at for new files, by their keys.
@@ -246,8 +260,7 @@ impl LossLedger {
     /// details of has neither.
     pub fn take(&self) -> Vec<(String, Loss)> {
         let mut told = Vec::new();
-        let handles = self.0.handles();
-        [&handles.rlp, &handles.firehose].into_iter().for_each(|rings| rings.take_losses(&mut told));
+        self.0.handles().rings().for_each(|rings| rings.take_losses(&mut told));
         told
     }
 }
@@ -302,7 +315,7 @@ impl Server {
         let _stopped_when_dropped = stop.clone().drop_guard();
         let tracker = TaskTracker::new();
         let page = page::render(&self.shown_roles(), self.authorizer.is_none());
-        let Self { config, addrs, http, grpc, rest, ports, admin, readiness, serving, .. } = self;
+        let Self { config, addrs, http, grpc, gateway, rest, ports, admin, readiness, serving, .. } = self;
         let Self { metrics, authorizer, upstream, access, identities, telemetry, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
@@ -319,7 +332,7 @@ impl Server {
         if let Authorizer::Tokens(tokens) = &authorizer {
             tracker.spawn(tokens.clone().watch(stop.clone()));
         }
-        for (listener, security) in [("http", &ports.http), ("rest", &ports.rest)] {
+        for (listener, security) in [("http", &ports.http), ("gateway", &ports.gateway), ("rest", &ports.rest)] {
             tracker.spawn(ports::keep_fresh(listener, security.clone(), stop.clone()));
         }
 
@@ -332,8 +345,9 @@ impl Server {
         // … and from there to gRPC,
         let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp), metrics.clone(), authorizer.clone());
         let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
-        let follow = follow::Service::new(upstream.clone(), authorizer.clone(), tracker.clone(), stop.clone());
-        let follow = FollowServer::new(follow).max_encoding_message_size(MAX_MESSAGE_BYTES);
+        let follower = Follower::new(upstream.clone(), tracker.clone(), stop.clone());
+        let follow = FollowServer::new(follow::Service::new(follower.clone(), authorizer.clone()))
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
         let overview = Overview::new(
             (upstream.clone(), config.adapters.clone()),
             addrs.grpc.to_string(),
@@ -351,17 +365,20 @@ impl Server {
             served.map_err(|source| ServeError::Grpc { addr: addrs.grpc, source })
         };
         // and to WebSocket;
-        let fan_in = fan_in(&metrics.handles().firehose);
-        let firehose = Firehose::new(config.http.clone(), fan_in, metrics.clone(), authorizer.clone(), tracker.clone());
-        let routes = firehose
-            .router()
-            .merge(overview.router())
-            .route("/", get(async move || page::response(page.clone())))
-            .fallback(not_found);
+        let (v1, v2) = (fan_in(&metrics.handles().firehose), fan_in(&metrics.handles().gateway));
+        let firehose = Firehose::new(config.http.clone(), v1, metrics.clone(), authorizer.clone(), tracker.clone());
+        let configs = (config.gateway.clone(), config.http.clone());
+        let streams = Gateway::new(configs, (v2, follower), metrics.clone(), authorizer.clone(), tracker.clone());
+        let cache = Cache::new(upstream, authorizer.clone());
+        // The page finds everything under its own origin.
+        let routes = firehose.router().merge(streams.routes()).merge(overview.router()).merge(cache.routes());
+        let routes = routes.merge(login::router(authorizer.clone()));
+        let routes = routes.route("/", get(async move || page::response(page.clone()))).fallback(not_found);
         let local = authorizer.is_none();
         let http = serve(http, ports.http, local, routes, &tracker, &stop);
+        let gateway = serve(gateway, ports.gateway, local, streams.router().fallback(not_found), &tracker, &stop);
         // and the log cache.
-        let rest = serve(rest, ports.rest, local, recent::router(upstream, authorizer), &tracker, &stop);
+        let rest = serve(rest, ports.rest, local, cache.router(), &tracker, &stop);
 
         serving.ready();
         let before = Mutex::new((0, 0));
@@ -371,7 +388,7 @@ impl Server {
             *before.lock() = metrics.sums();
         };
         let work = async {
-            let (served, (), (), ()) = tokio::join!(grpc, http, rest, at_stop);
+            let (served, (), (), (), ()) = tokio::join!(grpc, http, gateway, rest, at_stop);
             tracker.close();
             tracker.wait().await;
             served
@@ -404,6 +421,7 @@ impl Server {
         let mut roles = vec![
             role("this page, firehose and app streams", self.addrs.http),
             role("reverse log proxy (gRPC)", self.addrs.grpc),
+            role("gateway (server-sent events, JSON over WebSocket)", self.addrs.gateway),
             role("log cache (HTTP)", self.addrs.rest),
         ];
         // Where the page may be looked at by anybody, it shows what anybody may reach.

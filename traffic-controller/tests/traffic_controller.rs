@@ -19,6 +19,8 @@ mod fan_in;
 mod firehose;
 #[path = "traffic_controller/follow.rs"]
 mod follow;
+#[path = "traffic_controller/gateway.rs"]
+mod gateway;
 #[path = "traffic_controller/http.rs"]
 mod http;
 #[path = "traffic_controller/recent.rs"]

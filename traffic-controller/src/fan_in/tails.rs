@@ -5,13 +5,16 @@
 //! A doppler has one ring for all of them, fair by source, and this process one for each. It never waits for a consumer. Tags are put
 //! into the form that consumers want once per batch and form.
 //!
-//! *Not shared.* Consumers of a shard, of any source, or that want gap markers, which a doppler gives to a stream. With an original
-//! doppler, which has no stream that changes, each consumer has its own.
+//! What a doppler's ring drops of a source is told to each who reads that source and wants to know, though another may have had it.
+//!
+//! *Not shared.* Consumers of a shard or of any source. With an original doppler, which has no stream that changes, each consumer has its
+//! own.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use parking_lot::RwLock;
+use proto::hydrant::v1::Gap;
 use proto::loss::Losses;
 use proto::raw::tags::Form;
 use proto::raw::{Batch, Entry, Refused, Selection};
@@ -225,6 +228,15 @@ impl Scratch {
 }
 
 impl Table {
+    /// Tells those who wanted what is missing, as far as they want to be told: of a source, or of several together.
+    fn note(&self, gap: &Gap) {
+        if gap.source_id.is_empty() {
+            self.members.values().for_each(|member| member.ring.note(gap));
+        } else if let Some(wants) = self.by_source.get(gap.source_id.as_bytes()) {
+            wants.iter().for_each(|wants| wants.member.ring.note(gap));
+        }
+    }
+
     fn enter(&mut self, member: &Arc<Member>) {
         let now = Instant::now();
         for selector in &member.selectors {

@@ -8,7 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use proto::hydrant::v1;
 use proto::hydrant::v1::follow_client::FollowClient;
+use proto::logcache::v1::EnvelopeType;
 use proto::raw::{Batch, Selection};
+use proto::selector::{Rule, Selector};
+use proto::start::Acquaintance;
+use proto::{subscribe, v2};
 use telemetry::Throttle;
 use tokio::sync::mpsc;
 use tonic::{Code, Status};
@@ -114,6 +118,8 @@ impl Source {
         let mut client = FollowClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
         let mut stream = match client.follow(self.request.clone()).await {
             Ok(response) => response.into_inner(),
+            // An original, or one without a cache.
+            Err(error) if error.code() == Code::Unimplemented => return self.read_live(worked).await,
             Err(error) => return Ok(Err(error)),
         };
         loop {
@@ -144,6 +150,65 @@ impl Source {
                 self.request.after = vec![cursor];
             }
         }
+    }
+}
+
+impl Source {
+    /// Reads what comes from now on of a doppler that has nothing to follow: its history is over at once, and there are no cursors.
+    async fn read_live(&mut self, worked: &mut bool) -> Result<Result<(), Status>, Gone> {
+        if !std::mem::replace(&mut self.live, true) {
+            let live = v1::FollowFrame { live: true, ..v1::FollowFrame::default() };
+            self.events.send(Event::Frame(live)).await.map_err(|_| Gone)?;
+        }
+        if self.request.history_only {
+            return Ok(Ok(()));
+        }
+        let mut known = Acquaintance::present();
+        let now = (Duration::ZERO, Duration::ZERO);
+        let (channel, request) = (self.upstream.channel(&self.address), live(&self.request));
+        let mut stream = match subscribe::Stream::open(channel, &request, &known, now).await {
+            Ok(stream) => stream,
+            Err(error) => return Ok(Err(error)),
+        };
+        loop {
+            let event = tokio::select! {
+                event = stream.next(&mut known) => event,
+                () = self.events.closed() => return Err(Gone),
+            };
+            let frame = match event {
+                Ok(Some(subscribe::Event::Batch(batch))) => v1::FollowFrame { batch, ..v1::FollowFrame::default() },
+                Ok(Some(subscribe::Event::Gap(gap))) => {
+                    v1::FollowFrame { gap: Some(gap), ..v1::FollowFrame::default() }
+                }
+                Ok(Some(subscribe::Event::End | subscribe::Event::Changed(_))) => continue,
+                Ok(None) => return Ok(Ok(())),
+                Err(error) => return Ok(Err(error)),
+            };
+            *worked = true;
+            self.events.send(Event::Frame(frame)).await.map_err(|_| Gone)?;
+        }
+    }
+}
+
+/// The subscription to what `request` follows.
+fn live(request: &v1::FollowRequest) -> v2::EgressBatchRequest {
+    let asked = |kind: EnvelopeType| {
+        let all = request.envelope_types.is_empty() || request.envelope_types.contains(&EnvelopeType::Any.into());
+        all || request.envelope_types.contains(&kind.into())
+    };
+    let kinds = [
+        (EnvelopeType::Log, Rule::Log),
+        (EnvelopeType::Counter, Rule::Counter(None)),
+        (EnvelopeType::Gauge, Rule::Gauge(None)),
+        (EnvelopeType::Timer, Rule::Timer),
+        (EnvelopeType::Event, Rule::Event),
+    ];
+    let rules: Vec<Rule> = kinds.into_iter().filter(|(kind, _)| asked(*kind)).map(|(_, rule)| rule).collect();
+    let selector = |id: &str, rule: &Rule| Selector { source_id: Some(id.into()), rule: rule.clone() }.to_wire();
+    v2::EgressBatchRequest {
+        selectors: request.source_ids.iter().flat_map(|id| rules.iter().map(|rule| selector(id, rule))).collect(),
+        use_preferred_tags: true,
+        ..v2::EgressBatchRequest::default()
     }
 }
 

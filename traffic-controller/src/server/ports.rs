@@ -1,6 +1,6 @@
 //! What each port asks of those who connect, and what a configuration must not ask for.
 //!
-//! What enters: a configuration. What leaves: the security of its three ports, or why it cannot be served as it is written; and the
+//! What enters: a configuration. What leaves: the security of its ports, or why it cannot be served as it is written; and the
 //! task that takes a new HTTPS certificate.
 
 use std::net::SocketAddr;
@@ -31,6 +31,7 @@ struct HttpPort<'a> {
 pub(super) struct Ports {
     pub(super) http: Security,
     pub(super) grpc: Security,
+    pub(super) gateway: Security,
     pub(super) rest: Security,
 }
 
@@ -69,7 +70,7 @@ impl Config {
 
     /// Loads the certificates of every port.
     pub(super) fn ports(&self, telemetry: &Telemetry) -> Result<Ports, BindError> {
-        let [http, rest] = self.http_ports();
+        let [http, gateway, rest] = self.http_ports();
         let own = identity("traffic_controller.grpc.tls", self.grpc.tls.as_ref())?;
         if let Some(identity) = &own {
             telemetry.watch_certificate("traffic_controller_grpc", identity.clone());
@@ -82,17 +83,23 @@ impl Config {
                 Some(identity) if self.authorizer == AuthorizerConfig::Tokens => Security::OptionalClientTls(identity),
                 Some(identity) => Security::MutualTls(identity),
             },
+            gateway: gateway.security(telemetry)?,
             rest: rest.security(telemetry)?,
         })
     }
 
-    fn http_ports(&self) -> [HttpPort<'_>; 2] {
-        let (http, rest) = (&self.http, &self.rest);
+    fn http_ports(&self) -> [HttpPort<'_>; 3] {
+        let (http, gateway, rest) = (&self.http, &self.gateway, &self.rest);
         [
             HttpPort {
                 listen: ("traffic_controller.http.listen", http.listen),
                 tls: ("traffic_controller.http.tls", http.tls.as_ref()),
                 plaintext: ("traffic_controller.http.insecure_plaintext", http.insecure_plaintext),
+            },
+            HttpPort {
+                listen: ("traffic_controller.gateway.listen", gateway.listen),
+                tls: ("traffic_controller.gateway.tls", gateway.tls.as_ref()),
+                plaintext: ("traffic_controller.gateway.insecure_plaintext", gateway.insecure_plaintext),
             },
             HttpPort {
                 listen: ("traffic_controller.rest.listen", rest.listen),

@@ -194,11 +194,15 @@ impl Lane {
         End::Stopped(Ok(()))
     }
 
-    /// What a doppler says is missing. Those who share have not asked to be told.
+    /// What a doppler says is missing.
     fn missing(&self, gap: &Gap) {
         let handles = self.shared.metrics.handles();
-        let counter = if gap.reason.is_empty() { &handles.replay_gaps } else { &handles.upstream_lost };
-        counter.increment(gap.envelopes);
+        if gap.reason.is_empty() {
+            handles.replay_gaps.increment(gap.envelopes);
+        } else {
+            handles.upstream_lost.increment(gap.envelopes);
+            self.shared.table.read().note(gap);
+        }
     }
 
     /// Gives each consumer a stream of its own, until there are none any more.
