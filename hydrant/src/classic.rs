@@ -220,18 +220,25 @@ const TELL_LOSSES: Duration = Duration::from_secs(10);
 /// Losses told one by one at a time; the rest is summed up. As many wait while no agent takes them.
 const TOLD: usize = 1_000;
 
-/// Tells what a traffic controller's rings dropped, as counters of the source `hydrant`, until `stop`.
+/// Tells what a traffic controller's rings dropped, as counters of the source `hydrant`, and at once whom it has cut, until `stop`.
 pub(crate) async fn tell_losses(ledger: LossLedger, sink: Sink, stop: CancellationToken) {
     let mut waiting: Vec<(String, Loss)> = Vec::new();
-    while stop.run_until_cancelled(sleep(TELL_LOSSES)).await.is_some() {
-        waiting.extend(ledger.take());
-        if waiting.is_empty() {
-            continue;
+    loop {
+        let due = async {
+            tokio::select! {
+                () = sleep(TELL_LOSSES) => waiting.extend(ledger.take()),
+                () = ledger.event() => {}
+            }
+        };
+        if stop.run_until_cancelled(due).await.is_none() {
+            return;
         }
         sum_up(&mut waiting);
         let now = nanos(SystemTime::now());
         let told = waiting.iter().map(|(consumer, loss)| loss.ledger("traffic_controller", consumer, now));
-        if stop.run_until_cancelled(sink.send(told.collect())).await == Some(true) {
+        // An event is told once, whether an agent takes it or not: it is in the log too.
+        let told: Vec<_> = told.chain(ledger.take_events()).collect();
+        if !told.is_empty() && stop.run_until_cancelled(sink.send(told)).await == Some(true) {
             waiting.clear();
         }
     }

@@ -22,6 +22,8 @@ pub struct Config {
     pub authorizer: AuthorizerConfig,
     /// The tokens file of `authorizer = "tokens"`, read again when it changes.
     pub tokens: Option<PathBuf>,
+    /// A file to which every HTTP request appends a line in the Common Event Format; none.
+    pub access_log: Option<PathBuf>,
     /// The page, `/firehose/{subscription-id}` and `/apps/{guid}/stream`.
     pub http: HttpConfig,
     /// The reverse log proxy.
@@ -60,6 +62,8 @@ pub struct HttpConfig {
     pub tls: Option<ServerFiles>,
     /// Take tokens in plain text also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
     pub insecure_plaintext: bool,
+    /// The domain of cookies made by `/set-cookie`, such as `doppler.example.com`; none: the host that was asked.
+    pub cookie_domain: Option<String>,
     /// Firehose and app streams open at once; 2000. More are answered 503.
     pub max_consumers: NonZeroU32,
     /// From the answer to a ping until the next one; `"15s"`.
@@ -146,6 +150,7 @@ impl Default for Config {
         Self {
             authorizer: AuthorizerConfig::default(),
             tokens: None,
+            access_log: None,
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             gateway: GatewayConfig::default(),
@@ -168,6 +173,7 @@ impl Default for HttpConfig {
             listen: (Ipv4Addr::LOCALHOST, 8081).into(),
             tls: None,
             insecure_plaintext: false,
+            cookie_domain: None,
             max_consumers: count(2000),
             ping_interval: Duration::from_secs(15),
             pong_timeout: Duration::from_secs(30),

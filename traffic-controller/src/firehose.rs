@@ -1,5 +1,5 @@
 //! `/firehose/{subscription-id}` and `/apps/{guid}/stream`: what v1 consumers read over WebSocket (contract: traffic controller v1 §1
-//! to §3).
+//! to §3); and what of the past they may ask for ([`past`]).
 //!
 //! What enters: HTTP requests. What leaves: the answer to a WebSocket handshake, and a task that serves the connection from a
 //! subscription of its own until either side ends it. It never looks at an envelope: [`frames`] does.
@@ -10,26 +10,30 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
+use axum::routing::{any, get};
 use http::StatusCode;
 use http::header::{WWW_AUTHENTICATE, X_CONTENT_TYPE_OPTIONS};
 use hyper_util::rt::TokioIo;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use transport::ConnInfo;
 
 use self::feed::V1Feed;
 use self::frames::{Converter, Endpoint, Filter};
+use self::past::Past;
 use crate::admission::{Admission, Place};
-use crate::auth::{Authorizer, Caller, Denied};
+use crate::auth::{Access, Authorizer, Caller, Denied};
 use crate::config::HttpConfig;
 use crate::fan_in::FanIn;
 use crate::metrics::Metrics;
+use crate::notices::Reader;
+use crate::recent::Cache;
 use crate::websocket::Handshake;
 use crate::websocket::session::{self, End};
 
+mod cookie;
 pub(crate) mod feed;
 pub(crate) mod frames;
+mod past;
 
 /// From the accepted handshake to the upgraded connection.
 const UPGRADE_DEADLINE: Duration = Duration::from_secs(5);
@@ -42,13 +46,14 @@ pub(crate) struct Firehose {
     authorizer: Authorizer,
     tracker: TaskTracker,
     consumers: Admission,
+    cache: Cache,
 }
 
 impl Firehose {
     /// Serves consumers from `fan_in`, each in a task on `tracker`.
     pub(crate) fn new(
         config: HttpConfig,
-        fan_in: FanIn,
+        (fan_in, cache): (FanIn, Cache),
         metrics: Metrics,
         authorizer: Authorizer,
         tracker: TaskTracker,
@@ -56,7 +61,7 @@ impl Firehose {
         let handles = metrics.handles();
         let (open, rejected) = (handles.websocket_consumers.clone(), handles.websocket_rejected.clone());
         let consumers = Admission::new(config.max_consumers, open, rejected);
-        Self { config, fan_in, metrics, authorizer, tracker, consumers }
+        Self { config, fan_in, metrics, authorizer, tracker, consumers, cache }
     }
 
     /// The routes.
@@ -64,6 +69,9 @@ impl Firehose {
         Router::new()
             .route("/firehose/{subscription_id}", any(firehose))
             .route("/apps/{guid}/stream", any(app_stream))
+            .route("/apps/{guid}/recentlogs", get(recent_logs))
+            .route("/apps/{guid}/containermetrics", get(container_metrics))
+            .route("/set-cookie", any(set_cookie))
             .with_state(Arc::new(self))
     }
 
@@ -84,17 +92,13 @@ impl Firehose {
             Ok(handshake) => handshake,
             Err(no_handshake) => return no_handshake.into_response(),
         };
-        let consumer = Consumer {
-            remote: request.extensions().get::<ConnInfo>().map(|info| info.remote_addr.to_string()),
-            path: request.uri().path().to_owned(),
-            _place: place,
-        };
+        let consumer = Consumer { reader: Reader::of(&request), _place: place };
         let upgrade = hyper::upgrade::on(&mut request);
         let subscription = self.fan_in.subscribe(endpoint.request(), false, None);
         let firehose = Arc::clone(self);
         self.tracker.spawn(async move {
             let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_DEADLINE, upgrade).await else {
-                debug!(remote = consumer.remote, path = consumer.path, "Connection ended before its upgrade");
+                debug!(reader = ?consumer.reader, "Connection ended before its upgrade");
                 return;
             };
             let metrics = firehose.metrics.clone();
@@ -103,6 +107,18 @@ impl Firehose {
             consumer.ended(&end, &firehose.metrics);
         });
         handshake.response()
+    }
+
+    /// What is held of the app `guid`.
+    async fn past(&self, guid: String, caller: &Caller<'_>, past: Past) -> Response {
+        if guid.is_empty() {
+            return not_found().await;
+        }
+        let authorised = self.authorizer.authenticate(caller);
+        if let Err(denied) = authorised.and_then(|mut grant| grant.admit(Access::Source(&guid))) {
+            return refused(&Endpoint::App { guid }, denied);
+        }
+        past::answer(&self.cache, guid, past).await
     }
 }
 
@@ -119,6 +135,23 @@ async fn app_stream(State(firehose): State<Arc<Firehose>>, Path(guid): Path<Stri
         return not_found().await;
     }
     firehose.open(Endpoint::App { guid }, request)
+}
+
+async fn recent_logs(State(firehose): State<Arc<Firehose>>, Path(guid): Path<String>, request: Request) -> Response {
+    let past = Past::logs(request.uri().query());
+    firehose.past(guid, &Caller::websocket(&request), past).await
+}
+
+async fn container_metrics(
+    State(firehose): State<Arc<Firehose>>,
+    Path(guid): Path<String>,
+    request: Request,
+) -> Response {
+    firehose.past(guid, &Caller::websocket(&request), Past::Metrics).await
+}
+
+async fn set_cookie(State(firehose): State<Arc<Firehose>>, request: Request) -> Response {
+    cookie::answer(request, firehose.config.cookie_domain.as_deref()).await
 }
 
 /// What those are told who may not read `endpoint` (contract: traffic controller v1 §2.1, §2.2).
@@ -145,23 +178,22 @@ pub(crate) async fn not_found() -> Response {
     (StatusCode::NOT_FOUND, [(X_CONTENT_TYPE_OPTIONS, "nosniff")], "404 page not found\n").into_response()
 }
 
-/// Who a connection belongs to, for the log, and its place among those that may be open.
+/// Who a connection belongs to, and its place among those that may be open.
 struct Consumer {
-    remote: Option<String>,
-    path: String,
+    reader: Reader,
     _place: Place,
 }
 
 impl Consumer {
     fn ended(&self, end: &End, metrics: &Metrics) {
-        let (remote, path) = (self.remote.as_deref(), self.path.as_str());
+        let Reader { remote, path, .. } = &self.reader;
         match end {
             End::Slow => {
-                metrics.handles().slow_consumers.increment(1);
-                warn!(remote, path, "Slow consumer cut");
+                metrics.slow_consumer(&self.reader);
+                warn!(?remote, path, "Slow consumer cut");
             }
-            End::Broken(error) => debug!(%error, remote, path, "Consumer gone"),
-            End::Stopped | End::Closed | End::Unanswered | End::Expired => debug!(?end, remote, path, "Consumer gone"),
+            End::Broken(error) => debug!(%error, ?remote, path, "Consumer gone"),
+            End::Stopped | End::Closed | End::Unanswered | End::Expired => debug!(?end, ?remote, path, "Consumer gone"),
         }
     }
 }

@@ -18,7 +18,6 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
-use transport::ConnInfo;
 
 use self::reader::Readers;
 use self::request::{BadQuery, Wanted};
@@ -30,6 +29,7 @@ use crate::config::{GatewayConfig, HttpConfig};
 use crate::fan_in::FanIn;
 use crate::follow::{FollowError, Follower};
 use crate::metrics::Metrics;
+use crate::notices::Reader;
 use crate::websocket::Handshake;
 use crate::websocket::session::{self, End};
 
@@ -179,24 +179,24 @@ async fn stream(State(gateway): State<Gateway>, mut request: Request) -> Respons
         Ok(opened) => opened,
         Err(refusal) => return refusal.into_response(),
     };
-    let remote = request.extensions().get::<ConnInfo>().map(|info| info.remote_addr.to_string());
+    let whom = Reader::of(&request);
     let upgrade = hyper::upgrade::on(&mut request);
     let gateway = gateway.clone();
     shared.tracker.spawn(async move {
         let shared = &gateway.shared;
         let _place = place;
         let Ok(Ok(upgraded)) = tokio::time::timeout(UPGRADE_DEADLINE, upgrade).await else {
-            debug!(remote, "Connection ended before its upgrade");
+            debug!(reader = ?whom, "Connection ended before its upgrade");
             return;
         };
         let feed = JsonFeed::new(reader, shared.metrics.clone());
         let metrics = shared.metrics.clone();
         let end = session::serve(TokioIo::new(upgraded), &shared.http, feed, metrics, &mut grant).await;
         if let End::Slow = end {
-            shared.metrics.handles().slow_consumers.increment(1);
-            warn!(remote, "Slow consumer of a JSON stream cut");
+            shared.metrics.slow_consumer(&whom);
+            warn!(reader = ?whom, "Slow consumer of a JSON stream cut");
         } else {
-            debug!(?end, remote, "Consumer of a JSON stream gone");
+            debug!(?end, reader = ?whom, "Consumer of a JSON stream gone");
         }
     });
     handshake.response()

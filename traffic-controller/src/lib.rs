@@ -13,6 +13,7 @@
 //! *Invariants.* A consumer that does not read loses its own envelopes, counted, and holds up neither a doppler nor another
 //! consumer. A doppler that is away is noticed by nobody but the log and the metrics. Every endpoint asks the one authorizer.
 
+mod access_log;
 mod admission;
 mod auth;
 mod config;
@@ -22,6 +23,7 @@ mod follow;
 mod gateway;
 mod login;
 mod metrics;
+mod notices;
 mod overview;
 mod page;
 mod pieces;

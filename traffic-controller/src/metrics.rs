@@ -10,6 +10,7 @@ use telemetry::{StageMetrics, Telemetry};
 
 use crate::auth::Denied;
 use crate::fan_in::rings::Rings;
+use crate::notices::{Notices, Reader};
 
 /// Why an envelope may be dropped here.
 const REASONS: [Reason; 8] = [
@@ -35,6 +36,7 @@ struct Shared {
     delivered: AtomicU64,
     dropped: AtomicU64,
     handles: Handles,
+    notices: Notices,
 }
 
 /// Numbers that are not of every stage.
@@ -65,6 +67,8 @@ pub(crate) struct Handles {
     pub(crate) v1_frames: Counter,
     /// Envelopes that a WebSocket consumer's subscription brought and its endpoint leaves out.
     pub(crate) filtered: Counter,
+    /// Requests that are not in the access log.
+    pub(crate) access_log_lost: Counter,
     /// Who was let in and who was not.
     pub(crate) auth: AuthMetrics,
     /// The rings of gRPC consumers.
@@ -179,6 +183,10 @@ impl Metrics {
                 "hydrant_firehose_filtered_envelopes_total",
                 "Envelopes that reached a firehose or app stream and that its endpoint leaves out.",
             ),
+            access_log_lost: counter(
+                "hydrant_access_log_lost_total",
+                "Requests that are not in the access log: it could not be written, or not fast enough.",
+            ),
             auth: AuthMetrics::register(telemetry),
             rlp: Rings::register(telemetry, "rlp"),
             firehose: Rings::register(telemetry, "firehose"),
@@ -189,6 +197,7 @@ impl Metrics {
             delivered: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             handles,
+            notices: Notices::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -196,6 +205,17 @@ impl Metrics {
     /// What is not of every stage.
     pub(crate) fn handles(&self) -> &Handles {
         &self.shared.handles
+    }
+
+    /// Counts a consumer that was cut because it did not read, and says so in the pipeline.
+    pub(crate) fn slow_consumer(&self, reader: &Reader) {
+        self.handles().slow_consumers.increment(1);
+        self.shared.notices.slow_consumer(reader);
+    }
+
+    /// What is to be said in the pipeline.
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.shared.notices
     }
 
     /// Counts envelopes that a doppler sent: those that could be read, and those that could not.

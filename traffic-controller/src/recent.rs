@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use self::ask::{Answers, Dopplers};
-use self::error::Refusal;
+pub(crate) use self::error::Refusal;
 use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
 use crate::upstream::Upstream;
 
@@ -59,6 +59,15 @@ impl Cache {
         let (dopplers, turns) = (Dopplers::new(upstream), Semaphore::new(AT_ONCE));
         let shared = Arc::new(Shared { dopplers, authorizer, turns, began: Instant::now() });
         Self { shared, beside_page: false }
+    }
+
+    /// The encoded envelopes that `request` asks for, for a caller who may read them.
+    ///
+    /// # Errors
+    /// No doppler can answer, or the answer would be too large.
+    pub(crate) async fn envelopes(&self, request: v1::ReadRequest) -> Result<Vec<Bytes>, Refusal> {
+        let (page, _) = self.shared.page(&request).await?;
+        Ok(page.envelopes().map(Bytes::copy_from_slice).collect())
     }
 
     /// A port of its own.
@@ -138,11 +147,16 @@ impl Shared {
         }
     }
 
-    async fn read(&self, request: v1::ReadRequest) -> Result<Response, Refusal> {
+    async fn page(&self, request: &v1::ReadRequest) -> Result<(merge::Page, Answers<Bytes>), Refusal> {
         let deadline = Instant::now() + DEADLINE;
         let _turn = self.turn(deadline).await?;
-        let answers = self.dopplers.read(&request, deadline).await?;
-        let page = merge::pages(answers.answers.iter().map(|(_, page)| page.clone()), &request)?;
+        let answers = self.dopplers.read(request, deadline).await?;
+        let page = merge::pages(answers.answers.iter().map(|(_, page)| page.clone()), request)?;
+        Ok((page, answers))
+    }
+
+    async fn read(&self, request: v1::ReadRequest) -> Result<Response, Refusal> {
+        let (page, answers) = self.page(&request).await?;
         let mut body = Vec::new();
         json::put_read(&mut body, page.envelopes());
         Ok(json_response(body, &answers))

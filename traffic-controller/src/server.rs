@@ -27,6 +27,7 @@ use transport::{
 };
 
 use self::ports::Ports;
+use crate::access_log::{AccessLog, LogFile};
 use crate::auth::{Authorizer, AuthorizerConfig, TokensError};
 use crate::config::Config;
 use crate::fan_in::FanIn;
@@ -130,6 +131,14 @@ pub enum BindError {
          set traffic_controller.authorizer = \"tokens\", or leave tokens out"
     )]
     TokensUnused,
+    /// The access log cannot be opened.
+    #[error("traffic_controller.access_log: {}: {source}; it must be a file that this process may write", path.display())]
+    AccessLog {
+        /// As configured.
+        path: std::path::PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The tokens file cannot be used.
     #[error("traffic_controller.tokens: {0}")]
     Tokens(#[from] TokensError),
@@ -188,6 +197,10 @@ impl Config {
         let access = if authorizer.is_none() { access } else { access.or_token() };
         let options = to_dopplers.map_or_else(ChannelOptions::default, |found| ChannelOptions::tls(found, "doppler"));
         let options = options.within(&self.doppler_limits);
+        let open = |path: &std::path::PathBuf| {
+            LogFile::open(path).map_err(|source| BindError::AccessLog { path: path.clone(), source })
+        };
+        let access_log = self.access_log.as_ref().map(open).transpose()?;
         let http = bind("traffic_controller.http.listen", self.http.listen)?;
         let grpc = bind("traffic_controller.grpc.listen", self.grpc.listen)?;
         let gateway = bind("traffic_controller.gateway.listen", self.gateway.listen)?;
@@ -225,6 +238,7 @@ impl Config {
             ports,
             roles: Vec::new(),
             telemetry: telemetry.clone(),
+            access_log,
         })
     }
 }
@@ -249,13 +263,24 @@ pub struct Server {
     metrics: Metrics,
     roles: Vec<RoleInfo>,
     telemetry: Telemetry,
+    access_log: Option<LogFile>,
 }
 
-/// What consumers' rings dropped, to be told to whoever looks after the pipeline. Cloning shares it.
+/// What is to be told to whoever looks after the pipeline: what consumers' rings dropped, and who was cut. Cloning shares it.
 #[derive(Clone)]
 pub struct LossLedger(Metrics);
 
 impl LossLedger {
+    /// Events that were not taken yet: consumers that were cut.
+    pub fn take_events(&self) -> Vec<proto::v2::Envelope> {
+        self.0.notices().take()
+    }
+
+    /// Waits until there may be an event to take.
+    pub async fn event(&self) {
+        self.0.notices().news().await;
+    }
+
     /// What was dropped since the last time, by consumer and source: a consumer is its `shard_id`, else `#` and a number. What there are no
     /// details of has neither.
     pub fn take(&self) -> Vec<(String, Loss)> {
@@ -316,7 +341,7 @@ impl Server {
         let tracker = TaskTracker::new();
         let page = page::render(&self.shown_roles(), self.authorizer.is_none());
         let Self { config, addrs, http, grpc, gateway, rest, ports, admin, readiness, serving, .. } = self;
-        let Self { metrics, authorizer, upstream, access, identities, telemetry, .. } = self;
+        let Self { metrics, authorizer, upstream, access, identities, telemetry, access_log, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
         let (admin_tracker, admin_stop) = (TaskTracker::new(), CancellationToken::new());
@@ -366,19 +391,34 @@ impl Server {
         };
         // and to WebSocket;
         let (v1, v2) = (fan_in(&metrics.handles().firehose), fan_in(&metrics.handles().gateway));
-        let firehose = Firehose::new(config.http.clone(), v1, metrics.clone(), authorizer.clone(), tracker.clone());
         let configs = (config.gateway.clone(), config.http.clone());
         let streams = Gateway::new(configs, (v2, follower), metrics.clone(), authorizer.clone(), tracker.clone());
         let cache = Cache::new(upstream, authorizer.clone());
+        let (guard, tasks) = (authorizer.clone(), tracker.clone());
+        let firehose = Firehose::new(config.http.clone(), (v1, cache.clone()), metrics.clone(), guard, tasks);
         // The page finds everything under its own origin.
         let routes = firehose.router().merge(streams.routes()).merge(overview.router()).merge(cache.routes());
         let routes = routes.merge(login::router(authorizer.clone()));
         let routes = routes.route("/", get(async move || page::response(page.clone()))).fallback(not_found);
+        let lost = &metrics.handles().access_log_lost;
+        let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker));
+        let logged = |routes: Router, product: &'static str, addr: SocketAddr| match &log {
+            Some(log) => log.around(routes, product, addr),
+            None => routes,
+        };
         let local = authorizer.is_none();
+        let routes = logged(routes, "loggregator_trafficcontroller", addrs.http);
         let http = serve(http, ports.http, local, routes, &tracker, &stop);
-        let gateway = serve(gateway, ports.gateway, local, streams.router().fallback(not_found), &tracker, &stop);
+        let gateway = serve(
+            gateway,
+            ports.gateway,
+            local,
+            logged(streams.router().fallback(not_found), "loggregator_trafficcontroller", addrs.gateway),
+            &tracker,
+            &stop,
+        );
         // and the log cache.
-        let rest = serve(rest, ports.rest, local, cache.router(), &tracker, &stop);
+        let rest = serve(rest, ports.rest, local, logged(cache.router(), "log_cache", addrs.rest), &tracker, &stop);
 
         serving.ready();
         let before = Mutex::new((0, 0));
@@ -406,6 +446,7 @@ impl Server {
             }
         };
         let (flushed, dropped) = *before.lock();
+        drop(log);
         admin_stop.cancel();
         admin_tracker.close();
         admin_tracker.wait().await;

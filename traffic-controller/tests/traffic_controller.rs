@@ -23,6 +23,8 @@ mod follow;
 mod gateway;
 #[path = "traffic_controller/http.rs"]
 mod http;
+#[path = "traffic_controller/past.rs"]
+mod past;
 #[path = "traffic_controller/recent.rs"]
 mod recent;
 #[path = "traffic_controller/rlp.rs"]

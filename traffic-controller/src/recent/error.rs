@@ -42,6 +42,11 @@ struct Body<'a> {
 }
 
 impl Refusal {
+    /// True when fewer envelopes could be answered.
+    pub(crate) fn is_too_large(&self) -> bool {
+        self.code() == Code::ResourceExhausted
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::NotFound => Code::NotFound,

@@ -60,7 +60,15 @@ async fn by_itself_the_page_shows_the_ports_of_the_role() {
 async fn other_paths_are_not_found() {
     let controller = Config::for_test().bind(&Telemetry::default()).await.unwrap().spawn();
     let addr = controller.addrs().http;
-    for path in ["/firehose/", "/firehose", "/firehose/a/b", "/apps//stream", "/apps/a/recentlogs", "/nothing"] {
+    for path in [
+        "/firehose/",
+        "/firehose",
+        "/firehose/a/b",
+        "/apps//stream",
+        "/apps//recentlogs",
+        "/apps/a/b/stream",
+        "/nothing",
+    ] {
         let answer = ask(addr, "GET", path, &[]).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{path}: {answer}");
         assert!(answer.ends_with("\r\n\r\n404 page not found\n"), "{path}: {answer}");
