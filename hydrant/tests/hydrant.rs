@@ -14,6 +14,8 @@ mod bad_input;
 mod browser;
 #[path = "hydrant/classic.rs"]
 mod classic;
+#[path = "hydrant/clients.rs"]
+mod clients;
 #[path = "hydrant/commands.rs"]
 mod commands;
 #[path = "hydrant/disk.rs"]
