@@ -86,14 +86,14 @@ impl Follow for Service {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let (metadata, extensions, request) = request.into_parts();
-        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
+        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             let text = format!("unable to follow, streams open already: {MAX_STREAMS}");
             return Err(Status::resource_exhausted(text));
         };
         let request = checked(request)?;
         for source_id in &request.source_ids {
-            grant.admit(Access::Source(source_id))?;
+            grant.admit(Access::Source(source_id)).await?;
         }
         let frames = unfold(self.open(request, place), |mut consumer| async move {
             let frame = consumer.next().await?;
