@@ -25,6 +25,8 @@ mod pieces;
 mod recent;
 mod rlp;
 mod server;
+#[cfg(any(test, feature = "test-util"))]
+mod test_issuer;
 mod upstream;
 mod websocket;
 
@@ -35,3 +37,5 @@ pub use auth::{
 pub use config::{ADMIN_PORT, Config, GrpcConfig, HttpConfig, RestConfig, RingConfig};
 pub use page::RoleInfo;
 pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};
+#[cfg(any(test, feature = "test-util"))]
+pub use test_issuer::TestIssuer;

@@ -23,7 +23,7 @@ use traffic_controller::{Config, Handle};
 use crate::doppler::{Doppler, Stream};
 use crate::http::ask;
 
-type Client = WebSocketStream<TcpStream>;
+pub(crate) type Client = WebSocketStream<TcpStream>;
 
 const GUID: &str = "b3015d69-09cd-476d-aace-ad2d824d5ab7";
 
