@@ -2,7 +2,8 @@
 //!
 //! What enters: who calls ([`Caller`]) and what it wants to read ([`Access`]). What leaves: a [`Grant`], which a stream holds for as
 //! long as it runs and which tells when it no longer stands; or [`Denied`], which each protocol answers in its own words. Never looks
-//! at an envelope, and never keeps, logs or shows a token: only its digest is passed on.
+//! at an envelope, and never logs or shows a token. Tables and caches know it by its digest; only a grant that has to ask others in the
+//! caller's name holds the token itself.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -158,11 +159,11 @@ impl Authorizer {
             (AuthorizerConfig::Tokens, Some(file), ..) => Ok(Self::tokens(file, metrics)?),
             (AuthorizerConfig::Uaa, _, Some(uaa), _) => {
                 uaa.insecure_choices().for_each(|choice| telemetry.insecure_mode(choice));
-                Ok(Self::Uaa(Arc::new(Uaa::new(uaa, metrics)?)))
+                Ok(Self::Uaa(Arc::new(Uaa::new(uaa, telemetry, metrics)?)))
             }
             (AuthorizerConfig::Jwks, .., Some(jwks)) => {
                 jwks.insecure_choices().for_each(|choice| telemetry.insecure_mode(choice));
-                Ok(Self::Jwks(Arc::new(Jwks::new(jwks, metrics)?)))
+                Ok(Self::Jwks(Arc::new(Jwks::new(jwks, telemetry, metrics)?)))
             }
             _ => Ok(Self::None),
         }

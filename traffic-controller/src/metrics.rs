@@ -8,7 +8,7 @@ use proto::raw::Refused;
 use proto::reason::Reason;
 use telemetry::{StageMetrics, Telemetry};
 
-pub(crate) use self::auth::{Asked, AuthMetrics, Backend};
+pub(crate) use self::auth::{Asked, AuthMetrics, Backend, certificate_end};
 use crate::fan_in::rings::Rings;
 
 mod auth;

@@ -6,13 +6,16 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use metrics::Gauge;
 use serde::{Deserialize, Serialize};
+use telemetry::Telemetry;
 use transport::duration_text;
 
 use super::secret::Secret;
 use super::service::{Service, ServiceConfig, ServiceError, ServiceTls, ServiceUrl, ServiceUrlError};
 use super::table::TokensError;
 use crate::config::Config;
+use crate::metrics::certificate_end;
 
 /// The longest secret of a client, in bytes.
 const MAX_SECRET: u64 = 4096;
@@ -86,8 +89,8 @@ pub struct UaaConfig {
     /// Those of one token; 16.
     #[serde(default = "sixteen")]
     pub max_caller_lookups: NonZeroU32,
-    /// Look-ups of one token in a second, ten seconds' worth at once; 10.
-    #[serde(default = "ten")]
+    /// Look-ups of one token in a second, ten seconds' worth at once; 20.
+    #[serde(default = "twenty")]
     pub caller_lookups_per_second: NonZeroU32,
 }
 
@@ -241,8 +244,11 @@ impl UaaConfig {
     }
 
     /// UAA, and Cloud Controller's internal and public API. Reads their files.
-    pub(super) fn services(&self) -> Result<[Service; 3], AuthorizerError> {
-        let [uaa, internal, api] = self.places().map(|(key, url, tls)| service(key, url, tls));
+    pub(super) fn services(&self, telemetry: &Telemetry) -> Result<[Service; 3], AuthorizerError> {
+        let names = ["traffic_controller_uaa", "traffic_controller_cloud_controller", "traffic_controller_api"];
+        let [uaa, internal, api] = self.places();
+        let [uaa, internal, api] = [(uaa, names[0]), (internal, names[1]), (api, names[2])]
+            .map(|((key, url, tls), name)| service(key, url, tls, || certificate_end(telemetry, name)));
         Ok([uaa?, internal?, api?])
     }
 
@@ -291,9 +297,9 @@ impl JwksConfig {
     }
 
     /// The service that has the keys, or says where they are. Reads its files.
-    pub(super) fn service(&self) -> Result<Service, AuthorizerError> {
+    pub(super) fn service(&self, telemetry: &Telemetry) -> Result<Service, AuthorizerError> {
         let (key, url) = self.place()?;
-        service(key, &url, self.tls.as_ref())
+        service(key, &url, self.tls.as_ref(), || certificate_end(telemetry, "traffic_controller_jwks"))
     }
 
     /// The keys of the insecure choices that it makes.
@@ -315,8 +321,13 @@ fn check_service(
     ServiceTls::check(tls, url).map(|_name| ()).map_err(|source| AuthorizerError::Service { key, source })
 }
 
-fn service(key: &'static str, url: &ServiceUrl, tls: Option<&ServiceTls>) -> Result<Service, AuthorizerError> {
-    Service::new(url.clone(), tls).map_err(|source| AuthorizerError::Service { key, source })
+fn service(
+    key: &'static str,
+    url: &ServiceUrl,
+    tls: Option<&ServiceTls>,
+    ends: impl FnOnce() -> Gauge,
+) -> Result<Service, AuthorizerError> {
+    Service::new(url.clone(), tls, ends).map_err(|source| AuthorizerError::Service { key, source })
 }
 
 /// The text of the file without the line feed at its end.
@@ -351,8 +362,8 @@ fn sixteen() -> NonZeroU32 {
     NonZeroU32::new(16).expect("a default is not zero")
 }
 
-fn ten() -> NonZeroU32 {
-    NonZeroU32::new(10).expect("a default is not zero")
+fn twenty() -> NonZeroU32 {
+    NonZeroU32::new(20).expect("a default is not zero")
 }
 
 fn scope() -> String {

@@ -10,6 +10,7 @@ use http::StatusCode;
 use jsonwebtoken::Algorithm;
 use parking_lot::Mutex;
 use serde::Deserialize;
+use telemetry::Telemetry;
 use tokio_util::sync::CancellationToken;
 
 use super::caller::Proof;
@@ -87,9 +88,13 @@ impl Jwks {
     ///
     /// # Errors
     /// One of them cannot be used.
-    pub(super) fn new(config: &JwksConfig, metrics: AuthMetrics) -> Result<Self, AuthorizerError> {
+    pub(super) fn new(
+        config: &JwksConfig,
+        telemetry: &Telemetry,
+        metrics: AuthMetrics,
+    ) -> Result<Self, AuthorizerError> {
         let allowed = vec![Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
-        let (service, keys) = (config.service()?, Keys::new(allowed, metrics.clone()));
+        let (service, keys) = (config.service(telemetry)?, Keys::new(allowed, metrics.clone()));
         Ok(Self { config: config.clone(), service, found: Mutex::new(None), keys, metrics })
     }
 

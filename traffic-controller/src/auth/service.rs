@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
@@ -16,6 +16,7 @@ use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use metrics::Gauge;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -114,6 +115,8 @@ pub(super) struct Answer {
 pub(super) struct Service {
     url: ServiceUrl,
     tls: Option<(ClientTls, ServerName<'static>)>,
+    /// Shows when our certificate ends.
+    ends: Option<Gauge>,
     /// New files cannot be used, and that was said.
     told: AtomicBool,
 }
@@ -136,19 +139,26 @@ impl ServiceTls {
 }
 
 impl Service {
-    /// Reads the files.
+    /// Reads the files. `ends` shows when our certificate ends, and is asked for only if there is one.
     ///
     /// # Errors
     /// [`ServiceError`].
-    pub(super) fn new(url: ServiceUrl, tls: Option<&ServiceTls>) -> Result<Self, ServiceError> {
+    pub(super) fn new(
+        url: ServiceUrl,
+        tls: Option<&ServiceTls>,
+        ends: impl FnOnce() -> Gauge,
+    ) -> Result<Self, ServiceError> {
         let name = ServiceTls::check(tls, &url)?;
         if !url.is_tls() {
-            return Ok(Self { url, tls: None, told: AtomicBool::new(false) });
+            return Ok(Self { url, tls: None, ends: None, told: AtomicBool::new(false) });
         }
         let files = tls.cloned().unwrap_or_default();
         let shown = files.cert.zip(files.key).map(|(cert, key)| CertAndKey { cert, key });
+        let ends = shown.is_some().then(ends);
         let tls = ClientTls::load(ClientTlsFiles { ca: files.ca, shown, skip_verify: false })?;
-        Ok(Self { url, tls: Some((tls, name)), told: AtomicBool::new(false) })
+        let service = Self { url, tls: Some((tls, name)), ends, told: AtomicBool::new(false) };
+        service.show_end();
+        Ok(service)
     }
 
     /// Another URL that is reached under the same trust; its certificate must carry its own host.
@@ -157,10 +167,12 @@ impl Service {
     /// [`ServiceError::ServerName`]; the system's authorities cannot be used.
     pub(super) fn elsewhere(&self, url: ServiceUrl) -> Result<Self, ServiceError> {
         let name = ServiceTls::check(None, &url)?;
-        match (&self.tls, url.is_tls()) {
-            (Some((tls, _)), true) => Ok(Self { url, tls: Some((tls.clone(), name)), told: AtomicBool::new(false) }),
-            _ => Self::new(url, None),
-        }
+        let tls = match &self.tls {
+            Some((tls, _)) if url.is_tls() => Some(tls.clone()),
+            None if url.is_tls() => Some(ClientTls::load(ClientTlsFiles::default())?),
+            _ => None,
+        };
+        Ok(Self { url, tls: tls.map(|tls| (tls, name)), ends: None, told: AtomicBool::new(false) })
     }
 
     pub(super) fn url(&self) -> &ServiceUrl {
@@ -175,6 +187,7 @@ impl Service {
                 self.told.store(false, Ordering::Relaxed);
                 if changed {
                     info!(url = %self.url, "New certificate files are used");
+                    self.show_end();
                 }
             }
             Err(error) => {
@@ -182,6 +195,13 @@ impl Service {
                     warn!(url = %self.url, %error, "Old certificates are used: the new files cannot be");
                 }
             }
+        }
+    }
+
+    fn show_end(&self) {
+        let end = self.tls.as_ref().and_then(|(tls, _)| tls.not_after()?.duration_since(UNIX_EPOCH).ok());
+        if let (Some(gauge), Some(end)) = (&self.ends, end) {
+            gauge.set(end.as_secs_f64());
         }
     }
 

@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, StatusCode};
 use jsonwebtoken::Algorithm;
 use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
+use telemetry::Telemetry;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -22,6 +23,7 @@ use transport::Throttle;
 use self::cache::Cache;
 use self::cloud_controller::CloudController;
 pub(super) use self::cloud_controller::is_guid;
+use self::flights::Flights;
 pub(super) use self::held::Held;
 use self::limits::{Bounds, Limits};
 use super::caller::Proof;
@@ -35,6 +37,7 @@ use crate::metrics::{Asked, AuthMetrics, Backend};
 
 mod cache;
 mod cloud_controller;
+mod flights;
 mod held;
 mod limits;
 
@@ -53,10 +56,12 @@ pub(crate) struct Uaa {
     keys: Keys,
     cloud_controller: CloudController,
     limits: Arc<Limits>,
-    /// What UAA said of tokens that it was asked about.
+    /// What UAA said of tokens that it was asked about, and is asked about now.
     checked: Cache<Digest, Who>,
-    /// What of its sources a caller was found to read.
+    checking: Flights<Digest, Who>,
+    /// What of its sources a caller was found to read, and is looked up now: as an app alone, or as either.
     found: Cache<(Digest, Box<str>), Kind>,
+    finding: Flights<(Digest, Box<str>, bool), Kind>,
     metrics: AuthMetrics,
 }
 
@@ -94,8 +99,12 @@ impl Uaa {
     ///
     /// # Errors
     /// One of them cannot be used.
-    pub(super) fn new(config: &UaaConfig, metrics: AuthMetrics) -> Result<Self, AuthorizerError> {
-        let [uaa, internal, api] = config.services()?;
+    pub(super) fn new(
+        config: &UaaConfig,
+        telemetry: &Telemetry,
+        metrics: AuthMetrics,
+    ) -> Result<Self, AuthorizerError> {
+        let [uaa, internal, api] = config.services(telemetry)?;
         let client = config.client()?.map(|(id, secret)| basic(id, &secret));
         let mut allowed = vec![Algorithm::RS256];
         if config.insecure_allow_hs256 {
@@ -114,7 +123,9 @@ impl Uaa {
             cloud_controller: CloudController::new(internal, api, metrics.clone()),
             limits: Limits::new(bounds),
             checked: Cache::new(config.cache_ttl, config.cache_entries),
+            checking: Flights::new(),
             found: Cache::new(config.cache_ttl, config.cache_entries),
+            finding: Flights::new(),
             metrics,
         })
     }
@@ -177,9 +188,8 @@ impl Uaa {
         self.check_token || proof.token().iter().filter(|byte| **byte == b'.').count() != 2
     }
 
-    /// What UAA says of a token (contract: traffic controller v1 §2.1).
+    /// What UAA says of a token.
     async fn check(&self, proof: &Proof) -> Result<Who, Denied> {
-        let Some(client) = &self.client else { return Err(Denied::Invalid) };
         let asked_at = Instant::now();
         if let Some(who) = self.checked.get(&proof.digest(), asked_at)
             && SystemTime::now() < who.expires
@@ -187,7 +197,19 @@ impl Uaa {
             self.metrics.cache_hit();
             return Ok(who);
         }
-        let _turn = self.limits.enter(proof.digest(), asked_at)?;
+        let ask = || async {
+            let _turn = self.limits.enter(proof.digest(), asked_at)?;
+            let who = self.check_token(proof).await?;
+            self.checked.put(proof.digest(), who, asked_at);
+            self.show_cached();
+            Ok(who)
+        };
+        self.checking.join(proof.digest(), ask).await
+    }
+
+    /// Asks UAA (contract: traffic controller v1 §2.1).
+    async fn check_token(&self, proof: &Proof) -> Result<Who, Denied> {
+        let Some(client) = &self.client else { return Err(Denied::Invalid) };
         let form = format!("token={}", percent_encode(proof.token(), NON_ALPHANUMERIC));
         let ask = Ask { path: "/check_token", authorization: Some(client), form: Some(form), most: MAX_CHECKED };
         let outcome = match self.service.ask(ask).await {
@@ -200,10 +222,7 @@ impl Uaa {
             Err(error) => Err(self.failed(&error)),
         };
         self.metrics.asked(Backend::Uaa, Asked::of(outcome.map(|_| ())));
-        let who = outcome?;
-        self.checked.put(proof.digest(), who, asked_at);
-        self.show_cached();
-        Ok(who)
+        outcome
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) -> Denied {
@@ -235,11 +254,15 @@ impl Uaa {
             self.metrics.cache_hit();
             return Ok(());
         }
-        let _turn = self.limits.enter(proof.digest(), asked_at)?;
-        let kind = self.find(proof.authorization(), source_id, must_be_app).await?;
-        self.found.put(asked, kind, asked_at);
-        self.show_cached();
-        Ok(())
+        let ask = || async {
+            let _turn = self.limits.enter(proof.digest(), asked_at)?;
+            let kind = self.find(proof.authorization(), source_id, must_be_app).await?;
+            self.found.put(asked, kind, asked_at);
+            self.show_cached();
+            Ok(kind)
+        };
+        let key = (proof.digest(), Box::from(source_id), must_be_app);
+        self.finding.join(key, ask).await.map(|_kind| ())
     }
 
     /// As what `guid` may be read.

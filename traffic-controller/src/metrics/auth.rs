@@ -24,6 +24,15 @@ pub(crate) struct AuthMetrics {
     cache_hits: Counter,
 }
 
+/// For the end of a certificate that is shown to those who are asked.
+pub(crate) fn certificate_end(telemetry: &Telemetry, certificate: &'static str) -> Gauge {
+    telemetry.gauge(
+        "hydrant_certificate_not_after_timestamp_seconds",
+        "Unix time at which the certificate in use ends.",
+        &[("certificate", certificate)],
+    )
+}
+
 /// Who is asked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Backend {

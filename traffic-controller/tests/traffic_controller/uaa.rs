@@ -156,6 +156,10 @@ async fn v1_2_2_app_stream() {
     platform.state.said.lock().cloud_controller = None;
     assert_eq!(bed.subscribe(&[SERVICE], &token).await, "OK");
     assert_eq!(stream(SERVICE, Some(&token)).await, answer(404, false), "also when it is known to be readable");
+    let admin = platform.token(&["logs.admin"]);
+    platform.asked("internal");
+    assert_eq!(stream(FOREIGN, Some(&admin)).await.0, 400);
+    assert!(platform.asked("internal").is_empty(), "nobody is asked about whoever reads everything");
     // As it was sent, whatever its form; a cookie in a browser's.
     platform.allow(&format!("BeArEr  {token}"), APP);
     let upper = APP.to_ascii_uppercase();

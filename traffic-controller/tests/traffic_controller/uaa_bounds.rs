@@ -104,6 +104,8 @@ async fn good_answers_are_kept_and_refusals_are_not() {
     assert_eq!(platform.asked("internal").len(), 1);
     assert_eq!(bed.count("hydrant_auth_cache_hits_total"), 9);
     assert_eq!(bed.count("hydrant_auth_cached_answers"), 1);
+    let end = "hydrant_certificate_not_after_timestamp_seconds{certificate=\"traffic_controller_cloud_controller\"}";
+    assert!(bed.count(end) > 1_700_000_000);
     for _request in 0..3 {
         assert_eq!(bed.stream(FOREIGN, &token).await, 404);
     }
@@ -144,7 +146,7 @@ async fn one_caller_has_so_many_look_ups_under_way() {
             tokio::task::yield_now().await;
         }
         assert_eq!(bed.stream(OTHER_APP, &tokens[0]).await, 429);
-        assert_eq!(bed.subscribe(&[APP], &tokens[0]).await, "ResourceExhausted");
+        assert_eq!(bed.subscribe(&[APP], &tokens[0]).await, "ResourceExhausted", "as an app or something else");
         let answer = bed.read(&format!("/api/v1/read/{APP}"), &tokens[0]).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
         let meta = bed.read("/api/v1/meta", &tokens[0]).await;
@@ -156,6 +158,26 @@ async fn one_caller_has_so_many_look_ups_under_way() {
     assert_eq!((first, second), (400, 400));
     assert!(bed.count("hydrant_unauthorised_requests_total{reason=\"limited\"}") >= 5);
     assert_eq!(bed.stream(APP, &tokens[2]).await, 400);
+}
+
+#[tokio::test]
+async fn the_same_question_is_asked_once_however_many_ask_it() {
+    let bed = Bed::new("max_caller_lookups = 1").await;
+    let platform = &bed.platform;
+    let token = platform.token(&[]);
+    platform.allow(&format!("bearer {token}"), APP);
+    platform.state.open.send_replace(false);
+    let target = format!("/api/v1/read/{APP}");
+    let reads = futures_util::future::join_all((0..20).map(|_| bed.read(&target, &token)));
+    let asked = async {
+        while platform.asked("internal").is_empty() {
+            tokio::task::yield_now().await;
+        }
+        platform.state.open.send_replace(true);
+    };
+    let (answers, ()) = tokio::join!(reads, asked);
+    assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answers:?}");
+    assert!(platform.asked("internal").is_empty());
 }
 
 #[tokio::test]
@@ -233,7 +255,8 @@ async fn a_cloud_controller_of_another_authority_is_told_no_token() {
     let mut config = platform.config("");
     let table = config.uaa.as_mut().unwrap();
     let strange = Some(traffic_controller::ServiceTls { ca: Some(other.files("x").ca), ..Default::default() });
-    (table.cloud_controller.tls.clone_from(&strange), table.api.tls = strange);
+    table.cloud_controller.tls.clone_from(&strange);
+    table.api.tls = strange;
     let controller = config.bind(&Telemetry::default()).await.unwrap().spawn();
     let path = format!("/apps/{APP}/stream");
     let authorization = format!("bearer {token}");

@@ -71,7 +71,7 @@ fn the_public_key_is_no_secret_to_sign_with() {
     let published = issuer.published();
     let modulus = URL_SAFE_NO_PAD.decode(published["n"].as_str().unwrap()).unwrap();
     for allowed in [UAA, UAA_WITH_HS256, OPENID] {
-        let keys = set(&[published.clone()], allowed);
+        let keys = set(std::slice::from_ref(&published), allowed);
         for secret in [issuer.pem().as_bytes(), issuer.pem().trim().as_bytes(), &modulus] {
             assert!(subject(&keys, &with_hmac(secret, &header), allowed).is_err());
         }
