@@ -55,7 +55,10 @@ pub(crate) struct Uaa {
     check_token: bool,
     keys: Keys,
     cloud_controller: CloudController,
+    /// Bounds what is asked of Cloud Controller, by those whom UAA knows.
     limits: Arc<Limits>,
+    /// Bounds what is asked of UAA. Strangers can use it up; what others have found out already, and look up, they cannot.
+    checks: Arc<Limits>,
     /// What UAA said of tokens that it was asked about, and is asked about now.
     checked: Cache<Digest, Who>,
     checking: Flights<Digest, Who>,
@@ -122,6 +125,7 @@ impl Uaa {
             keys: Keys::new(allowed, metrics.clone()),
             cloud_controller: CloudController::new(internal, api, metrics.clone()),
             limits: Limits::new(bounds),
+            checks: Limits::new(bounds),
             checked: Cache::new(config.cache_ttl, config.cache_entries),
             checking: Flights::new(),
             found: Cache::new(config.cache_ttl, config.cache_entries),
@@ -198,7 +202,7 @@ impl Uaa {
             return Ok(who);
         }
         let ask = || async {
-            let _turn = self.limits.enter(proof.digest(), asked_at)?;
+            let _turn = self.checks.enter(proof.digest(), asked_at)?;
             let who = self.check_token(proof).await?;
             self.checked.put(proof.digest(), who, asked_at);
             self.show_cached();

@@ -412,7 +412,7 @@ async fn a_token_that_is_removed_ends_its_open_streams() {
 }
 
 /// A channel over TLS that shows no certificate.
-async fn without_certificate(addr: SocketAddr, ca: &TlsFiles) -> Channel {
+pub(crate) async fn without_certificate(addr: SocketAddr, ca: &TlsFiles) -> Channel {
     let connector = TlsConnector::from(Arc::new(client_config(ca, b"h2")));
     let connect = tower::service_fn(move |_| {
         let connector = connector.clone();

@@ -48,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) said: Mutex<Said>,
     /// What was asked, in order: service, path with its query, authorization.
     asked: Mutex<Vec<(&'static str, String, String)>>,
+    /// How much each service was asked in all.
+    noted: watch::Sender<BTreeMap<&'static str, usize>>,
     /// Cloud Controller answers while this is true.
     pub(crate) open: watch::Sender<bool>,
 }
@@ -75,7 +77,12 @@ impl Platform {
     pub(crate) fn start() -> Self {
         let (certs, issuer) = (TestCerts::new(), TestIssuer::new("key-1"));
         let said = Mutex::new(Said { keys: vec![issuer.published()], ..Said::default() });
-        let state = Arc::new(Shared { said, asked: Mutex::default(), open: watch::Sender::new(true) });
+        let state = Arc::new(Shared {
+            said,
+            asked: Mutex::default(),
+            noted: watch::Sender::default(),
+            open: watch::Sender::new(true),
+        });
         let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
         let serve = |security: Security, router: Router| {
             let listener = bind("test.platform", "127.0.0.1:0".parse().unwrap()).unwrap();
@@ -154,6 +161,14 @@ impl Platform {
         taken.into_iter().map(|(_, path, _)| path).collect()
     }
 
+    /// Waits until `service` was asked `count` times more.
+    pub(crate) async fn until_asked(&self, service: &str, count: usize) {
+        let mut noted = self.state.noted.subscribe();
+        let so_far = |noted: &BTreeMap<&str, usize>| noted.get(service).copied().unwrap_or_default();
+        let goal = so_far(&noted.borrow()) + count;
+        noted.wait_for(|noted| so_far(noted) >= goal).await.unwrap();
+    }
+
     /// Every authorization that Cloud Controller saw.
     pub(crate) fn shown(&self) -> BTreeSet<String> {
         let asked = self.state.asked.lock();
@@ -175,6 +190,7 @@ impl Shared {
         let authorization = authorization.unwrap_or_default().to_owned();
         let path = request.uri().path_and_query().unwrap().to_string();
         self.asked.lock().push((service, path, authorization.clone()));
+        self.noted.send_modify(|noted| *noted.entry(service).or_default() += 1);
         authorization
     }
 }

@@ -13,7 +13,7 @@ use tonic::transport::Channel;
 use traffic_controller::{Handle, TestIssuer};
 use transport::{ChannelOptions, channel};
 
-use crate::auth::{batched, follow, outcome, request, rest};
+use crate::auth::{batched, follow, outcome, request, rest, without_certificate};
 use crate::cache::Cache;
 use crate::doppler::Doppler;
 use crate::firehose::open;
@@ -276,6 +276,26 @@ async fn log_cache_6() {
     platform.state.said.lock().list = None;
     platform.state.said.lock().cloud_controller = Some(StatusCode::INTERNAL_SERVER_ERROR);
     empty().await;
+}
+
+#[tokio::test]
+async fn on_grpc_a_certificate_is_enough_and_who_has_none_needs_a_token() {
+    let platform = Platform::start();
+    let mut config = platform.config("");
+    config.grpc.tls = Some(platform.certs.files("reverselogproxy"));
+    let controller = config.bind(&Telemetry::default()).await.unwrap().spawn();
+    let addr = controller.addrs().grpc;
+    let known = channel(&addr.into(), &ChannelOptions::tls(platform.certs.identity("nozzle"), "reverselogproxy"));
+    let unknown = without_certificate(addr, &platform.certs.files("x")).await;
+    let ask = async |channel: &Channel, token| {
+        outcome(EgressClient::new(channel.clone()).batched_receiver(request(batched(&[""]), token)).await)
+    };
+    let (admin, other) = (platform.token(&["logs.admin"]), platform.token(&[]));
+    assert_eq!(ask(&known, None).await, "OK");
+    assert_eq!(ask(&known, Some(other.as_str())).await, "PermissionDenied");
+    assert_eq!(ask(&unknown, None).await, "Unauthenticated");
+    assert_eq!(ask(&unknown, Some(other.as_str())).await, "PermissionDenied");
+    assert_eq!(ask(&unknown, Some(admin.as_str())).await, "OK");
 }
 
 #[tokio::test]

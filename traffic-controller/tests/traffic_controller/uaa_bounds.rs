@@ -78,10 +78,7 @@ async fn open_streams_are_asked_about_again_and_end_when_they_may_no_longer() {
     let (mut one, mut other) = (stream(APP).await, stream(OTHER_APP).await);
     // That nobody answers ends nothing …
     platform.state.said.lock().cloud_controller = Some(StatusCode::SERVICE_UNAVAILABLE);
-    let failed = "hydrant_auth_lookups_total{service=\"cloud_controller\",outcome=\"failed\"}";
-    while bed.count(failed) < 4 {
-        tokio::task::yield_now().await;
-    }
+    platform.until_asked("internal", 6).await;
     // … and a refusal ends what is refused.
     platform.forbid(&authorization, APP);
     platform.state.said.lock().cloud_controller = None;
@@ -139,19 +136,16 @@ async fn one_caller_has_so_many_look_ups_under_way() {
         platform.allow(&format!("Bearer {token}"), APP);
     }
     platform.state.open.send_replace(false);
-    let first = bed.stream(APP, &tokens[0]);
-    let second = bed.stream(APP, &tokens[1]);
+    let (first, second) = (bed.stream(APP, &tokens[0]), bed.stream(APP, &tokens[1]));
     let others = async {
-        while platform.asked("internal").is_empty() {
-            tokio::task::yield_now().await;
-        }
+        platform.until_asked("internal", 2).await;
         assert_eq!(bed.stream(OTHER_APP, &tokens[0]).await, 429);
         assert_eq!(bed.subscribe(&[APP], &tokens[0]).await, "ResourceExhausted", "as an app or something else");
         let answer = bed.read(&format!("/api/v1/read/{APP}"), &tokens[0]).await;
         assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
         let meta = bed.read("/api/v1/meta", &tokens[0]).await;
         assert!(meta.contains("\"meta\":{}"), "{meta}");
-        while bed.stream(APP, &tokens[2]).await != 429 {}
+        assert_eq!(bed.stream(APP, &tokens[2]).await, 429, "two of all are under way");
         platform.state.open.send_replace(true);
     };
     let (first, second, ()) = tokio::join!(first, second, others);
@@ -170,14 +164,12 @@ async fn the_same_question_is_asked_once_however_many_ask_it() {
     let target = format!("/api/v1/read/{APP}");
     let reads = futures_util::future::join_all((0..20).map(|_| bed.read(&target, &token)));
     let asked = async {
-        while platform.asked("internal").is_empty() {
-            tokio::task::yield_now().await;
-        }
+        platform.until_asked("internal", 1).await;
         platform.state.open.send_replace(true);
     };
     let (answers, ()) = tokio::join!(reads, asked);
     assert!(answers.iter().all(|answer| answer.starts_with("HTTP/1.1 200 ")), "{answers:?}");
-    assert!(platform.asked("internal").is_empty());
+    assert_eq!(platform.asked("internal").len(), 1);
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use http::{HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tracing::warn;
 use transport::Throttle;
 
@@ -22,6 +23,9 @@ const MAX_PAGE: usize = 50 * 1024 * 1024;
 
 /// Pages of one list.
 const MAX_PAGES: usize = 40;
+
+/// For both lists.
+const LISTS_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Lists that are read at once: each may hold a page in memory.
 const LISTS: usize = 4;
@@ -88,8 +92,12 @@ impl CloudController {
     /// The GUIDs of all apps and service instances that may be read (contract: log cache §6).
     ///
     /// # Errors
-    /// As [`log_access`](Self::log_access); a list is longer than any that is read.
+    /// As [`log_access`](Self::log_access); a list is longer than any that is read, or takes longer.
     pub(super) async fn guids(&self, authorization: &HeaderValue) -> Result<HashSet<String>, Denied> {
+        timeout(LISTS_DEADLINE, self.both_lists(authorization)).await.map_err(|_| Denied::Unavailable)?
+    }
+
+    async fn both_lists(&self, authorization: &HeaderValue) -> Result<HashSet<String>, Denied> {
         let _list = self.lists.acquire().await.map_err(|_| Denied::Unavailable)?;
         let mut guids = HashSet::new();
         for list in [APPS, SERVICE_INSTANCES] {
