@@ -9,7 +9,7 @@ use diode::fair::Bounds;
 use telemetry::AdminConfig;
 use transport::{AccessConfig, Address, DopplerSet, GrpcLimits, LinkLimits, ServerFiles, TlsFiles, duration_text};
 
-use crate::auth::AuthorizerConfig;
+use crate::auth::{AuthorizerConfig, JwksConfig, UaaConfig};
 
 /// The usual admin port of a traffic controller.
 pub const ADMIN_PORT: u16 = 14826;
@@ -18,12 +18,16 @@ pub const ADMIN_PORT: u16 = 14826;
 #[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Who may read what, on every port: `"none"`, which holds on loopback addresses only, or `"tokens"`.
+    /// Who may read what, on every port: `"none"`, which holds on loopback addresses only, `"tokens"`, `"uaa"` or `"jwks"`.
     pub authorizer: AuthorizerConfig,
     /// The tokens file of `authorizer = "tokens"`, read again when it changes.
     pub tokens: Option<PathBuf>,
     /// A file to which every HTTP request appends a line in the Common Event Format; none.
     pub access_log: Option<PathBuf>,
+    /// The UAA and the Cloud Controller of `authorizer = "uaa"`.
+    pub uaa: Option<UaaConfig>,
+    /// The OpenID provider of `authorizer = "jwks"`.
+    pub jwks: Option<JwksConfig>,
     /// The page, `/firehose/{subscription-id}` and `/apps/{guid}/stream`.
     pub http: HttpConfig,
     /// The reverse log proxy.
@@ -151,6 +155,8 @@ impl Default for Config {
             authorizer: AuthorizerConfig::default(),
             tokens: None,
             access_log: None,
+            uaa: None,
+            jwks: None,
             http: HttpConfig::default(),
             grpc: GrpcConfig::default(),
             gateway: GatewayConfig::default(),

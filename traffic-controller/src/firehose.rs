@@ -76,11 +76,9 @@ impl Firehose {
     }
 
     /// Authorises, admits, checks the handshake and subscribes; then answers, and serves in a task of its own.
-    fn open(self: &Arc<Self>, endpoint: Endpoint, mut request: Request) -> Response {
-        let authorised = self.authorizer.authenticate(&Caller::websocket(&request)).and_then(|mut grant| {
-            grant.admit(endpoint.access())?;
-            Ok(grant)
-        });
+    async fn open(self: &Arc<Self>, endpoint: Endpoint, mut request: Request) -> Response {
+        let caller = Caller::websocket(&request);
+        let authorised = self.authorizer.authorize(&caller, endpoint.access()).await;
         let mut grant = match authorised {
             Ok(grant) => grant,
             Err(denied) => return refused(&endpoint, denied),
@@ -114,8 +112,7 @@ impl Firehose {
         if guid.is_empty() {
             return not_found().await;
         }
-        let authorised = self.authorizer.authenticate(caller);
-        if let Err(denied) = authorised.and_then(|mut grant| grant.admit(Access::Source(&guid))) {
+        if let Err(denied) = self.authorizer.authorize(caller, Access::AppStream(&guid)).await {
             return refused(&Endpoint::App { guid }, denied);
         }
         past::answer(&self.cache, guid, past).await
@@ -127,14 +124,14 @@ async fn firehose(State(firehose): State<Arc<Firehose>>, Path(id): Path<String>,
         return not_found().await;
     }
     let filter = Filter::from_query(request.uri().query());
-    firehose.open(Endpoint::Firehose { id, filter }, request)
+    firehose.open(Endpoint::Firehose { id, filter }, request).await
 }
 
 async fn app_stream(State(firehose): State<Arc<Firehose>>, Path(guid): Path<String>, request: Request) -> Response {
     if guid.is_empty() {
         return not_found().await;
     }
-    firehose.open(Endpoint::App { guid }, request)
+    firehose.open(Endpoint::App { guid }, request).await
 }
 
 async fn recent_logs(State(firehose): State<Arc<Firehose>>, Path(guid): Path<String>, request: Request) -> Response {
@@ -162,7 +159,7 @@ fn refused(endpoint: &Endpoint, denied: Denied) -> Response {
         (Endpoint::Firehose { .. }, Denied::Missing) => {
             (StatusCode::UNAUTHORIZED, challenge, "You are not authorized. authorization not provided").into_response()
         }
-        (Endpoint::Firehose { .. }, Denied::Invalid | Denied::Forbidden) => {
+        (Endpoint::Firehose { .. }, _) => {
             (StatusCode::UNAUTHORIZED, challenge, "You are not authorized. invalid authorization").into_response()
         }
         (Endpoint::App { .. }, Denied::Missing | Denied::Invalid) => {
@@ -170,6 +167,9 @@ fn refused(endpoint: &Endpoint, denied: Denied) -> Response {
         }
         // As if there were no such app.
         (Endpoint::App { .. }, Denied::Forbidden) => StatusCode::NOT_FOUND.into_response(),
+        (Endpoint::App { .. }, Denied::NoApp) => StatusCode::UNAUTHORIZED.into_response(),
+        (Endpoint::App { .. }, Denied::Limited) => StatusCode::TOO_MANY_REQUESTS.into_response(),
+        (Endpoint::App { .. }, Denied::Unavailable) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 

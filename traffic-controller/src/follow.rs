@@ -125,9 +125,9 @@ impl Follow for Service {
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
         let (metadata, extensions, request) = request.into_parts();
-        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
+        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
         for source_id in &request.source_ids {
-            grant.admit(Access::Source(source_id))?;
+            grant.admit(Access::Source(source_id)).await?;
         }
         let frames = unfold(self.follower.open(request)?, |mut following| async move {
             let frame = following.next().await?;

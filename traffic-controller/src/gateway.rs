@@ -108,14 +108,14 @@ impl Gateway {
 
 impl Shared {
     /// Lets in who may read what the query names.
-    fn authorise(&self, caller: &Caller<'_>, query: Option<&str>) -> Result<Grant, Denied> {
-        let mut grant = self.authorizer.authenticate(caller)?;
+    async fn authorise(&self, caller: &Caller<'_>, query: Option<&str>) -> Result<Grant, Denied> {
+        let mut grant = self.authorizer.authenticate(caller).await?;
         let sources = request::sources(query);
         if sources.is_empty() {
-            grant.admit(Access::Firehose)?;
+            grant.admit(Access::Firehose).await?;
         }
         for source in &sources {
-            grant.admit(if source.is_empty() { Access::Firehose } else { Access::Source(source) })?;
+            grant.admit(if source.is_empty() { Access::Firehose } else { Access::Source(source) }).await?;
         }
         Ok(grant)
     }
@@ -124,7 +124,7 @@ impl Shared {
 async fn read(State(gateway): State<Gateway>, request: Request) -> Response {
     let shared = &gateway.shared;
     let query = request.uri().query();
-    let Ok(grant) = shared.authorise(&gateway.caller(&request), query) else {
+    let Ok(grant) = shared.authorise(&gateway.caller(&request), query).await else {
         return Refusal::NotFound.into_response();
     };
     match shared.events(&request, grant) {
@@ -163,7 +163,7 @@ impl Shared {
 
 async fn stream(State(gateway): State<Gateway>, mut request: Request) -> Response {
     let shared = &gateway.shared;
-    let mut grant = match shared.authorise(&gateway.caller(&request), request.uri().query()) {
+    let mut grant = match shared.authorise(&gateway.caller(&request), request.uri().query()).await {
         Ok(grant) => grant,
         Err(denied) => return refused(denied),
     };
@@ -213,8 +213,10 @@ fn wanted(request: &Request) -> Result<Wanted, Refusal> {
 fn refused(denied: Denied) -> Response {
     let status = match denied {
         Denied::Missing | Denied::Invalid => StatusCode::UNAUTHORIZED,
-        Denied::Forbidden => StatusCode::NOT_FOUND,
+        Denied::Forbidden | Denied::NoApp => StatusCode::NOT_FOUND,
         Denied::CrossSite => StatusCode::FORBIDDEN,
+        Denied::Limited => StatusCode::TOO_MANY_REQUESTS,
+        Denied::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
     (status, [(X_CONTENT_TYPE_OPTIONS, "nosniff")], format!("{denied}\n")).into_response()
 }

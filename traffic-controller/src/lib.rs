@@ -30,10 +30,17 @@ mod pieces;
 mod recent;
 mod rlp;
 mod server;
+#[cfg(any(test, feature = "test-util"))]
+mod test_issuer;
 mod upstream;
 mod websocket;
 
-pub use auth::{AuthorizerConfig, MAX_TOKEN_BYTES, TokensError, new_token, token_sha256};
+pub use auth::{
+    AuthorizerConfig, AuthorizerError, JwksConfig, MAX_TOKEN_BYTES, Secret, ServiceConfig, ServiceError, ServiceTls,
+    ServiceUrl, ServiceUrlError, TokensError, UaaConfig, new_token, token_sha256,
+};
 pub use config::{ADMIN_PORT, Config, GatewayConfig, GrpcConfig, HttpConfig, RestConfig, RingConfig};
 pub use page::RoleInfo;
 pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};
+#[cfg(any(test, feature = "test-util"))]
+pub use test_issuer::TestIssuer;

@@ -21,7 +21,7 @@ pub(crate) fn router(authorizer: Authorizer) -> Router {
 
 async fn begin(State(authorizer): State<Authorizer>, request: Request) -> Response {
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let known = authorizer.authenticate(&Caller::Http(request.headers()));
+    let known = authorizer.authenticate(&Caller::Http(request.headers())).await;
     match known {
         Ok(_) => answer(&utf8_percent_encode(shown, NON_ALPHANUMERIC).to_string(), "", is_encrypted(&request)),
         Err(denied) => (StatusCode::UNAUTHORIZED, format!("{denied}\n")).into_response(),

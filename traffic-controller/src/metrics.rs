@@ -8,9 +8,11 @@ use proto::raw::Refused;
 use proto::reason::Reason;
 use telemetry::{StageMetrics, Telemetry};
 
-use crate::auth::Denied;
+pub(crate) use self::auth::{Asked, AuthMetrics, Backend, certificate_end};
 use crate::fan_in::rings::Rings;
 use crate::notices::{Notices, Reader};
+
+mod auth;
 
 /// Why an envelope may be dropped here.
 const REASONS: [Reason; 8] = [
@@ -83,60 +85,6 @@ impl Handles {
     /// Those of every kind of consumer.
     pub(crate) fn rings(&self) -> impl Iterator<Item = &Rings> {
         [&self.rlp, &self.firehose, &self.gateway].into_iter()
-    }
-}
-
-/// The numbers of the authorizer. Cloning shares them.
-#[derive(Clone)]
-pub(crate) struct AuthMetrics {
-    tokens: Gauge,
-    reload_failed: Gauge,
-    missing: Counter,
-    invalid: Counter,
-    forbidden: Counter,
-    cross_site: Counter,
-}
-
-impl AuthMetrics {
-    fn register(telemetry: &Telemetry) -> Self {
-        let denied = |reason| {
-            let help = "Requests that were refused because of what they showed, or did not show, as authorization.";
-            telemetry.counter("hydrant_unauthorised_requests_total", help, &[("reason", reason)])
-        };
-        Self {
-            tokens: telemetry.gauge("hydrant_tokens", "Tokens of the tokens file that are in force.", &[]),
-            reload_failed: telemetry.gauge(
-                "hydrant_tokens_reload_failed",
-                "1 while the tokens file cannot be used as it stands and what it said before is in force.",
-                &[],
-            ),
-            missing: denied("missing"),
-            invalid: denied("invalid"),
-            forbidden: denied("forbidden"),
-            cross_site: denied("cross_site"),
-        }
-    }
-
-    /// Shows how many tokens are in force.
-    pub(crate) fn tokens(&self, count: usize) {
-        #[expect(clippy::cast_precision_loss, reason = "there are 10 000 at most")]
-        self.tokens.set(count as f64);
-    }
-
-    /// Shows whether the file as it stands is not the one in force.
-    pub(crate) fn reload_failed(&self, failed: bool) {
-        self.reload_failed.set(f64::from(u8::from(failed)));
-    }
-
-    /// Counts a request that was refused.
-    pub(crate) fn denied(&self, denied: Denied) {
-        let counter = match denied {
-            Denied::Missing => &self.missing,
-            Denied::Invalid => &self.invalid,
-            Denied::Forbidden => &self.forbidden,
-            Denied::CrossSite => &self.cross_site,
-        };
-        counter.increment(1);
     }
 }
 

@@ -79,7 +79,8 @@ impl Overview {
         let deadline = Instant::now() + DEADLINE;
         let turn = timeout_at(deadline, shared.turns.acquire()).await;
         let _turn = turn.map_err(|_| Status::resource_exhausted("too many look at once; try again"))?;
-        let everything = grant.reads_everything();
+        let visible = grant.visible().await;
+        let everything = visible.is_everything();
         let ask = |channel| async move {
             let mut client = OverviewClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
             client.get(v1::OverviewRequest {}).await.map(Response::into_inner)
@@ -96,7 +97,7 @@ impl Overview {
             merged.consumers.extend(shared.consumers());
             return Ok(merged);
         }
-        merged.sources.retain(|source| grant.shows(&source.source_id));
+        merged.sources.retain(|source| visible.shows(&source.source_id));
         Ok(v1::OverviewReply {
             time: merged.time,
             source_count: merged.sources.len() as u64,
@@ -110,13 +111,13 @@ impl Overview {
 impl overview_server::Overview for Overview {
     async fn get(&self, request: Request<v1::OverviewRequest>) -> Result<Response<v1::OverviewReply>, Status> {
         let caller = Caller::grpc(request.metadata(), request.extensions());
-        let grant = self.shared.authorizer.authenticate(&caller)?;
+        let grant = self.shared.authorizer.authenticate(&caller).await?;
         self.look(&grant).await.map(Response::new)
     }
 }
 
 async fn answer(State(overview): State<Overview>, request: HttpRequest) -> HttpResponse {
-    let grant = match overview.shared.authorizer.authenticate(&Caller::websocket(&request)) {
+    let grant = match overview.shared.authorizer.authenticate(&Caller::websocket(&request)).await {
         Ok(grant) => grant,
         Err(denied) => return (StatusCode::UNAUTHORIZED, format!("{denied}\n")).into_response(),
     };

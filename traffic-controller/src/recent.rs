@@ -131,12 +131,12 @@ impl Shared {
 
     async fn ask(&self, route: Route, request: Request, beside_page: bool) -> Result<Response, Response> {
         let caller = if beside_page { Caller::websocket(&request) } else { Caller::Http(request.headers()) };
-        let mut grant = self.authorizer.authenticate(&caller).map_err(refused)?;
+        let mut grant = self.authorizer.authenticate(&caller).await.map_err(refused)?;
         let params = params(request).await.map_err(IntoResponse::into_response)?;
         match route {
             Route::Read(escaped) => {
                 let request = query::read(&escaped, &params).map_err(IntoResponse::into_response)?;
-                grant.admit(Access::Source(&request.source_id)).map_err(refused)?;
+                grant.admit(Access::Source(&request.source_id)).await.map_err(refused)?;
                 self.read(request).await.map_err(IntoResponse::into_response)
             }
             Route::Meta => {
@@ -164,11 +164,12 @@ impl Shared {
 
     /// Of the sources that `grant` reads, and as if there were no others.
     async fn meta(&self, request: v1::MetaRequest, grant: &Grant) -> Result<Response, Refusal> {
+        let visible = grant.visible().await;
         let deadline = Instant::now() + DEADLINE;
         let _turn = self.turn(deadline).await?;
         let answers = self.dopplers.meta(request, deadline).await?;
         let mut meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta));
-        meta.retain(|source_id, _| grant.shows(source_id));
+        meta.retain(|source_id, _| visible.shows(source_id));
         let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
         Ok(json_response(body, &answers))
     }

@@ -52,13 +52,13 @@ impl Rlp {
     }
 
     /// Authorises a stream, admits it, checks its request and subscribes to the dopplers.
-    fn open<T>(&self, request: Request<T>) -> Result<(Grant, Consumer), Status>
+    async fn open<T>(&self, request: Request<T>) -> Result<(Grant, Consumer), Status>
     where
         v2::EgressBatchRequest: From<T>,
     {
         let (metadata, extensions, request) = request.into_parts();
         let markers = loss::is_asked(&metadata);
-        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions))?;
+        let mut grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
         let Some(place) = self.streams.admit() else {
             let text = format!("unable to create stream, max egress streams reached: {}", self.max_streams);
             return Err(Status::resource_exhausted(text));
@@ -69,7 +69,7 @@ impl Rlp {
                 "" => Access::Firehose,
                 source_id => Access::Source(source_id),
             };
-            grant.admit(access)?;
+            grant.admit(access).await?;
         }
         let remote = extensions.get::<ConnInfo>().map(|info| info.remote_addr);
         debug!(?remote, shard_id = request.shard_id, selectors = request.selectors.len(), "Consumer subscribed");
@@ -92,7 +92,7 @@ impl Egress for Rlp {
     type BatchedReceiverStream = Pin<Box<dyn Stream<Item = Result<Outgoing, Status>> + Send>>;
 
     async fn receiver(&self, request: Request<v2::EgressRequest>) -> Result<Response<Self::ReceiverStream>, Status> {
-        let (grant, consumer) = self.open(request.map(Single))?;
+        let (grant, consumer) = self.open(request.map(Single)).await?;
         let envelopes =
             unfold(Envelopes { consumer, part: None, next: 0, told: VecDeque::new() }, |mut envelopes| async move {
                 let envelope = envelopes.next().await?;
@@ -105,7 +105,7 @@ impl Egress for Rlp {
         &self,
         request: Request<v2::EgressBatchRequest>,
     ) -> Result<Response<Self::BatchedReceiverStream>, Status> {
-        let (grant, consumer) = self.open(request)?;
+        let (grant, consumer) = self.open(request).await?;
         let batches = unfold(consumer, |mut consumer| async move {
             let batch = consumer.next_batch().await?;
             Some((Ok(batch), consumer))
@@ -133,7 +133,9 @@ impl From<Denied> for Status {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Missing | Denied::Invalid => Self::unauthenticated(denied.to_string()),
-            Denied::Forbidden | Denied::CrossSite => Self::permission_denied(denied.to_string()),
+            Denied::Forbidden | Denied::CrossSite | Denied::NoApp => Self::permission_denied(denied.to_string()),
+            Denied::Limited => Self::resource_exhausted(denied.to_string()),
+            Denied::Unavailable => Self::unavailable(denied.to_string()),
         }
     }
 }

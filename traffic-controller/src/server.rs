@@ -28,7 +28,7 @@ use transport::{
 
 use self::ports::Ports;
 use crate::access_log::{AccessLog, LogFile};
-use crate::auth::{Authorizer, AuthorizerConfig, TokensError};
+use crate::auth::{Authorizer, AuthorizerError};
 use crate::config::Config;
 use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
@@ -96,7 +96,7 @@ pub enum BindError {
     /// Without an authorizer, whoever reaches the port reads every envelope.
     #[error(
         "{key}: {addr} can be reached from other machines, and authorizer = \"none\" asks nobody who they are; \
-         listen on 127.0.0.1, or set traffic_controller.authorizer = \"tokens\""
+         listen on 127.0.0.1, or set traffic_controller.authorizer = \"tokens\", \"uaa\" or \"jwks\""
     )]
     Unauthenticated {
         /// The configuration key of the address.
@@ -119,18 +119,6 @@ pub enum BindError {
         /// The key that names the choice.
         plaintext: &'static str,
     },
-    /// Tokens without a file.
-    #[error(
-        "traffic_controller.authorizer: \"tokens\" needs their file; \
-         set traffic_controller.tokens = \"/path/of/tokens.toml\""
-    )]
-    NoTokens,
-    /// A file that nobody looks at.
-    #[error(
-        "traffic_controller.tokens: the file would not be used, as authorizer = \"none\" lets everybody read; \
-         set traffic_controller.authorizer = \"tokens\", or leave tokens out"
-    )]
-    TokensUnused,
     /// The access log cannot be opened.
     #[error("traffic_controller.access_log: {}: {source}; it must be a file that this process may write", path.display())]
     AccessLog {
@@ -139,9 +127,9 @@ pub enum BindError {
         /// What the operating system said.
         source: std::io::Error,
     },
-    /// The tokens file cannot be used.
-    #[error("traffic_controller.tokens: {0}")]
-    Tokens(#[from] TokensError),
+    /// The authorizer cannot be what the configuration says.
+    #[error(transparent)]
+    Authorizer(#[from] AuthorizerError),
     /// Plain gRPC on an address that other machines reach.
     #[error(
         "{key}: {addr} can be reached from other machines; set traffic_controller.grpc.tls, or listen on 127.0.0.1"
@@ -177,15 +165,12 @@ impl Config {
     /// Checks what can be checked and binds every port. Nothing is served or spawned yet. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// What [`check`](Self::check) finds; a port is taken; a certificate or the tokens file cannot be used.
+    /// What [`check`](Self::check) finds; a port is taken; a certificate or a file of the authorizer cannot be used.
     #[expect(clippy::unused_async, reason = "binding is async in every role: addresses may have to be looked up")]
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
         self.check()?;
         let metrics = Metrics::register(telemetry);
-        let authorizer = match (self.authorizer, &self.tokens) {
-            (AuthorizerConfig::Tokens, Some(file)) => Authorizer::tokens(file, metrics.handles().auth.clone())?,
-            _ => Authorizer::None,
-        };
+        let authorizer = Authorizer::of(&self, telemetry, metrics.handles().auth.clone())?;
         let ports = self.ports(telemetry)?;
         let to_dopplers = ports::identity("traffic_controller.doppler_tls", self.doppler_tls.as_ref())?;
         let mut identities = ports.identities();
@@ -223,6 +208,7 @@ impl Config {
                 admin: admin.addr(),
             },
             serving: readiness.latch("serving"),
+            usable: readiness.latch("authorizer"),
             metrics,
             config: self,
             http,
@@ -258,6 +244,8 @@ pub struct Server {
     admin: Admin,
     readiness: Readiness,
     serving: Latch,
+    /// The authorizer can tell who somebody is.
+    usable: Latch,
     authorizer: Authorizer,
     upstream: Upstream,
     metrics: Metrics,
@@ -340,7 +328,7 @@ impl Server {
         let _stopped_when_dropped = stop.clone().drop_guard();
         let tracker = TaskTracker::new();
         let page = page::render(&self.shown_roles(), self.authorizer.is_none());
-        let Self { config, addrs, http, grpc, gateway, rest, ports, admin, readiness, serving, .. } = self;
+        let Self { config, addrs, http, grpc, gateway, rest, ports, admin, readiness, serving, usable, .. } = self;
         let Self { metrics, authorizer, upstream, access, identities, telemetry, access_log, .. } = self;
 
         // The admin port goes last: it tells how the rest is doing.
@@ -353,10 +341,8 @@ impl Server {
         }
 
         upstream.dopplers().refresh(&tracker, &stop);
-        // Files that may change while it runs.
-        if let Authorizer::Tokens(tokens) = &authorizer {
-            tracker.spawn(tokens.clone().watch(stop.clone()));
-        }
+        // Keys and files that may change while it runs.
+        authorizer.keep(usable, &tracker, &stop);
         for (listener, security) in [("http", &ports.http), ("gateway", &ports.gateway), ("rest", &ports.rest)] {
             tracker.spawn(ports::keep_fresh(listener, security.clone(), stop.clone()));
         }

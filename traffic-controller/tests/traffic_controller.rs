@@ -23,11 +23,19 @@ mod follow;
 mod gateway;
 #[path = "traffic_controller/http.rs"]
 mod http;
+#[path = "traffic_controller/jwks.rs"]
+mod jwks;
 #[path = "traffic_controller/past.rs"]
 mod past;
+#[path = "traffic_controller/platform.rs"]
+mod platform;
 #[path = "traffic_controller/recent.rs"]
 mod recent;
 #[path = "traffic_controller/rlp.rs"]
 mod rlp;
 #[path = "traffic_controller/server.rs"]
 mod server;
+#[path = "traffic_controller/uaa.rs"]
+mod uaa;
+#[path = "traffic_controller/uaa_bounds.rs"]
+mod uaa_bounds;

@@ -43,7 +43,7 @@ adapters.admin.listen = "127.0.0.1:0"
 pub(crate) async fn pipeline(more: &str) -> Up {
     transport::install_crypto_provider();
     let config: Config = toml::from_str(&format!("{ANY_PORTS}{more}")).unwrap();
-    hydrant::up(config, None).await.unwrap()
+    Box::pin(hydrant::up(config, None)).await.unwrap()
 }
 
 /// A role of the binary.

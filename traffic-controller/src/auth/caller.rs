@@ -1,11 +1,13 @@
 //! Where a request carries its authorization. Pure.
 //!
-//! What enters: a request's headers and what is known of its connection. What leaves: the digest of its token, or that it has shown a
-//! certificate. A query is never looked at: it ends in logs and histories.
+//! What enters: a request's headers and what is known of its connection. What leaves: its token and the token's digest, or that it has
+//! shown a certificate. A query is never looked at: it ends in logs and histories.
+
+use std::ops::Range;
 
 use axum::extract::Request;
 use http::header::{AUTHORIZATION, COOKIE};
-use http::{Extensions, HeaderMap, Uri};
+use http::{Extensions, HeaderMap, HeaderValue, Uri};
 use percent_encoding::percent_decode;
 use transport::{ConnInfo, own_origin};
 
@@ -33,8 +35,54 @@ pub(crate) enum Caller<'a> {
 
 /// What a request shows.
 pub(super) enum Credential {
-    Token(Digest),
+    Token(Proof),
     Certificate,
+}
+
+/// A token, as it was shown. It has no `Debug`, and its header shows nothing in one.
+pub(super) struct Proof {
+    digest: Digest,
+    authorization: HeaderValue,
+    /// Where in it the token is.
+    token: Range<usize>,
+}
+
+impl Proof {
+    /// `bearer TOKEN`, in any case, or the token alone.
+    fn read(mut authorization: HeaderValue) -> Result<Self, Denied> {
+        const SCHEME: &[u8] = b"bearer";
+        authorization.set_sensitive(true);
+        let value = authorization.as_bytes();
+        let shown = value.trim_ascii();
+        let token = match shown.split_at_checked(SCHEME.len()) {
+            Some((scheme, rest))
+                if scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_none_or(|byte| *byte == b' ') =>
+            {
+                rest.trim_ascii()
+            }
+            _ => shown,
+        };
+        if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
+            return Err(Denied::Invalid);
+        }
+        let end = value.trim_ascii_end().len();
+        let (digest, token) = (Digest::of(token), end - token.len()..end);
+        Ok(Self { digest, authorization, token })
+    }
+
+    pub(super) fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// What the caller sent, as it sent it.
+    pub(super) fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// The token in it.
+    pub(super) fn token(&self) -> &[u8] {
+        &self.authorization.as_bytes()[self.token.clone()]
+    }
 }
 
 impl<'a> Caller<'a> {
@@ -53,8 +101,8 @@ impl<'a> Caller<'a> {
     /// What the request shows. A token counts before everything else: one that is wrong is not made good by a certificate.
     pub(super) fn credential(&self) -> Result<Credential, Denied> {
         let (Self::Http(headers) | Self::WebSocket { headers, .. } | Self::Grpc { headers, .. }) = self;
-        if let Some(digest) = in_header(headers)? {
-            return Ok(Credential::Token(digest));
+        if let Some(proof) = in_header(headers)? {
+            return Ok(Credential::Token(proof));
         }
         match self {
             Self::Grpc { certificate: true, .. } => Ok(Credential::Certificate),
@@ -63,7 +111,8 @@ impl<'a> Caller<'a> {
                 if !own_origin(uri, headers, *tls) {
                     return Err(Denied::CrossSite);
                 }
-                token(&cookie).map(Credential::Token)
+                let cookie = HeaderValue::from_bytes(&cookie).map_err(|_| Denied::Invalid)?;
+                Proof::read(cookie).map(Credential::Token)
             }
             Self::Http(_) | Self::Grpc { .. } => Err(Denied::Missing),
         }
@@ -71,11 +120,11 @@ impl<'a> Caller<'a> {
 }
 
 /// The token in `Authorization`. Several are none: servers differ in which they believe.
-fn in_header(headers: &HeaderMap) -> Result<Option<Digest>, Denied> {
+fn in_header(headers: &HeaderMap) -> Result<Option<Proof>, Denied> {
     let mut values = headers.get_all(AUTHORIZATION).iter().filter(|value| !value.is_empty());
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
-        (Some(value), None) => token(value.as_bytes()).map(Some),
+        (Some(value), None) => Proof::read(value.clone()).map(Some),
         (Some(_), Some(_)) => Err(Denied::Invalid),
     }
 }
@@ -88,24 +137,6 @@ fn in_cookie(headers: &HeaderMap) -> Option<Vec<u8>> {
     let plain = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value);
     let spaced: Vec<u8> = plain.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     Some(percent_decode(&spaced).collect())
-}
-
-/// `bearer TOKEN`, in any case, or the token alone.
-fn token(value: &[u8]) -> Result<Digest, Denied> {
-    const SCHEME: &[u8] = b"bearer";
-    let value = value.trim_ascii();
-    let token = match value.split_at_checked(SCHEME.len()) {
-        Some((scheme, rest))
-            if scheme.eq_ignore_ascii_case(SCHEME) && rest.first().is_none_or(|byte| *byte == b' ') =>
-        {
-            rest.trim_ascii()
-        }
-        _ => value,
-    };
-    if token.is_empty() || token.len() > MAX_TOKEN_BYTES {
-        return Err(Denied::Invalid);
-    }
-    Ok(Digest::of(token))
 }
 
 #[cfg(test)]
@@ -124,7 +155,9 @@ mod tests {
     fn outcome(caller: &Caller<'_>) -> Result<&'static str, Denied> {
         caller.credential().map(|credential| match credential {
             Credential::Certificate => "certificate",
-            Credential::Token(digest) if digest.matches(&Digest::of(b"a token+")) => "the token",
+            Credential::Token(proof) if proof.token() == b"a token+" && proof.digest() == Digest::of(b"a token+") => {
+                "the token"
+            }
             Credential::Token(_) => "another token",
         })
     }
@@ -149,6 +182,14 @@ mod tests {
         let mut both = headers(&twice[..1]);
         both.append(AUTHORIZATION, HeaderValue::from_static("a token+"));
         assert_eq!(outcome(&Caller::Http(&both)), Err(Denied::Invalid));
+    }
+
+    #[test]
+    fn what_was_sent_is_kept_as_it_was_and_not_shown() {
+        let sent = headers(&[("authorization", "  BEARER  a token+ ")]);
+        let Ok(Credential::Token(proof)) = Caller::Http(&sent).credential() else { panic!("a token") };
+        assert_eq!((proof.authorization().as_bytes(), proof.token()), (&b"  BEARER  a token+ "[..], &b"a token+"[..]));
+        assert_eq!(format!("{:?}", proof.authorization()), "Sensitive");
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! What a caller was granted, for as long as it uses it.
 //!
-//! What enters: an entry of the tokens file, and what is read on its strength. What leaves: whether more may be read, and the word when
-//! what was granted no longer stands: the token was removed, has expired, or reads less now. Nobody asks in turns: the one task that
-//! watches the file wakes the grants.
+//! What enters: an entry of the tokens file, or what an issuer's token says, and what is read on its strength. What leaves: whether more
+//! may be read, what of a list is shown, and the word when what was granted no longer stands: the token was removed, has expired, or
+//! reads less now. Nobody asks for the file in turns: the one task that watches it wakes the grants.
 
+use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -12,59 +13,90 @@ use futures_util::Stream;
 use tokio::sync::watch;
 use tonic::Status;
 
+use super::jwks::{self, Reads};
 use super::secret::Digest;
 use super::table::Table;
-use super::{Access, Denied, EXPIRED};
+use super::{Access, Denied, EXPIRED, Wanted, uaa};
 use crate::metrics::AuthMetrics;
 
 /// What a caller may read. Streams hold it and end when it is [`revoked`](Self::revoked).
-pub(crate) struct Grant(Option<Held>);
+pub(crate) struct Grant(Kind);
 
-/// The grant of a token. The one of a client certificate, and of a server that asks nobody, is everything for ever.
+enum Kind {
+    /// The grant of a client certificate, and of a server that asks nobody: everything for ever.
+    All,
+    /// That of a token in the file.
+    Token(Held),
+    /// Those of tokens of an issuer.
+    Uaa(Box<uaa::Held>),
+    Claims(jwks::Held),
+}
+
+/// The grant of a token in the file.
 struct Held {
     digest: Digest,
-    /// The sources that were admitted; `None` is every source.
-    admitted: Vec<Option<String>>,
+    admitted: Vec<Wanted>,
     table: watch::Receiver<Arc<Table>>,
     metrics: AuthMetrics,
+}
+
+/// What of a list may be shown to a caller, found out once for each list.
+pub(crate) struct Visible(Shown);
+
+enum Shown {
+    /// Every source.
+    All,
+    /// These.
+    These(HashSet<String>),
+    /// Those that an entry of the tokens file reads.
+    Entry(Digest, Arc<Table>),
+    /// Those that a token's claims name.
+    Claims(Arc<Reads>),
 }
 
 impl Grant {
     /// Everything, for ever.
     pub(crate) fn all() -> Self {
-        Self(None)
+        Self(Kind::All)
     }
 
     /// What the token of `digest` reads according to the newest `table`.
     pub(super) fn token(digest: Digest, table: watch::Receiver<Arc<Table>>, metrics: AuthMetrics) -> Self {
-        Self(Some(Held { digest, admitted: Vec::new(), table, metrics }))
+        Self(Kind::Token(Held { digest, admitted: Vec::new(), table, metrics }))
+    }
+
+    /// What a UAA token reads.
+    pub(super) fn uaa(held: uaa::Held) -> Self {
+        Self(Kind::Uaa(Box::new(held)))
+    }
+
+    /// What the claims of a token say.
+    pub(super) fn claims(held: jwks::Held) -> Self {
+        Self(Kind::Claims(held))
     }
 
     /// Takes `access` under the grant.
     ///
     /// # Errors
-    /// [`Denied::Forbidden`]: it may not be read. Whether there is such a source is not said.
-    pub(crate) fn admit(&mut self, access: Access<'_>) -> Result<(), Denied> {
-        let Some(held) = &mut self.0 else { return Ok(()) };
-        if !held.allows(access) {
-            held.metrics.denied(Denied::Forbidden);
-            return Err(Denied::Forbidden);
+    /// [`Denied::Forbidden`]: it may not be read. Whether there is such a source is not said. With an authorizer that asks others,
+    /// whatever else has come of that.
+    pub(crate) async fn admit(&mut self, access: Access<'_>) -> Result<(), Denied> {
+        match &mut self.0 {
+            Kind::All => Ok(()),
+            Kind::Token(held) => held.admit(access),
+            Kind::Uaa(held) => Box::pin(held.admit(access)).await,
+            Kind::Claims(held) => held.admit(access),
         }
-        held.admitted.push(match access {
-            Access::Firehose => None,
-            Access::Source(id) => Some(id.to_owned()),
-        });
-        Ok(())
     }
 
-    /// True when `source_id` may be read: for what is shown of a list.
-    pub(crate) fn shows(&self, source_id: &str) -> bool {
-        self.0.as_ref().is_none_or(|held| held.allows(Access::Source(source_id)))
-    }
-
-    /// True when every source may be read.
-    pub(crate) fn reads_everything(&self) -> bool {
-        self.0.as_ref().is_none_or(|held| held.allows(Access::Firehose))
+    /// What is shown of a list of sources. Asks, where others must be asked, once.
+    pub(crate) async fn visible(&self) -> Visible {
+        match &self.0 {
+            Kind::All => Visible::all(),
+            Kind::Token(held) => Visible(Shown::Entry(held.digest, Arc::clone(&held.table.borrow()))),
+            Kind::Uaa(held) => Box::pin(held.visible()).await,
+            Kind::Claims(held) => Visible(Shown::Claims(Arc::clone(&held.reads))),
+        }
     }
 
     /// Waits until something that was admitted may no longer be read.
@@ -72,16 +104,11 @@ impl Grant {
     /// # Cancel safety
     /// Cancel safe.
     pub(crate) async fn revoked(&mut self) {
-        let Some(Held { digest, admitted, table, .. }) = &mut self.0 else { return std::future::pending().await };
-        let gone = |table: &Arc<Table>| {
-            !table.find(digest).is_some_and(|entry| {
-                admitted.iter().all(|source| entry.allows(source.as_deref().map_or(Access::Firehose, Access::Source)))
-            })
-        };
-        let nobody_watches = table.wait_for(gone).await.is_err();
-        if nobody_watches {
-            // The server has ended, and its streams with it.
-            std::future::pending().await
+        match &mut self.0 {
+            Kind::All => std::future::pending().await,
+            Kind::Token(held) => held.revoked().await,
+            Kind::Uaa(held) => Box::pin(held.revoked()).await,
+            Kind::Claims(held) => held.revoked().await,
         }
     }
 
@@ -90,7 +117,7 @@ impl Grant {
         mut self,
         stream: impl Stream<Item = Result<T, Status>> + Send + 'static,
     ) -> Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>> {
-        if self.0.is_none() {
+        if matches!(self.0, Kind::All) {
             return Box::pin(stream);
         }
         let revoked = Box::pin(async move { self.revoked().await });
@@ -99,8 +126,67 @@ impl Grant {
 }
 
 impl Held {
-    fn allows(&self, access: Access<'_>) -> bool {
-        self.table.borrow().find(&self.digest).is_some_and(|entry| entry.allows(access))
+    fn admit(&mut self, access: Access<'_>) -> Result<(), Denied> {
+        if !allows(&self.table.borrow(), &self.digest, access) {
+            self.metrics.denied(Denied::Forbidden);
+            return Err(Denied::Forbidden);
+        }
+        self.admitted.push(access.into());
+        Ok(())
+    }
+
+    async fn revoked(&mut self) {
+        let Self { digest, admitted, table, .. } = self;
+        let gone = |table: &Arc<Table>| {
+            !admitted.iter().all(|wanted| allows(table, digest, wanted.access())) || table.find(digest).is_none()
+        };
+        let nobody_watches = table.wait_for(gone).await.is_err();
+        if nobody_watches {
+            // The server has ended, and its streams with it.
+            std::future::pending().await
+        }
+    }
+}
+
+/// True when the token of `digest` reads `access`.
+fn allows(table: &Table, digest: &Digest, access: Access<'_>) -> bool {
+    table.find(digest).is_some_and(|entry| entry.allows(access))
+}
+
+impl Visible {
+    /// Every source.
+    pub(super) fn all() -> Self {
+        Self(Shown::All)
+    }
+
+    /// No source.
+    pub(super) fn nothing() -> Self {
+        Self(Shown::These(HashSet::new()))
+    }
+
+    /// These sources.
+    pub(super) fn these(sources: HashSet<String>) -> Self {
+        Self(Shown::These(sources))
+    }
+
+    /// True when every source is, and what else there is to know of a pipeline.
+    pub(crate) fn is_everything(&self) -> bool {
+        match &self.0 {
+            Shown::All => true,
+            Shown::These(_) => false,
+            Shown::Entry(digest, table) => allows(table, digest, Access::Firehose),
+            Shown::Claims(reads) => reads.allows(Access::Firehose),
+        }
+    }
+
+    /// True when `source_id` is shown.
+    pub(crate) fn shows(&self, source_id: &str) -> bool {
+        match &self.0 {
+            Shown::All => true,
+            Shown::These(sources) => sources.contains(source_id),
+            Shown::Entry(digest, table) => allows(table, digest, Access::Source(source_id)),
+            Shown::Claims(reads) => reads.allows(Access::Source(source_id)),
+        }
     }
 }
 

@@ -12,6 +12,11 @@ const MAX_BYTES: usize = 256;
 pub(super) struct Pattern(String);
 
 impl Pattern {
+    /// `None` for nothing, and for more than any id has.
+    pub(super) fn new(text: String) -> Option<Self> {
+        (1..=MAX_BYTES).contains(&text.len()).then_some(Self(text))
+    }
+
     /// True when it stands for `id`. Costs at most the product of their lengths.
     pub(super) fn matches(&self, id: &str) -> bool {
         let (pattern, id) = (self.0.as_bytes(), id.as_bytes());
@@ -43,12 +48,10 @@ impl Pattern {
 
 impl<'de> Deserialize<'de> for Pattern {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        if text.is_empty() || text.len() > MAX_BYTES {
+        Self::new(String::deserialize(deserializer)?).ok_or_else(|| {
             let problem = format!("a source must be 1 to {MAX_BYTES} bytes: an id such as \"my-app\", or \"shop-*\"");
-            return Err(D::Error::custom(problem));
-        }
-        Ok(Self(text))
+            D::Error::custom(problem)
+        })
     }
 }
 

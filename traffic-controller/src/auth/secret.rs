@@ -1,9 +1,10 @@
-//! Tokens and their digests: what is shown once, and what is kept of it.
+//! Tokens and their digests: what is shown once, and what is kept of it; and the secret that a configuration holds.
 //!
 //! What enters: a token. What leaves: its SHA-256, compared in constant time and never printed but by [`token_sha256`], which is how
-//! it comes into the file.
+//! it comes into the file. A [`Secret`] is never printed.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -11,7 +12,7 @@ use aws_lc_rs::rand;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest token; a longer one is not known.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -64,6 +65,59 @@ impl Digest {
             *byte = (value(pair[0])? << 4) | value(pair[1])?;
         }
         Some(Self(bytes))
+    }
+}
+
+/// In constant time.
+impl PartialEq for Digest {
+    fn eq(&self, other: &Self) -> bool {
+        self.matches(other)
+    }
+}
+
+impl Eq for Digest {}
+
+impl Hash for Digest {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.prefix().hash(state);
+    }
+}
+
+/// Text of a configuration that must not be shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub(super) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+/// The error does not show what stands there instead of a text.
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer);
+        text.map(Self).map_err(|_| D::Error::custom("a secret must be a text in quotes"))
+    }
+}
+
+/// A configuration that is dumped shows no secret.
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("<REDACTED>")
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<REDACTED>")
     }
 }
 

@@ -96,11 +96,7 @@ pub(super) struct Entry {
 impl Entry {
     /// True when the token reads `access`.
     pub(super) fn allows(&self, access: Access<'_>) -> bool {
-        match access {
-            _ if self.firehose => true,
-            Access::Firehose => false,
-            Access::Source(id) => self.sources.iter().any(|source| source.matches(id)),
-        }
+        self.firehose || access.source_id().is_some_and(|id| self.sources.iter().any(|source| source.matches(id)))
     }
 
     /// True when its time is over.

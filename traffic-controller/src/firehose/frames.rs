@@ -77,8 +77,8 @@ impl Endpoint {
     /// What it reads, for the authorizer.
     pub(crate) fn access(&self) -> Access<'_> {
         match self {
-            Self::Firehose { .. } => Access::Firehose,
-            Self::App { guid } => Access::Source(guid),
+            Self::Firehose { .. } => Access::V1Firehose,
+            Self::App { guid } => Access::AppStream(guid),
         }
     }
 

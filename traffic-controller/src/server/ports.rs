@@ -54,11 +54,7 @@ impl Config {
     /// A port that others can reach would ask nobody who they are, or would take tokens in plain text; or the authorizer lacks
     /// something.
     pub fn check(&self) -> Result<(), BindError> {
-        match (self.authorizer, &self.tokens) {
-            (AuthorizerConfig::Tokens, None) => return Err(BindError::NoTokens),
-            (AuthorizerConfig::None, Some(_)) => return Err(BindError::TokensUnused),
-            _ => {}
-        }
+        self.check_authorizer()?;
         for port in self.http_ports() {
             port.check(self.authorizer)?;
         }
@@ -80,7 +76,7 @@ impl Config {
             grpc: match own {
                 None => Security::Plain,
                 // Whoever shows no certificate is asked for a token.
-                Some(identity) if self.authorizer == AuthorizerConfig::Tokens => Security::OptionalClientTls(identity),
+                Some(identity) if self.authorizer != AuthorizerConfig::None => Security::OptionalClientTls(identity),
                 Some(identity) => Security::MutualTls(identity),
             },
             gateway: gateway.security(telemetry)?,

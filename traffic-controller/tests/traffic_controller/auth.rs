@@ -112,7 +112,7 @@ impl Bed {
 }
 
 /// As [`ask`], but a client that stays until it has its answer, which takes a doppler's time.
-async fn rest(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String {
+pub(crate) async fn rest(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> String {
     let mut request = format!("GET {target} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n");
     for (name, value) in headers {
         request += &format!("{name}: {value}\r\n");
@@ -124,7 +124,7 @@ async fn rest(addr: SocketAddr, target: &str, headers: &[(&str, &str)]) -> Strin
     answer
 }
 
-fn request<T>(message: T, token: Option<&str>) -> Request<T> {
+pub(crate) fn request<T>(message: T, token: Option<&str>) -> Request<T> {
     let mut request = Request::new(message);
     if let Some(token) = token {
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
@@ -132,16 +132,16 @@ fn request<T>(message: T, token: Option<&str>) -> Request<T> {
     request
 }
 
-fn batched(sources: &[&str]) -> v2::EgressBatchRequest {
+pub(crate) fn batched(sources: &[&str]) -> v2::EgressBatchRequest {
     v2::EgressBatchRequest { selectors: sources.iter().map(|source| logs(source)).collect(), ..Default::default() }
 }
 
-fn follow(sources: &[&str]) -> FollowRequest {
+pub(crate) fn follow(sources: &[&str]) -> FollowRequest {
     FollowRequest { source_ids: sources.iter().map(|source| (*source).to_owned()).collect(), ..Default::default() }
 }
 
 /// How a call ends: what a client learns.
-fn outcome<T>(result: Result<tonic::Response<T>, tonic::Status>) -> String {
+pub(crate) fn outcome<T>(result: Result<tonic::Response<T>, tonic::Status>) -> String {
     match result {
         Ok(_) => "OK".to_owned(),
         Err(status) => format!("{:?}", status.code()),
@@ -412,7 +412,7 @@ async fn a_token_that_is_removed_ends_its_open_streams() {
 }
 
 /// A channel over TLS that shows no certificate.
-async fn without_certificate(addr: SocketAddr, ca: &TlsFiles) -> Channel {
+pub(crate) async fn without_certificate(addr: SocketAddr, ca: &TlsFiles) -> Channel {
     let connector = TlsConnector::from(Arc::new(client_config(ca, b"h2")));
     let connect = tower::service_fn(move |_| {
         let connector = connector.clone();
