@@ -23,6 +23,7 @@ pub mod run;
 pub mod scenario;
 pub mod schedule;
 pub mod scrape;
+pub mod socket;
 pub mod subscriber;
 
 pub use clock::Clock;

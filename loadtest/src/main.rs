@@ -13,6 +13,7 @@ use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
 use hydrant_loadtest::scenario::{
     self, AgentsArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, PathArgs, RemoteWriteArgs, SubscriptionsArgs,
+    TailsArgs,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ enum Command {
     Path(PathArgs),
     /// A line every 100 ms along the same path: latency
     Lone(PathArgs),
+    /// Agent, dopplers, traffic controller and a thousand WebSocket tails: latency, CPU, memory of each
+    Tails(TailsArgs),
     /// Doppler and adapters with a syslog drain to a receiver that counts: CPU per line, loss
     Drain(DrainArgs),
     /// Doppler and adapters with a thousand syslog drains, a hundred of them dead: latency at the others, CPU, memory of each
@@ -96,6 +99,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Agents(args) => scenario::agents(args).await?,
             Command::Path(args) => scenario::path(args).await?,
             Command::Lone(args) => scenario::lone(args).await?,
+            Command::Tails(args) => scenario::tails(args).await?,
             Command::Drain(args) => scenario::drain(args).await?,
             Command::Drains(args) => scenario::drains(args).await?,
             Command::RemoteWrite(args) => scenario::remote_write(args).await?,

@@ -178,6 +178,18 @@ impl Reader {
         self.marks(payload).map_or(Found::Corrupt, Found::Ours)
     }
 
+    /// Reads one message that has the payload of an envelope somewhere in it, mostly where the last one had it.
+    pub fn read_within(&mut self, message: &[u8]) -> Found {
+        let begins = |at: usize| message.get(at..).is_some_and(|payload| payload.starts_with(&self.prefix));
+        if !begins(self.payload_at) {
+            match message.windows(SENDER_AT).position(|window| window == self.prefix) {
+                Some(at) => self.payload_at = at,
+                None => return Found::Foreign,
+            }
+        }
+        self.marks(&message[self.payload_at..]).map_or(Found::Corrupt, Found::Ours)
+    }
+
     /// Reads one line that has the payload of an envelope somewhere in it, as a drain writes it.
     pub fn read_line(&mut self, line: &[u8]) -> Found {
         let Some(at) = line.windows(SENDER_AT).position(|window| window == self.prefix) else { return Found::Foreign };

@@ -188,6 +188,9 @@ pub struct Report {
     /// A doppler with many agents.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agents: Option<Agents>,
+    /// What many tails take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tails: Option<Tails>,
     /// A doppler with many idle subscriptions, each time.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subscriptions: Vec<Subscriptions>,
@@ -286,6 +289,19 @@ impl Drained {
     pub fn is_exact(&self) -> bool {
         self.received == self.lines + self.dropped
     }
+}
+
+/// What many tails take of a traffic controller, and of the dopplers behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Tails {
+    /// How many.
+    pub tails: u32,
+    /// Resident memory of the traffic controller for each, before a line came.
+    pub bytes_each: u64,
+    /// Subscriptions at all dopplers together.
+    pub upstream: u64,
+    /// Processor time of all roles together while lines came, in percent of one core.
+    pub cpu_percent: f64,
 }
 
 /// What many idle subscriptions take of a doppler.
@@ -432,6 +448,7 @@ impl Report {
             comparison: None,
             idle: None,
             agents: None,
+            tails: None,
             subscriptions: Vec::new(),
             drained: Vec::new(),
             drains: None,

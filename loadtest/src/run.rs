@@ -18,6 +18,7 @@ use crate::payload::Shape;
 use crate::procs::Sample;
 use crate::report::{Dropped, Measured, Run, Usage};
 use crate::scrape::{self, Drops, ScrapeError};
+use crate::socket::Endpoint;
 
 /// What to send, and who reads it.
 #[derive(Clone, Debug, serde::Serialize)]
@@ -61,6 +62,8 @@ pub struct Target {
     pub ingress: Peer,
     /// Serves `Egress`.
     pub egress: Peer,
+    /// Groups read here, not there.
+    pub socket: Option<Endpoint>,
 }
 
 /// A server, and how to connect to it.

@@ -7,6 +7,7 @@ mod crowd;
 mod idlers;
 mod many;
 mod sink;
+mod tailed;
 mod written;
 
 use std::net::SocketAddr;
@@ -29,6 +30,7 @@ use crate::procs::Sample;
 use crate::report::{Agents, Comparison, Drained, Idle, Report, Run, Subscriptions};
 use crate::run::{Plan, run};
 use crate::scrape;
+use crate::socket::Form;
 
 /// No load is longer.
 const LONGEST: Duration = Duration::from_secs(600);
@@ -75,6 +77,25 @@ pub struct Load {
 }
 
 impl Load {
+    /// What is sent where nothing is said.
+    fn usual() -> Self {
+        let two = NonZeroU32::new(2).expect("not zero");
+        Self {
+            rate: None,
+            seconds: None,
+            count: None,
+            batch: None,
+            senders: two,
+            connections: two,
+            sources: None,
+            payload: 200,
+            tags: 10,
+            subscribers: NonZeroU32::MIN,
+            members: NonZeroU32::MIN,
+            by_source: false,
+        }
+    }
+
     /// The plan, with a scenario's own rate, time and batch where none was asked for.
     pub fn plan(&self, rate: u64, seconds: u64, batch: u32) -> Plan {
         let rate = NonZeroU64::new(self.rate.unwrap_or(rate));
@@ -185,6 +206,31 @@ pub struct PathArgs {
     /// Without the doppler's cache
     #[arg(long)]
     no_cache: bool,
+    /// Read over WebSocket in this form, not over gRPC
+    #[arg(long, value_name = "FORM")]
+    websocket: Option<Form>,
+}
+
+/// `tails`: agent, dopplers, traffic controller, a WebSocket for each of many sources.
+#[derive(Args, Clone, Debug)]
+pub struct TailsArgs {
+    #[command(flatten)]
+    setup: Setup,
+    /// Sources, each tailed by one consumer
+    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=2_000))]
+    tails: u32,
+    /// Lines of each a second
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    rate: u64,
+    /// Dopplers
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
+    dopplers: u32,
+    /// How long to send
+    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// What they read
+    #[arg(long, value_name = "FORM", default_value = "json")]
+    form: Form,
 }
 
 /// `drain`: doppler and adapters with a syslog drain.
@@ -450,7 +496,8 @@ async fn along_the_path(label: &str, args: &PathArgs, plan: &Plan) -> Result<Rep
     let bed = Bed::new(&args.setup)?;
     let mut report = Report::new(label);
     for _ in 0..args.runs.get() {
-        report.runs.push(measure(bed.path(!args.no_cache).await?, label, plan).await?);
+        let (servers, _) = bed.path(!args.no_cache, 1, args.websocket).await?;
+        report.runs.push(measure(servers, label, plan).await?);
     }
     bed.close().await;
     Ok(report)
@@ -518,6 +565,14 @@ pub async fn drains(args: &DrainsArgs) -> Result<Report, ScenarioError> {
 /// A server does not start, or nothing can be listened to.
 pub async fn remote_write(args: &RemoteWriteArgs) -> Result<Report, ScenarioError> {
     Box::pin(written::remote_write(args)).await
+}
+
+/// Agent, dopplers and traffic controller, tailed over WebSocket by one consumer for each source: latency, processor time, memory of each.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn tails(args: &TailsArgs) -> Result<Report, ScenarioError> {
+    Box::pin(tailed::tails(args)).await
 }
 
 async fn measure(servers: Servers, label: &str, plan: &Plan) -> Result<Run, ScenarioError> {

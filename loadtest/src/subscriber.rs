@@ -1,4 +1,4 @@
-//! Consumers of a load: `Egress.BatchedReceiver` streams, each into a ledger and a histogram of its own.
+//! Consumers of a load: `Egress.BatchedReceiver` streams or WebSockets, each into a ledger and a histogram of its own.
 //!
 //! What enters: encoded batches. What leaves: [`Taken`], once the stream was told to stop or ended. Nothing is decoded: the marks
 //! are read where they stand.
@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 use proto::codec::{MAX_MESSAGE, Wire};
 use proto::v2;
@@ -17,6 +18,7 @@ use tonic::{Status, Streaming};
 use crate::clock::Clock;
 use crate::ledger::Ledger;
 use crate::payload::{Found, Reader, for_each_envelope};
+use crate::socket::{Form, Socket, for_each_payload};
 
 /// Latencies are kept to three digits, between these.
 const LATENCY: (u64, u64) = (1_000, 600_000_000_000);
@@ -43,8 +45,15 @@ impl Tally {
 /// An open subscription: the server has answered, so what is published from now on is for it too.
 #[derive(Debug)]
 pub struct Subscriber {
-    stream: Streaming<Wire>,
+    stream: Source,
     intake: Intake,
+}
+
+/// What it is read from.
+#[derive(Debug)]
+enum Source {
+    Grpc(Box<Streaming<Wire>>),
+    Socket(Box<Socket>),
 }
 
 /// What one subscriber received.
@@ -75,20 +84,39 @@ impl Subscriber {
     ) -> Result<Self, Status> {
         let mut client = EgressClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let stream = client.batched_receiver(request).await?.into_inner();
-        Ok(Self { stream, intake: Intake::new(run, probe, tally, clock) })
+        Ok(Self { stream: Source::Grpc(Box::new(stream)), intake: Intake::new(run, probe, tally, clock) })
+    }
+
+    /// The same over an open WebSocket.
+    pub fn over(socket: Socket, run: Reader, probe: Reader, tally: Arc<Tally>, clock: Clock) -> Self {
+        Self { stream: Source::Socket(Box::new(socket)), intake: Intake::new(run, probe, tally, clock) }
     }
 
     /// Receives until `stop`, or until the server ends the stream.
     pub async fn receive(mut self, stop: CancellationToken) -> Taken {
         let error = loop {
-            match stop.run_until_cancelled(self.stream.message()).await {
-                Some(Ok(Some(message))) => self.intake.take(&message.0),
-                None | Some(Ok(None)) => break None,
-                Some(Err(status)) => break Some(status),
+            let Some(message) = stop.run_until_cancelled(self.stream.message()).await else { break None };
+            match message {
+                Ok(Some((message, form))) => self.intake.take(&message, form),
+                Ok(None) => break None,
+                Err(status) => break Some(status),
             }
         };
         let Intake { ledger, latency, batches, .. } = self.intake;
         Taken { ledger, latency, batches, error }
+    }
+}
+
+impl Source {
+    /// The next message, and its form over WebSocket.
+    async fn message(&mut self) -> Result<Option<(Bytes, Option<Form>)>, Status> {
+        match self {
+            Self::Grpc(stream) => Ok(stream.message().await?.map(|message| (message.0, None))),
+            Self::Socket(socket) => {
+                let form = socket.form();
+                Ok(socket.message().await?.map(|message| (message, Some(form))))
+            }
+        }
     }
 }
 
@@ -102,21 +130,24 @@ struct Intake {
     batches: u64,
     tally: Arc<Tally>,
     clock: Clock,
+    /// Where payloads of JSON are decoded.
+    room: Vec<u8>,
 }
 
 impl Intake {
     fn new(run: Reader, probe: Reader, tally: Arc<Tally>, clock: Clock) -> Self {
         let ledger = Ledger::new(tally.probes.len() as u32);
-        Self { run, probe, ledger, latency: histogram(), batches: 0, tally, clock }
+        Self { run, probe, ledger, latency: histogram(), batches: 0, tally, clock, room: Vec::new() }
     }
 
-    fn take(&mut self, message: &[u8]) {
+    fn take(&mut self, message: &[u8], form: Option<Form>) {
         let now = self.clock.now();
         let mut unique = 0;
         // Envelopes that were due together mostly arrive together: one entry in the histogram for all of them.
         let mut due = (0, 0);
-        let Self { run, probe, ledger, latency, tally, .. } = self;
-        let whole = for_each_envelope(message, |envelope| match run.read(envelope) {
+        let Self { run, probe, ledger, latency, tally, room, .. } = self;
+        type Read = fn(&mut Reader, &[u8]) -> Found;
+        let mut envelope = |bytes: &[u8], read: Read| match read(run, bytes) {
             Found::Ours(mark) => {
                 if ledger.note(mark.sender, mark.sequence) {
                     unique += 1;
@@ -128,7 +159,7 @@ impl Intake {
                 }
             }
             Found::Corrupt => ledger.note_corrupt(),
-            Found::Foreign => match probe.read(envelope) {
+            Found::Foreign => match read(probe, bytes) {
                 Found::Ours(mark) => {
                     if let Some(seen) = tally.probes.get(mark.sender as usize) {
                         seen.fetch_max(mark.sequence + 1, Ordering::Relaxed);
@@ -136,8 +167,18 @@ impl Intake {
                 }
                 Found::Corrupt | Found::Foreign => ledger.note_foreign(),
             },
-        });
-        if whole.is_err() {
+        };
+        let whole = match form {
+            None => for_each_envelope(message, |bytes| envelope(bytes, Reader::read)).is_ok(),
+            Some(Form::V1) => {
+                envelope(message, Reader::read_within);
+                true
+            }
+            Some(Form::Json) => std::str::from_utf8(message)
+                .map(|text| for_each_payload(text, room, |payload| envelope(payload, Reader::read_within)))
+                .is_ok(),
+        };
+        if !whole {
             ledger.note_corrupt();
         }
         record(latency, now, due);
@@ -187,9 +228,9 @@ mod tests {
         mixed.extend(batch(&run, 3, 1, due - 1_000_000_000));
         mixed.extend(batch(&probe, 6, 1, due));
         mixed.extend(batch(&other, 0, 2, due));
-        intake.take(&mixed);
-        intake.take(&batch(&run, 2, 1, due));
-        intake.take(&batch(&run, 4, 1, due)[..20]);
+        intake.take(&mixed, None);
+        intake.take(&batch(&run, 2, 1, due), None);
+        intake.take(&batch(&run, 4, 1, due)[..20], None);
 
         assert_eq!(tally.unique.load(Ordering::Relaxed), 4);
         assert!(tally.last_arrival.load(Ordering::Relaxed) > due);

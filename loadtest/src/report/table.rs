@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Usage,
-    Written,
+    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Tails,
+    Usage, Written,
 };
 use crate::ledger::Account;
 use crate::run::Plan;
@@ -50,6 +50,14 @@ impl Report {
                 text,
                 "\n{agents} idle agents: {:.1} KiB of the doppler's memory each; {reconnects} others came and went in {seconds} s",
                 *bytes_each as f64 / 1024.0
+            );
+        }
+        if let Some(Tails { tails, bytes_each, upstream, cpu_percent }) = self.tails {
+            let _ = writeln!(
+                text,
+                "{tails} tails: {:.1} KiB of the traffic controller's memory each, {upstream} streams from dopplers, \
+                 {cpu_percent:.1} % of a core in all roles",
+                bytes_each as f64 / 1024.0
             );
         }
         for Subscriptions { idle, seconds, bytes_each } in &self.subscriptions {

@@ -21,6 +21,7 @@ use crate::ledger::Ledger;
 use crate::payload::{Load, Reader, Template};
 use crate::report::{Group, progress};
 use crate::schedule::Schedule;
+use crate::socket::Endpoint;
 use crate::subscriber::{Subscriber, Taken, Tally, histogram};
 
 /// How often the state of a run is looked at. Nothing that is measured depends on it.
@@ -92,6 +93,10 @@ impl<'a> Bench<'a> {
         let mut groups = Vec::new();
         for (group, tally) in self.tallies.iter().enumerate() {
             let mut members = Vec::new();
+            if let Some(endpoint) = &self.target.socket {
+                groups.push(self.sockets(group, endpoint, tally, stop).await?);
+                continue;
+            }
             for (channel, request) in self.requests(group).await? {
                 let reader = |run| Reader::new(run, self.plan.shape);
                 let (run, probe) = (reader(self.run), reader(self.probe_run()));
@@ -105,6 +110,35 @@ impl<'a> Bench<'a> {
             groups.push(members);
         }
         Ok(groups)
+    }
+
+    /// The members of a group over WebSocket, each with a connection of its own.
+    async fn sockets(
+        &self,
+        group: usize,
+        endpoint: &Endpoint,
+        tally: &Arc<Tally>,
+        stop: &CancellationToken,
+    ) -> Result<Vec<Subscription>, RunError> {
+        let shard = format!("loadtest-{:016x}-{group}", self.run);
+        let paths: Vec<String> = if self.plan.apart {
+            let sources = self.plan.sources.get().min(self.plan.senders.get());
+            (0..sources).map(|source| endpoint.path(&shard, Some(&self.source(source)))).collect()
+        } else {
+            (0..self.plan.members.get()).map(|_| endpoint.path(&shard, None)).collect()
+        };
+        let mut members = Vec::new();
+        for path in paths {
+            let socket = endpoint
+                .open(&path)
+                .await
+                .map_err(|source| RunError::Subscribe { address: endpoint.addr.into(), source: Box::new(source) })?;
+            let reader = |run| Reader::new(run, self.plan.shape);
+            let (run, probe) = (reader(self.run), reader(self.probe_run()));
+            let subscriber = Subscriber::over(socket, run, probe, Arc::clone(tally), self.clock);
+            members.push(self.tracker.spawn(subscriber.receive(stop.clone())));
+        }
+        Ok(members)
     }
 
     /// What the members of a group ask for, and over which connection each.

@@ -14,6 +14,7 @@ use super::sink::Sink;
 use crate::procs::{ProcError, Server};
 use crate::run::{Peer, RunError, Target, Watched};
 use crate::scrape::{self, ScrapeError};
+use crate::socket::{Endpoint, Form};
 
 /// Why a scenario could not be run.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +91,11 @@ impl Bed {
         let relay = self.start("relay", &self.own, &args).await?;
         let grpc = self.peer(relay.addr("relay", "grpc")?, "doppler");
         let watched = vec![Watched { name: "relay".into(), pid: relay.pid(), admin: None, before_groups: |_| true }];
-        Ok(Servers { target: Target { ingress: grpc.clone(), egress: grpc }, watched, running: vec![relay] })
+        Ok(Servers {
+            target: Target { ingress: grpc.clone(), egress: grpc, socket: None },
+            watched,
+            running: vec![relay],
+        })
     }
 
     /// One doppler.
@@ -98,30 +103,46 @@ impl Bed {
         let doppler = self.role("doppler", &self.doppler_toml(cache)).await?;
         let grpc = self.peer(doppler.addr("doppler", "grpc")?, "doppler");
         let watched = vec![watch_doppler(&doppler)?];
-        Ok(Servers { target: Target { ingress: grpc.clone(), egress: grpc }, watched, running: vec![doppler] })
+        Ok(Servers {
+            target: Target { ingress: grpc.clone(), egress: grpc, socket: None },
+            watched,
+            running: vec![doppler],
+        })
     }
 
-    /// Agent, doppler and traffic controller.
-    pub(super) async fn path(&self, cache: bool) -> Result<Servers, ScenarioError> {
-        let doppler = self.role("doppler", &self.doppler_toml(cache)).await?;
-        let grpc = doppler.addr("doppler", "grpc")?;
-        let controller = self.role("traffic-controller", &self.controller_toml(grpc)).await?;
-        let agent = self.role("agent", &self.agent_toml(grpc)).await?;
+    /// Agent, so many dopplers and traffic controller, read over gRPC, or over WebSocket in this form.
+    pub(super) async fn path(
+        &self,
+        cache: bool,
+        dopplers: u32,
+        form: Option<Form>,
+    ) -> Result<(Servers, Vec<SocketAddr>), ScenarioError> {
+        let mut routers = Vec::new();
+        for _ in 0..dopplers {
+            routers.push(self.role("doppler", &self.doppler_toml(cache)).await?);
+        }
+        let addrs = |name| routers.iter().map(|router| router.addr("doppler", name)).collect::<Result<Vec<_>, _>>();
+        let (grpc, admins) = (addrs("grpc")?, addrs("admin")?);
+        let controller = self.role("traffic-controller", &self.controller_toml(&grpc)).await?;
+        let agent = self.role("agent", &self.agent_toml(&grpc)).await?;
+        let http = controller.addr("traffic_controller", "http")?;
         let target = Target {
             ingress: self.peer(agent.addr("agent", "grpc")?, "metron"),
             egress: self.peer(controller.addr("traffic_controller", "grpc")?, "reverselogproxy"),
+            socket: form.map(|form| Endpoint { addr: http, form }),
         };
         let watch = |server: &Server, role: &str, before_groups| -> Result<Watched, ProcError> {
             let admin = Some(server.addr(role, "admin")?);
             Ok(Watched { name: server.name().to_owned(), pid: server.pid(), admin, before_groups })
         };
-        let watched = vec![
-            watch(&agent, "agent", |_| true)?,
-            watch_doppler(&doppler)?,
-            watch(&controller, "traffic_controller", |_| false)?,
-        ];
+        let mut watched = vec![watch(&agent, "agent", |_| true)?];
+        for router in &routers {
+            watched.push(watch_doppler(router)?);
+        }
+        watched.push(watch(&controller, "traffic_controller", |_| false)?);
         // In the order in which they can be stopped without a loss.
-        Ok(Servers { target, watched, running: vec![agent, doppler, controller] })
+        let running = [agent].into_iter().chain(routers).chain([controller]).collect();
+        Ok((Servers { target, watched, running }, admins))
     }
 
     /// A receiver of lines.
@@ -183,7 +204,7 @@ impl Bed {
         let peer = self.peer(grpc, "doppler");
         let drain = Watched { name: "adapters".into(), pid: adapters.pid(), admin: None, before_groups: |_| false };
         let watched = vec![watch_doppler(&doppler)?, drain];
-        let target = Target { ingress: peer.clone(), egress: peer };
+        let target = Target { ingress: peer.clone(), egress: peer, socket: None };
         Ok((Servers { target, watched, running: vec![doppler, adapters] }, [at_doppler, admin]))
     }
 
@@ -199,7 +220,7 @@ impl Bed {
             "[agent.grpc]\n{any}\n[agent.statsd]\n{any}\n[agent.admin]\n{any}\n\
              [doppler.grpc]\n{any}\n[doppler.cache_grpc]\n{any}\n[doppler.admin]\n{any}\n\
              [traffic_controller.http]\n{any}\n[traffic_controller.grpc]\n{any}\n[traffic_controller.rest]\n{any}\n\
-             [traffic_controller.admin]\n{any}\n[adapters.admin]\n{any}\n"
+             [traffic_controller.gateway]\n{any}\n[traffic_controller.admin]\n{any}\n[adapters.admin]\n{any}\n"
         );
         self.role("up", &toml).await
     }
@@ -232,23 +253,25 @@ impl Bed {
         )
     }
 
-    fn agent_toml(&self, doppler: SocketAddr) -> String {
+    fn agent_toml(&self, dopplers: &[SocketAddr]) -> String {
         format!(
             "[agent]\n{}[agent.grpc]\nlisten = \"127.0.0.1:0\"\n{}[agent.statsd]\nlisten = \"127.0.0.1:0\"\n\
-             [agent.admin]\nlisten = \"127.0.0.1:0\"\n[[agent.dopplers]]\naddresses = [\"{doppler}\"]\n",
+             [agent.admin]\nlisten = \"127.0.0.1:0\"\n[[agent.dopplers]]\naddresses = {:?}\n",
             self.tls_toml("doppler_tls", "metron"),
-            self.tls_toml("tls", "metron")
+            self.tls_toml("tls", "metron"),
+            texts(dopplers)
         )
     }
 
-    fn controller_toml(&self, doppler: SocketAddr) -> String {
+    fn controller_toml(&self, dopplers: &[SocketAddr]) -> String {
         let any = "listen = \"127.0.0.1:0\"";
         format!(
             "[traffic_controller]\n{}[traffic_controller.grpc]\n{any}\n{}[traffic_controller.http]\n{any}\n\
-             [traffic_controller.rest]\n{any}\n[traffic_controller.admin]\n{any}\n\
-             [[traffic_controller.dopplers]]\naddresses = [\"{doppler}\"]\n",
+             [traffic_controller.gateway]\n{any}\n[traffic_controller.rest]\n{any}\n[traffic_controller.admin]\n{any}\n\
+             [[traffic_controller.dopplers]]\naddresses = {:?}\n",
             self.tls_toml("doppler_tls", "reverselogproxy"),
-            self.tls_toml("tls", "reverselogproxy")
+            self.tls_toml("tls", "reverselogproxy"),
+            texts(dopplers)
         )
     }
 
@@ -274,6 +297,11 @@ impl Bed {
         let TlsFiles { cert, key: private, ca } = self.certs.files(name);
         format!("{key} = {{ cert = '{}', key = '{}', ca = '{}' }}\n", cert.display(), private.display(), ca.display())
     }
+}
+
+/// Addresses as TOML has them.
+fn texts(addrs: &[SocketAddr]) -> Vec<String> {
+    addrs.iter().map(ToString::to_string).collect()
 }
 
 /// What a doppler refuses at ingress is missing in every group; the rest it drops for one group at a time.

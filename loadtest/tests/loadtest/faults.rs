@@ -121,7 +121,7 @@ async fn losses_repeats_and_swaps_are_counted_to_the_envelope() {
     tracker.spawn(stop.clone().run_until_cancelled_owned(server));
 
     let peer = Peer { address: grpc.into(), options: ChannelOptions::default() };
-    let target = Target { ingress: peer.clone(), egress: peer };
+    let target = Target { ingress: peer.clone(), egress: peer, socket: None };
     let watched =
         |before_groups| Watched { name: "faulty".into(), pid: std::process::id(), admin: Some(admin), before_groups };
     // Two senders, twenty full batches each.

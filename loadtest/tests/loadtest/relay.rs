@@ -24,7 +24,7 @@ fn relay(outputs: usize, tls: Option<TlsFiles>) -> Relay {
 
 fn target(relay: &Relay, options: ChannelOptions) -> Target {
     let peer = Peer { address: relay.addrs().into(), options };
-    Target { ingress: peer.clone(), egress: peer }
+    Target { ingress: peer.clone(), egress: peer, socket: None }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
