@@ -50,6 +50,8 @@ pub struct Config {
     pub adapters: Vec<Address>,
     /// What each consumer may fall behind.
     pub ring: RingConfig,
+    /// What a consumer of named sources over HTTP may fall behind: 8 192 envelopes, 768 KiB.
+    pub tail_ring: TailRingConfig,
     /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
     /// `shutdown_deadline`.
     #[serde(with = "duration_text")]
@@ -148,6 +150,16 @@ pub struct RingConfig {
     pub bytes: NonZeroUsize,
 }
 
+/// The `[traffic_controller.tail_ring]` table: the ring of a consumer of named sources over HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TailRingConfig {
+    /// Envelopes; 8 192.
+    pub envelopes: NonZeroUsize,
+    /// Bytes kept alive; 768 KiB.
+    pub bytes: NonZeroUsize,
+}
+
 impl Default for Config {
     fn default() -> Self {
         let doppler = SocketAddr::from((Ipv4Addr::LOCALHOST, 8082));
@@ -168,6 +180,7 @@ impl Default for Config {
             doppler_connections: size(4),
             adapters: Vec::new(),
             ring: RingConfig::default(),
+            tail_ring: TailRingConfig::default(),
             flush_timeout: Duration::from_secs(25),
         }
     }
@@ -229,6 +242,19 @@ impl Default for RingConfig {
     }
 }
 
+impl Default for TailRingConfig {
+    fn default() -> Self {
+        Self { envelopes: size(8_192), bytes: size(768 * 1024) }
+    }
+}
+
+impl TailRingConfig {
+    /// The bounds as the ring takes them.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { envelopes: self.envelopes, bytes: self.bytes }
+    }
+}
+
 impl RingConfig {
     /// The bounds as the ring takes them.
     pub(crate) fn bounds(&self) -> Bounds {
@@ -282,6 +308,8 @@ mod tests {
         assert_eq!(config.grpc.max_egress_streams.get(), 5);
         assert_eq!(config.dopplers[0].addresses[0].to_string(), "d:1");
         assert_eq!(config.ring, RingConfig::default());
+        let tail: Config = toml::from_str("[tail_ring]\nenvelopes = 5\n").unwrap();
+        assert_eq!((tail.tail_ring.envelopes.get(), tail.tail_ring.bytes.get()), (5, 768 * 1024));
     }
 
     #[test]

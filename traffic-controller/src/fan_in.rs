@@ -44,31 +44,42 @@ const WORKED: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 pub(crate) struct FanIn {
     upstream: Upstream,
-    bounds: Bounds,
     rings: Rings,
+    room: Room,
     tails: Tails,
     metrics: Metrics,
     tracker: TaskTracker,
     stop: CancellationToken,
 }
 
+/// How far consumers may fall behind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// One that reads any source, or shares a shard.
+    pub(crate) firehose: Bounds,
+    /// One that names its sources.
+    pub(crate) tail: Bounds,
+}
+
 impl FanIn {
-    /// Subscriptions with rings of `bounds` out of `rings`; those that can be among `tails` are. Their tasks run on `tracker` and end with
-    /// `stop`.
+    /// Subscriptions with rings out of `rings` that have `room`; those that can be among `tails` are. Their tasks run on `tracker` and end
+    /// with `stop`.
     pub(crate) fn new(
         tails: &Tails,
-        (rings, bounds): (Rings, Bounds),
+        (rings, room): (Rings, Room),
         metrics: Metrics,
         tracker: TaskTracker,
         stop: CancellationToken,
     ) -> Self {
-        Self { upstream: tails.upstream().clone(), bounds, rings, tails: tails.clone(), metrics, tracker, stop }
+        Self { upstream: tails.upstream().clone(), rings, room, tails: tails.clone(), metrics, tracker, stop }
     }
 
     /// Opens `request` on every doppler, now and as dopplers come. Never fails: where no doppler answers, nothing comes.
     /// `markers` says whether the consumer wants to be told what is missing, `form` which form of tags it wants, if not any.
     pub(crate) fn subscribe(&self, request: v2::EgressBatchRequest, markers: bool, form: Option<Form>) -> Subscription {
-        let (ring, reader) = self.rings.ring(self.bounds, &request.shard_id, markers);
+        let named = request.selectors.iter().all(|selector| !selector.source_id.is_empty());
+        let bounds = if named && request.shard_id.is_empty() { self.room.tail } else { self.room.firehose };
+        let (ring, reader) = self.rings.ring(bounds, &request.shard_id, markers);
         let cancel = self.stop.child_token();
         let tail = self.tails.join(&request, form, &ring, &cancel);
         let subscription = Subscription {

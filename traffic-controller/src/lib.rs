@@ -39,7 +39,7 @@ pub use auth::{
     AuthorizerConfig, AuthorizerError, JwksConfig, MAX_TOKEN_BYTES, Secret, ServiceConfig, ServiceError, ServiceTls,
     ServiceUrl, ServiceUrlError, TokensError, UaaConfig, new_token, token_sha256,
 };
-pub use config::{ADMIN_PORT, Config, GatewayConfig, GrpcConfig, HttpConfig, RestConfig, RingConfig};
+pub use config::{ADMIN_PORT, Config, GatewayConfig, GrpcConfig, HttpConfig, RestConfig, RingConfig, TailRingConfig};
 pub use page::RoleInfo;
 pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};
 #[cfg(any(test, feature = "test-util"))]

@@ -30,9 +30,9 @@ use self::ports::Ports;
 use crate::access_log::{AccessLog, LogFile};
 use crate::auth::{Authorizer, AuthorizerError};
 use crate::config::Config;
-use crate::fan_in::FanIn;
 use crate::fan_in::rings::Rings;
 use crate::fan_in::tails::Tails;
+use crate::fan_in::{FanIn, Room};
 use crate::firehose::{Firehose, not_found};
 use crate::follow::{self, Follower};
 use crate::gateway::Gateway;
@@ -349,12 +349,13 @@ impl Server {
 
         // Dopplers into a ring per consumer …
         let tails = Tails::start(upstream.clone(), metrics.clone(), &tracker, stop.clone());
-        let fan_in = |rings: &Rings| {
-            let rings = (rings.clone(), config.ring.bounds());
-            FanIn::new(&tails, rings, metrics.clone(), tracker.clone(), stop.clone())
+        let (firehose, tail) = (config.ring.bounds(), config.tail_ring.bounds());
+        let fan_in = |rings: &Rings, tail| {
+            let room = Room { firehose, tail };
+            FanIn::new(&tails, (rings.clone(), room), metrics.clone(), tracker.clone(), stop.clone())
         };
         // … and from there to gRPC,
-        let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp), metrics.clone(), authorizer.clone());
+        let rlp = Rlp::new(&config.grpc, fan_in(&metrics.handles().rlp, firehose), metrics.clone(), authorizer.clone());
         let rlp = EgressServer::new(rlp).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let follower = Follower::new(upstream.clone(), tracker.clone(), stop.clone());
         let follow = FollowServer::new(follow::Service::new(follower.clone(), authorizer.clone()))
@@ -376,7 +377,8 @@ impl Server {
             served.map_err(|source| ServeError::Grpc { addr: addrs.grpc, source })
         };
         // and to WebSocket;
-        let (v1, v2) = (fan_in(&metrics.handles().firehose), fan_in(&metrics.handles().gateway));
+        let (v1, v2) = (&metrics.handles().firehose, &metrics.handles().gateway);
+        let (v1, v2) = (fan_in(v1, tail), fan_in(v2, tail));
         let configs = (config.gateway.clone(), config.http.clone());
         let streams = Gateway::new(configs, (v2, follower), metrics.clone(), authorizer.clone(), tracker.clone());
         let cache = Cache::new(upstream, authorizer.clone());
