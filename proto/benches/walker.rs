@@ -6,7 +6,7 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hydrant_proto::raw::{Batch, Limits, Selection, tags::Form};
-use hydrant_proto::v2;
+use hydrant_proto::{json, v2};
 use prost::Message;
 
 fn batch() -> Bytes {
@@ -37,6 +37,19 @@ fn walker(c: &mut Criterion) {
     group.bench_function("index", |b| b.iter(|| Batch::index(black_box(bytes.clone()))));
     group.bench_function("check", |b| b.iter(|| Batch::check(black_box(bytes.clone()), &Limits::default())));
     let whole = Selection::from(Batch::index(bytes.clone()).0);
+    group.bench_function("json, straight", |b| {
+        b.iter(|| {
+            let mut out = Vec::with_capacity(128 * 1024);
+            json::put_batch(&mut out, black_box(&whole).envelopes());
+            out
+        });
+    });
+    group.bench_function("json, decoded", |b| {
+        b.iter(|| {
+            let batch = v2::EnvelopeBatch::decode(black_box(bytes.clone())).expect("made above");
+            json::to_vec(&json::JsonBatch(&batch.batch))
+        });
+    });
     let mut half = whole.clone();
     half.retain(|i| i % 2 == 0);
     group.bench_function("write all", |b| {

@@ -21,6 +21,8 @@ use crate::v2;
 use crate::v2::envelope::Message;
 use crate::v2::value::Data;
 
+mod transcode;
+
 /// An envelope as a JSON object.
 #[derive(Clone, Copy, Debug)]
 pub struct Json<'a>(pub &'a v2::Envelope);
@@ -57,11 +59,14 @@ pub fn envelope_json(encoded: &[u8]) -> Result<String, prost::DecodeError> {
     Ok(String::from_utf8(out).expect("JSON of strings is UTF-8"))
 }
 
-/// Appends the JSON object of one encoded envelope.
+/// Appends the JSON object of one encoded envelope. A log without deprecated tags is not decoded for it.
 ///
 /// # Errors
 /// Bytes that are no envelope; nothing is appended then.
 pub fn put_envelope(into: &mut Vec<u8>, encoded: &[u8]) -> Result<(), prost::DecodeError> {
+    if transcode::put_log(into, encoded) {
+        return Ok(());
+    }
     let envelope = v2::Envelope::decode(encoded)?;
     to_writer(into, &Json(&envelope)).expect("an envelope has a JSON form, and memory takes all");
     Ok(())
