@@ -76,7 +76,12 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// It could not run as told.
     Wrong(anyhow::Error),
+    /// Somebody pressed Ctrl-C, and what was left to do has been done.
+    Interrupted,
 }
+
+/// What shells show for a command that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
@@ -111,6 +116,7 @@ impl Cli {
             Ok(()) => return ExitCode::SUCCESS,
             Err(Failure::Failed(error)) => (error, 1),
             Err(Failure::Wrong(error)) => (error, 2),
+            Err(Failure::Interrupted) => return ExitCode::from(INTERRUPTED),
         };
         say(&mut std::io::stderr(), &format!("hydrant: {error:#}"));
         ExitCode::from(code)

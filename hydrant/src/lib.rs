@@ -9,7 +9,9 @@ mod client;
 pub mod config;
 mod drain;
 mod emit;
+mod filter;
 mod firehose;
+mod overview;
 pub mod render;
 mod role;
 pub mod self_source;
@@ -17,6 +19,7 @@ pub mod signal;
 mod state;
 mod tail;
 mod token;
+mod units;
 pub mod up;
 
 pub use classic::SelfMetricsConfig;

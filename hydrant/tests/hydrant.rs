@@ -41,6 +41,8 @@ mod overview;
 mod peers;
 #[path = "hydrant/prometheus.rs"]
 mod prometheus;
+#[path = "hydrant/reading.rs"]
+mod reading;
 #[path = "hydrant/secrets.rs"]
 mod secrets;
 #[path = "hydrant/shutdown.rs"]
