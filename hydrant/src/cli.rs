@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, drain, emit, firehose, role, tail, token, up};
+use crate::{certs, drain, emit, explain_loss, firehose, role, sources, status, tail, token, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -38,9 +38,20 @@ enum Command {
     /// Waits rather than loses, and says at the end what arrived: `some-app 2>&1 | hydrant emit my-app`.
     Emit(emit::Args),
     /// Show what one or more sources log: what is recent, then what comes
+    ///
+    /// `hydrant tail my-app`, `hydrant tail /^shop-/ --level warn`, `hydrant tail my-app -n 20 --exclude health`. Standard error is
+    /// marked with !. Lines of JSON are shown message first; `-o raw` shows them as they were sent.
     Tail(tail::Args),
     /// Show everything that flows through the pipeline
+    ///
+    /// `hydrant firehose --include timeout`, or `hydrant firehose --json | some-program`.
     Firehose(firehose::Args),
+    /// Show what sources there are, how much they log, and what was lost of them
+    Sources(sources::Args),
+    /// Say what was lost: where, whose, why and how much, and what to do about it
+    ExplainLoss(explain_loss::Args),
+    /// Say whether the pipeline is well; exit code 0 if it is, 1 if not
+    Status(status::Args),
     /// Show, add, test and take away drains
     #[command(subcommand)]
     Drain(drain::Command),
@@ -107,6 +118,9 @@ impl Cli {
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
+            Command::Sources(args) => sources::run(&args),
+            Command::ExplainLoss(args) => explain_loss::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Drain(command) => drain::run(command),
             Command::Certs(command) => certs::run(command),
             Command::Token(command) => token::run(&command),

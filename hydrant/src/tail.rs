@@ -32,7 +32,7 @@ use crate::token::Bearer;
 mod history;
 mod order;
 mod sources;
-mod stream;
+pub(crate) mod stream;
 
 /// Streams open at most: of a thousand that a traffic controller serves.
 const STREAMS: usize = 128;
@@ -221,7 +221,7 @@ impl Following {
 
     async fn run(mut self, mut more: mpsc::Receiver<More>) -> Result<(), Failure> {
         let mut looking = true;
-        loop {
+        while !self.is_over() {
             let due = self.window.next();
             tokio::select! {
                 (stream, event) = arrival(&mut self.streams, &mut self.next, self.history.as_ref()) => self.take(stream, event)?,
@@ -238,11 +238,16 @@ impl Following {
                 }
             }
             self.show();
-            let over = self.request.history_only && self.streams.iter().all(Option::is_none);
-            if !self.view.output.flush() || over {
-                return Ok(());
+            if !self.view.output.flush() {
+                break;
             }
         }
+        Ok(())
+    }
+
+    /// Whether all of history alone has been shown.
+    fn is_over(&self) -> bool {
+        self.request.history_only && self.streams.iter().all(Option::is_none)
     }
 
     fn take(&mut self, stream: usize, event: Option<Event>) -> Result<(), Failure> {

@@ -30,6 +30,8 @@ mod faults;
 mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
+#[path = "hydrant/looking.rs"]
+mod looking;
 #[path = "hydrant/namespace.rs"]
 mod namespace;
 #[cfg(feature = "nats")]

@@ -79,11 +79,17 @@ impl Change {
             None => 0.0,
         };
         let known = by(&before.sources, |source| source.source_id.clone());
+        // While other dopplers answer than before, sums of theirs say nothing.
+        let same = before.missing == now.missing;
         // One that was not there has brought all that it has since; unless it may only not have fitted.
         let all_known = before.source_count <= before.sources.len() as u64;
         let sources = now.sources.into_iter().map(|info| {
             let known = known.get(&info.source_id);
-            let count = |of: fn(&SourceInfo) -> u64| known.map(|source| of(source)).or(all_known.then_some(0));
+            let count = |of: fn(&SourceInfo) -> u64| match known {
+                _ if !same => None,
+                Some(source) => Some(of(source)),
+                None => all_known.then_some(0),
+            };
             Source {
                 lines: per_second(info.envelopes, count(|source| source.envelopes)),
                 bytes: per_second(info.bytes, count(|source| source.bytes)),
@@ -221,6 +227,9 @@ pub(crate) mod tests {
         assert_eq!(Change::between(Some(&before), again.clone()).sources[0].lines, 5.0);
         // It may have been there all the time.
         before.source_count = 2;
+        assert_eq!(Change::between(Some(&before), again.clone()).sources[0].lines, 0.0);
+        before.source_count = 1;
+        before.missing.push("127.0.0.1:9".to_owned());
         assert_eq!(Change::between(Some(&before), again.clone()).sources[0].lines, 0.0);
         let first = Change::between(None, again);
         assert_eq!((first.seconds, first.sources[0].lines, first.lost()), (0.0, 0.0, 0.0));

@@ -18,7 +18,7 @@ use transport::{Backoff, reason};
 use crate::token::Bearer;
 
 /// The service that is followed.
-pub(super) type Client = FollowClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type Client = FollowClient<InterceptedService<Channel, Bearer>>;
 
 /// Frames that wait to be shown.
 const FRAMES: usize = 4;
@@ -28,7 +28,7 @@ const AGAIN: Duration = Duration::from_millis(50);
 
 /// What happens on a stream.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(crate) enum Event {
     /// Envelopes, and what is missing before them.
     Frame(Vec<v2::Envelope>, Option<Gap>),
     /// A batch that cannot be read.
@@ -46,7 +46,7 @@ pub(super) enum Event {
 }
 
 /// Reads the stream into `events` until nobody takes them, it is refused, or, of history alone, it has come to its end.
-pub(super) async fn read(mut client: Client, mut request: FollowRequest, events: mpsc::Sender<Event>) {
+pub(crate) async fn read(mut client: Client, mut request: FollowRequest, events: mpsc::Sender<Event>) {
     let mut backoff = Backoff::new(Backoff::random_seed());
     let mut away = false;
     loop {
@@ -115,6 +115,6 @@ async fn follow(
 }
 
 /// A queue for the events of a stream.
-pub(super) fn queue() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
+pub(crate) fn queue() -> (mpsc::Sender<Event>, mpsc::Receiver<Event>) {
     mpsc::channel(FRAMES)
 }
