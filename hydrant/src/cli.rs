@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, drain, emit, explain_loss, firehose, role, sources, status, tail, token, up};
+use crate::{certs, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -48,6 +48,8 @@ enum Command {
     Firehose(firehose::Args),
     /// Show what sources there are, how much they log, and what was lost of them
     Sources(sources::Args),
+    /// Watch sources, consumers, drains and stages on a whole screen; Enter tails a source
+    Top(top::Args),
     /// Say what was lost: where, whose, why and how much, and what to do about it
     ExplainLoss(explain_loss::Args),
     /// Say whether the pipeline is well; exit code 0 if it is, 1 if not
@@ -119,6 +121,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
             Command::Sources(args) => sources::run(&args),
+            Command::Top(args) => top::run(&args),
             Command::ExplainLoss(args) => explain_loss::run(&args),
             Command::Status(args) => status::run(&args),
             Command::Drain(command) => drain::run(command),

@@ -24,6 +24,7 @@ mod status;
 mod table;
 mod tail;
 mod token;
+mod top;
 mod units;
 pub mod up;
 

@@ -31,11 +31,14 @@ use crate::token::Bearer;
 
 mod history;
 mod order;
-mod sources;
+pub(crate) mod sources;
 pub(crate) mod stream;
 
 /// Streams open at most: of a thousand that a traffic controller serves.
 const STREAMS: usize = 128;
+
+/// How long lines of several instances wait for each other, where nothing else is said.
+pub(crate) const ORDER: Duration = Duration::from_millis(500);
 
 /// Lines that `--tail` keeps of a source at most.
 const LAST: u64 = 100_000;
