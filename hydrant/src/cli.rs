@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
+use crate::{certs, completions, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -63,6 +63,10 @@ enum Command {
     /// Make and hash tokens, for `traffic_controller.authorizer = "tokens"`
     #[command(subcommand)]
     Token(token::Command),
+    /// Print a script that completes commands, options and sources: `source <(hydrant completions bash)`
+    Completions(completions::Args),
+    #[command(hide = true)]
+    CompleteSources(completions::Sources),
     /// Say what is wrong with a configuration file, if anything
     CheckConfig {
         /// The file
@@ -127,6 +131,8 @@ impl Cli {
             Command::Drain(command) => drain::run(command),
             Command::Certs(command) => certs::run(command),
             Command::Token(command) => token::run(&command),
+            Command::Completions(args) => completions::run(&args),
+            Command::CompleteSources(args) => completions::complete(&args),
             Command::CheckConfig { file } => check(&file),
         };
         let (error, code) = match outcome {

@@ -6,6 +6,7 @@ mod certs;
 mod classic;
 pub mod cli;
 mod client;
+mod completions;
 pub mod config;
 mod drain;
 mod emit;

@@ -1,5 +1,6 @@
 //! `hydrant status`: whether the pipeline is well, on one screen, and as an exit code.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 

@@ -192,7 +192,9 @@ impl Top {
             }
         };
         let shown = async {
-            if let Err(Failure::Failed(error) | Failure::Wrong(error)) = tail.show(self.connection.clone(), output).await {
+            if let Err(Failure::Failed(error) | Failure::Wrong(error)) =
+                tail.show(self.connection.clone(), output).await
+            {
                 let mut output = Output::new();
                 output.raw = true;
                 output.notice(&format!("{error:#}; q goes back"));

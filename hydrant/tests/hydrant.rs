@@ -51,6 +51,8 @@ mod secrets;
 mod shutdown;
 #[path = "hydrant/tails.rs"]
 mod tails;
+#[path = "hydrant/terminal.rs"]
+mod terminal;
 #[path = "hydrant/tls.rs"]
 mod tls;
 #[path = "hydrant/websocket.rs"]

@@ -14,8 +14,10 @@ use crate::units;
 
 /// Lines that are not rows: two above, the head, and one below.
 const AROUND: u16 = 5;
-/// The first column keeps so many characters.
+/// A name keeps so many characters, whatever else goes; and as many of a long one, as long as a few columns stay.
 const NAME: usize = 12;
+const LONG_NAME: usize = 36;
+const FEW: usize = 4;
 
 const HELP: [&str; 13] = [
     "arrows, j k      move",
@@ -126,29 +128,31 @@ fn panes(model: &Model) -> Line<'static> {
     Line::from(spans)
 }
 
-/// How wide each column is; those that do not fit are left out from the end.
+/// How wide each column is. Of what does not fit, the last column is cut if it is text, then a long name; then columns go, the last first.
 fn widths(pane: Pane, rows: &[Row], width: usize) -> Vec<usize> {
-    let mut widths: Vec<usize> = pane.head().iter().map(|(name, _)| name.len() + 2).collect();
+    // With room for the mark of the column that sorts.
+    let mut widths: Vec<usize> = pane.head().iter().map(|(name, _)| name.len() + 1).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(&row.cells) {
             *width = (*width).max(Span::raw(&*cell.text).width());
         }
     }
     let all = |widths: &[usize]| widths.iter().sum::<usize>() + 2 * widths.len();
-    // The last column, if it is text, is cut; then the name; then columns go.
-    if pane.head().last().is_some_and(|(_, side)| *side == Side::Left)
-        && let Some((last, others)) = widths.split_last_mut()
-    {
+    let is_text = pane.head().last().is_some_and(|(_, side)| *side == Side::Left);
+    if is_text && let Some((last, others)) = widths.split_last_mut() {
         *last = (*last).min(width.saturating_sub(all(others) + 2).max(NAME));
     }
-    let excess = all(&widths).saturating_sub(width);
-    widths[0] = widths[0].saturating_sub(excess).max(NAME.min(widths[0]));
-    while widths.len() > 1 && all(&widths) > width {
-        widths.pop();
+    for least in [LONG_NAME, NAME] {
+        let excess = all(&widths).saturating_sub(width);
+        widths[0] = widths[0].saturating_sub(excess).max(least.min(widths[0]));
+        let columns = if least == LONG_NAME { FEW } else { 1 };
+        while widths.len() > columns && all(&widths) > width {
+            widths.pop();
+        }
     }
     // What is left over stands behind the name, so that numbers do not move with names.
-    if pane.head().last().is_some_and(|(_, side)| *side == Side::Right) {
-        widths[0] += width.saturating_sub(all(&widths)).min(40_usize.saturating_sub(widths[0]));
+    if !is_text {
+        widths[0] += width.saturating_sub(all(&widths)).min(36_usize.saturating_sub(widths[0]));
     }
     widths
 }
@@ -156,7 +160,7 @@ fn widths(pane: Pane, rows: &[Row], width: usize) -> Vec<usize> {
 fn head(model: &Model, widths: &[usize]) -> Line<'static> {
     let mut spans = Vec::new();
     for (i, ((name, side), width)) in model.pane.head().iter().zip(widths).enumerate() {
-        let name = if i == model.sorted_by() { format!("{name} ▾") } else { (*name).to_owned() };
+        let name = if i == model.sorted_by() { format!("{name}▾") } else { (*name).to_owned() };
         let style = match i == model.sorted_by() {
             true => Style::new().add_modifier(Modifier::BOLD),
             false => Style::new().add_modifier(Modifier::DIM),
@@ -301,7 +305,9 @@ mod tests {
     fn a_screen_has_a_title_panes_rows_and_keys() {
         let mut model = model();
         let shown = drawn(&mut model, 80, 12);
-        for part in ["hydrant 127.0.0.1:8084  10/s in", "2 lost/s", " Sources 2 ", "LINES/S ▾", "shop ", "500 B", "q quit"] {
+        for part in
+            ["hydrant 127.0.0.1:8084  10/s in", "2 lost/s", " Sources 2 ", "LINES/S▾", "shop ", "500 B", "q quit"]
+        {
             assert!(shown.contains(part), "{part} is missing from\n{shown}");
         }
         model.press(Key::Char('/'), 5);

@@ -224,7 +224,10 @@ mod tests {
         model.press(Key::Char('s'), 10);
         assert_eq!(names(&model), ["shop", "app"]);
         model.press(Key::Char('s'), 10);
-        assert_eq!((model.pane.head()[model.sorted_by()].0, names(&model)), ("LOST", vec!["app".into(), "shop".into()]));
+        assert_eq!(
+            (model.pane.head()[model.sorted_by()].0, names(&model)),
+            ("LOST", vec!["app".into(), "shop".into()])
+        );
         (0..4).for_each(|_| _ = model.press(Key::Char('s'), 10));
         assert_eq!(model.sorted_by(), 1);
     }

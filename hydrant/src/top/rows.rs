@@ -156,11 +156,7 @@ fn loss(value: f64) -> Cell {
     Cell { tone: if value > 0.0 { Tone::Alarm } else { cell.tone }, ..cell }
 }
 
-fn source_row(
-    source: &crate::overview::change::Source,
-    now: i64,
-    lost: Option<&BTreeMap<String, u64>>,
-) -> Row {
+fn source_row(source: &crate::overview::change::Source, now: i64, lost: Option<&BTreeMap<String, u64>>) -> Row {
     let info = &source.info;
     let lost = match lost {
         Some(lost) => loss(lost.get(&info.source_id).copied().unwrap_or(0) as f64),

@@ -35,6 +35,18 @@ async fn sources_are_counted_sorted_and_chosen() {
     let all = json(&["sources", "^a", "--server", &server]).await;
     assert_eq!((all["sources"].as_array().unwrap().len(), &all["sources"][0]["source_id"]), (1, &"app".into()));
     assert_eq!((&all["sources"][0]["envelopes_per_second"], &all["sources"][0]["lost"]), (&0.0.into(), &0.into()));
+
+    let line = format!("hydrant tail --server {server} sh");
+    let (shown, errors, code) = run(&["complete-sources", "--line", &line, "--", "sh"]).await;
+    assert_eq!((shown.as_str(), errors.as_str(), code), ("shop-1\n", "", 0));
+    let (script, _, _) = run(&["completions", "bash"]).await;
+    let typed = format!(
+        "PATH=\"$(dirname '{}'):$PATH\"\n{script}\nCOMP_LINE='{line}' COMP_WORDS=(hydrant tail sh) COMP_CWORD=2\n\
+         _hydrant_with_sources hydrant sh tail\necho \"${{COMPREPLY[@]}}\"",
+        env!("CARGO_BIN_EXE_hydrant")
+    );
+    let output = tokio::process::Command::new("bash").args(["-c", &typed]).output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "shop-1\n", "{}", String::from_utf8_lossy(&output.stderr));
     up.shutdown().await.unwrap();
 }
 
