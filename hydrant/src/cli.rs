@@ -48,7 +48,9 @@ enum Command {
     Firehose(firehose::Args),
     /// Show what sources there are, how much they log, and what was lost of them
     Sources(sources::Args),
-    /// Watch sources, consumers, drains and stages on a whole screen; Enter tails a source
+    /// Watch the pipeline on a whole screen
+    ///
+    /// Sources, consumers, drains and stages with their rates, once a second. Enter tails the chosen source; ? lists the keys.
     Top(top::Args),
     /// Say what was lost: where, whose, why and how much, and what to do about it
     ExplainLoss(explain_loss::Args),
@@ -63,7 +65,9 @@ enum Command {
     /// Make and hash tokens, for `traffic_controller.authorizer = "tokens"`
     #[command(subcommand)]
     Token(token::Command),
-    /// Print a script that completes commands, options and sources: `source <(hydrant completions bash)`
+    /// Print a script that completes commands and sources in a shell
+    ///
+    /// `source <(hydrant completions bash)`. Names of sources are asked of the server that the line names.
     Completions(completions::Args),
     #[command(hide = true)]
     CompleteSources(completions::Sources),

@@ -140,6 +140,18 @@ fn text(server: &str, change: &Change, troubles: &[String], colour: bool) -> Str
             units::exact(sum(&stage.info.dropped)),
         ]);
     }
+    let adapters: BTreeSet<&str> = change.drains.iter().map(|drain| drain.info.address.as_str()).collect();
+    for address in adapters {
+        let own = || change.drains.iter().filter(|drain| drain.info.address == address);
+        table.row([
+            "adapters".to_owned(),
+            address.to_owned(),
+            String::new(),
+            units::count(own().map(|drain| drain.delivered).sum()),
+            units::count(own().map(|drain| drain.lost).sum()),
+            units::exact(own().map(|drain| sum(&drain.info.dropped)).sum()),
+        ]);
+    }
     let none =
         |name: &str| [name.to_owned(), String::new(), String::new(), String::new(), String::new(), String::new()];
     for missing in &change.missing {

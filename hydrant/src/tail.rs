@@ -8,9 +8,8 @@ use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::anyhow;
+use proto::hydrant::v1::FollowRequest;
 use proto::hydrant::v1::follow_client::FollowClient;
-use proto::hydrant::v1::{FollowRequest, Gap};
-use proto::v2;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,17 +21,19 @@ use self::history::History;
 use self::order::Window;
 use self::sources::{A_STREAM, Chosen, FOLLOWED, More, Wanted, wanted};
 use self::stream::{Client, Event};
+use self::view::View;
 use crate::cli::{Failure, runtime};
 use crate::client::{Controller, MAX, Output};
 use crate::filter::{Filter, FilterArgs, Kind};
 use crate::overview;
-use crate::render::{self, Form, Printer};
+use crate::render::Form;
 use crate::token::Bearer;
 
 mod history;
 mod order;
 pub(crate) mod sources;
 pub(crate) mod stream;
+mod view;
 
 /// Streams open at most: of a thousand that a traffic controller serves.
 const STREAMS: usize = 128;
@@ -163,7 +164,7 @@ impl Tail {
             history: None,
             window: Window::new(self.order),
             filter: Filter::new(self.filter),
-            view: View { output, printer, partial: false, away: 0 },
+            view: View::new(output, printer),
             tasks: TaskTracker::new(),
             stop: stop.clone(),
             _stop: stop.clone().drop_guard(),
@@ -335,61 +336,6 @@ async fn arrival(
         Poll::Pending
     })
     .await
-}
-
-/// What is seen.
-struct View {
-    output: Output,
-    printer: Printer,
-    /// Missing dopplers have been named.
-    partial: bool,
-    /// Streams whose server has gone.
-    away: usize,
-}
-
-impl View {
-    fn put(&mut self, envelopes: &[v2::Envelope]) {
-        for envelope in envelopes {
-            self.printer.put(self.output.buffer(), envelope);
-        }
-    }
-
-    fn gap(&mut self, gap: &Gap) {
-        let plural = if gap.envelopes == 1 { "envelope" } else { "envelopes" };
-        let whose = match gap.source_id.as_str() {
-            "" => "several sources".to_owned(),
-            source => render::safe(source),
-        };
-        let why = match gap.reason.as_str() {
-            "" => "left the cache before they could be shown".to_owned(),
-            reason => format!("are missing here: {}", render::safe(reason)),
-        };
-        let text = format!("{} {plural} of {whose} {why}", gap.envelopes);
-        if !self.printer.note(self.output.buffer(), &text) {
-            self.output.notice(&text);
-        }
-    }
-
-    fn missing(&mut self, dopplers: &[String]) {
-        if !std::mem::replace(&mut self.partial, true) {
-            let dopplers = dopplers.join(", ");
-            self.output.notice(&format!("incomplete: {dopplers} cannot be asked; what it has cached is missing"));
-        }
-    }
-
-    fn away(&mut self, why: &str) {
-        if self.away == 0 {
-            self.output.notice(&format!("the traffic controller went away ({why}); waiting for it"));
-        }
-        self.away += 1;
-    }
-
-    fn back(&mut self) {
-        self.away = self.away.saturating_sub(1);
-        if self.away == 0 {
-            self.output.notice("connected again; going on where it broke off");
-        }
-    }
 }
 
 #[cfg(test)]
