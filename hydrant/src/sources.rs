@@ -187,7 +187,7 @@ mod tests {
                         app           2    200 B     7      1m      0s  1 234\n";
         assert_eq!(shown, expected);
         let first = Change::between(None, reply(100));
-        assert!(text(&first, None, false).contains("shop      500   50 kB"), "{}", text(&first, None, false));
+        assert!(text(&first, None, false).contains("shop      500  50 kB"), "{}", text(&first, None, false));
         let json = json(&change, Some(&lost));
         assert_eq!(
             (&json["sources"][1]["lost"], &json["sources"][0]["envelopes_per_second"]),

@@ -275,7 +275,8 @@ mod tests {
     fn drawn(model: &mut Model, width: u16, height: u16) -> String {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).expect("a screen");
         terminal.draw(|frame| draw(frame, model, "127.0.0.1:8084", true)).expect("drawn");
-        terminal.backend().to_string()
+        // A screen of nothing cannot be printed.
+        if width == 0 { String::new() } else { terminal.backend().to_string() }
     }
 
     fn model() -> Model {
