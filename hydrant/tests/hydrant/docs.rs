@@ -45,7 +45,7 @@ async fn every_command_is_documented() {
     let heads: Vec<&str> = document.lines().filter(|line| line.starts_with("## ")).collect();
     for name in names {
         let named = |head: &&str| head.split([' ', ',']).any(|word| word == name);
-        assert!(heads.iter().any(|head| named(head)), "docs/cli.md does not name {name}");
+        assert!(heads.iter().any(named), "docs/cli.md does not name {name}");
     }
 }
 
