@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, drain, emit, firehose, role, tail, token, up};
+use crate::{certs, completions, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -38,9 +38,24 @@ enum Command {
     /// Waits rather than loses, and says at the end what arrived: `some-app 2>&1 | hydrant emit my-app`.
     Emit(emit::Args),
     /// Show what one or more sources log: what is recent, then what comes
+    ///
+    /// `hydrant tail my-app`, `hydrant tail /^shop-/ --level warn`, `hydrant tail my-app -n 20 --exclude health`. Standard error is
+    /// marked with !. Lines of JSON are shown message first; `-o raw` shows them as they were sent.
     Tail(tail::Args),
     /// Show everything that flows through the pipeline
+    ///
+    /// `hydrant firehose --include timeout`, or `hydrant firehose --json | some-program`.
     Firehose(firehose::Args),
+    /// Show what sources there are, how much they log, and what was lost of them
+    Sources(sources::Args),
+    /// Watch the pipeline on a whole screen
+    ///
+    /// Sources, consumers, drains and stages with their rates, once a second. Enter tails the chosen source; ? lists the keys.
+    Top(top::Args),
+    /// Say what was lost: where, whose, why and how much, and what to do about it
+    ExplainLoss(explain_loss::Args),
+    /// Say whether the pipeline is well; exit code 0 if it is, 1 if not
+    Status(status::Args),
     /// Show, add, test and take away drains
     #[command(subcommand)]
     Drain(drain::Command),
@@ -50,6 +65,12 @@ enum Command {
     /// Make and hash tokens, for `traffic_controller.authorizer = "tokens"`
     #[command(subcommand)]
     Token(token::Command),
+    /// Print a script that completes commands and sources in a shell
+    ///
+    /// `source <(hydrant completions bash)`. Names of sources are asked of the server that the line names.
+    Completions(completions::Args),
+    #[command(hide = true)]
+    CompleteSources(completions::Sources),
     /// Say what is wrong with a configuration file, if anything
     CheckConfig {
         /// The file
@@ -76,7 +97,12 @@ pub(crate) enum Failure {
     Failed(anyhow::Error),
     /// It could not run as told.
     Wrong(anyhow::Error),
+    /// Somebody pressed Ctrl-C, and what was left to do has been done.
+    Interrupted,
 }
+
+/// What shells show for a command that SIGINT ended.
+const INTERRUPTED: u8 = 130;
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
@@ -102,15 +128,22 @@ impl Cli {
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
+            Command::Sources(args) => sources::run(&args),
+            Command::Top(args) => top::run(&args),
+            Command::ExplainLoss(args) => explain_loss::run(&args),
+            Command::Status(args) => status::run(&args),
             Command::Drain(command) => drain::run(command),
             Command::Certs(command) => certs::run(command),
             Command::Token(command) => token::run(&command),
+            Command::Completions(args) => completions::run(&args),
+            Command::CompleteSources(args) => completions::complete(&args),
             Command::CheckConfig { file } => check(&file),
         };
         let (error, code) = match outcome {
             Ok(()) => return ExitCode::SUCCESS,
             Err(Failure::Failed(error)) => (error, 1),
             Err(Failure::Wrong(error)) => (error, 2),
+            Err(Failure::Interrupted) => return ExitCode::from(INTERRUPTED),
         };
         say(&mut std::io::stderr(), &format!("hydrant: {error:#}"));
         ExitCode::from(code)

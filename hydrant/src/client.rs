@@ -4,11 +4,15 @@ use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use jiff::tz::TimeZone;
 use proto::codec::MAX_MESSAGE;
+use regex::Regex;
 use tonic::transport::Channel;
 use transport::{Address, ChannelOptions, ClientTls, ClientTlsFiles, Credentials, Identity, TlsFiles, reason};
 
-use crate::cli::Failure;
+use crate::cli::{Failure, say};
+use crate::render::{Form, Printer};
+use crate::token::{Bearer, TokenArgs};
 
 /// Where a command's server is, and what to do when it is not there.
 #[derive(Clone, Copy, Debug)]
@@ -93,6 +97,28 @@ impl Server<'_> {
     }
 }
 
+/// The traffic controller that a command speaks to.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub(crate) struct Controller {
+    /// The traffic controller's gRPC address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
+    pub(crate) server: Address,
+    #[command(flatten)]
+    connect: Connect,
+    #[command(flatten)]
+    token: TokenArgs,
+}
+
+impl Controller {
+    /// A connection that is up, and the token to show on it.
+    pub(crate) async fn connect(&self) -> Result<(Channel, Bearer), Failure> {
+        let server = Server { what: "a traffic controller", address: &self.server, option: "--server", name: SERVER };
+        let bearer = self.token.bearer(&self.server, self.connect.is_encrypted())?;
+        Ok((server.connect(&self.connect).await?, bearer))
+    }
+}
+
 /// Whether somebody was at the other end and TLS failed.
 fn answered(error: &(dyn std::error::Error + 'static)) -> bool {
     let kind = |error: &(dyn std::error::Error + 'static)| error.downcast_ref().map(io::Error::kind);
@@ -101,7 +127,7 @@ fn answered(error: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 /// The name in the certificate of a traffic controller.
-pub(crate) const SERVER: &str = "reverselogproxy";
+const SERVER: &str = "reverselogproxy";
 
 /// The largest message taken from a server.
 pub(crate) const MAX: usize = MAX_MESSAGE;
@@ -111,15 +137,27 @@ pub(crate) const MAX: usize = MAX_MESSAGE;
 pub(crate) struct Output {
     out: io::Stdout,
     buffer: Vec<u8>,
+    /// Whether it is a terminal.
+    pub(crate) terminal: bool,
     /// Whether to use colour.
     pub(crate) colour: bool,
+    /// Whether the terminal is in raw mode, where a line feed does not lead back to the first column.
+    pub(crate) raw: bool,
 }
 
 impl Output {
     pub(crate) fn new() -> Self {
         let out = io::stdout();
-        let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-        Self { out, buffer: Vec::new(), colour }
+        let terminal = out.is_terminal();
+        let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        Self { out, buffer: Vec::new(), terminal, colour, raw: false }
+    }
+
+    /// A printer for lines that go here.
+    pub(crate) fn printer(&self, form: Form, highlight: Vec<Regex>) -> Printer {
+        let mut printer = Printer::new(form, TimeZone::system());
+        (printer.colour, printer.eyes, printer.highlight) = (self.colour, self.terminal, highlight);
+        printer
     }
 
     /// Where the next lines go.
@@ -130,9 +168,24 @@ impl Output {
     /// Writes what has gathered. False when the reader has gone, as `head` does: then there is nothing more to do.
     pub(crate) fn flush(&mut self) -> bool {
         let mut out = self.out.lock();
-        let written = out.write_all(&self.buffer).and_then(|()| out.flush());
+        let written = if self.raw {
+            let mut lines = self.buffer.split_inclusive(|byte| *byte == b'\n');
+            lines.try_for_each(|line| match line.strip_suffix(b"\n") {
+                Some(line) => out.write_all(line).and_then(|()| out.write_all(b"\r\n")),
+                None => out.write_all(line),
+            })
+        } else {
+            out.write_all(&self.buffer)
+        };
+        let written = written.and_then(|()| out.flush());
         self.buffer.clear();
         written.is_ok()
+    }
+
+    /// Says something on standard error.
+    pub(crate) fn notice(&self, text: &str) {
+        let end = if self.raw { "\r" } else { "" };
+        say(&mut io::stderr(), &format!("hydrant: {text}{end}"));
     }
 }
 

@@ -1,18 +1,24 @@
 //! `hydrant firehose`: everything, live, through the reverse log proxy.
 
+use std::io::IsTerminal;
+use std::time::{Duration, SystemTime};
+
 use anyhow::anyhow;
-use jiff::tz::TimeZone;
 use prost::Message;
 use proto::v2;
 use proto::v2::egress_client::EgressClient;
-use proto::v2::selector::Message as Select;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tonic::metadata::MetadataValue;
-use transport::{Address, reason};
+use transport::reason;
 
+use self::meter::Meter;
 use crate::cli::{Failure, runtime};
-use crate::client::{Connect, MAX, Output, SERVER, Server};
-use crate::render::{self, Form};
-use crate::token;
+use crate::client::{Controller, MAX, Output};
+use crate::filter::{Filter, FilterArgs, Kind};
+use crate::render::Form;
+use crate::self_source::nanos;
+
+mod meter;
 
 /// Arguments of `hydrant firehose`.
 #[derive(Debug, clap::Args)]
@@ -20,19 +26,23 @@ pub(crate) struct Args {
     /// Share the firehose with every other reader of the same name: each envelope goes to one of them
     #[arg(long, value_name = "NAME", default_value = "")]
     shard: String,
-    /// How to show envelopes
-    #[arg(long, short, value_name = "FORM", default_value = "text")]
+    /// What kinds of envelopes to show
+    #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', default_values = ["all"])]
+    kinds: Vec<Kind>,
+    /// How to show envelopes: text, raw, json or template='{time} {source} {message}', as in `hydrant tail`
+    #[arg(long, short, value_name = "FORM", default_value = "text", value_parser = str::parse::<Form>)]
     output: Form,
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
     json: bool,
-    /// The traffic controller's gRPC address
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
-    server: Address,
+    /// Say once a second on standard error how much comes and how old it is; always on where standard output is no terminal and standard
+    /// error is one
+    #[arg(long)]
+    rate: bool,
     #[command(flatten)]
-    connect: Connect,
+    filter: FilterArgs,
     #[command(flatten)]
-    token: token::TokenArgs,
+    at: Controller,
 }
 
 /// Runs the command.
@@ -41,21 +51,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
 }
 
 async fn firehose(args: Args) -> Result<(), Failure> {
-    let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
-    let bearer = args.token.bearer(&args.server, args.connect.is_encrypted())?;
-    let channel = server.connect(&args.connect).await?;
+    let (channel, bearer) = args.at.connect().await?;
     let mut client = EgressClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX);
-    let every = [
-        Select::Log(v2::LogSelector {}),
-        Select::Counter(v2::CounterSelector::default()),
-        Select::Gauge(v2::GaugeSelector::default()),
-        Select::Timer(v2::TimerSelector {}),
-        Select::Event(v2::EventSelector {}),
-    ];
-    let selectors = every.map(|message| v2::Selector { source_id: String::new(), message: Some(message) });
     let request = v2::EgressBatchRequest {
         shard_id: args.shard,
-        selectors: selectors.into(),
+        selectors: Kind::selectors(&args.kinds),
         use_preferred_tags: true,
         ..v2::EgressBatchRequest::default()
     };
@@ -64,17 +64,38 @@ async fn firehose(args: Args) -> Result<(), Failure> {
     let mut request = tonic::Request::new(request);
     request.metadata_mut().insert(proto::loss::ASKED, MetadataValue::from_static("true"));
     let mut batches = client.batched_receiver(request).await.map_err(refused)?.into_inner();
+    let mut output = Output::new();
     let form = if args.json { Form::Json } else { args.output };
-    let (mut output, zone) = (Output::new(), TimeZone::system());
-    while let Some(batch) = batches.message().await.map_err(refused)? {
-        let Ok(batch) = v2::EnvelopeBatch::decode(batch.0) else { continue };
-        let colour = output.colour;
-        for envelope in &batch.batch {
-            render::put(output.buffer(), envelope, form, colour, &zone);
-        }
-        if !output.flush() {
-            return Ok(());
+    let mut printer = output.printer(form, args.filter.highlight());
+    let mut filter = Filter::new(args.filter);
+    let telling = args.rate || !output.terminal && std::io::stderr().is_terminal();
+    let mut meter = Meter::default();
+    let mut second = interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    second.tick().await;
+    let mut since = Instant::now();
+    loop {
+        tokio::select! {
+            batch = batches.message() => {
+                let Some(batch) = batch.map_err(refused)? else { return Ok(()) };
+                let bytes = batch.0.len();
+                let Ok(batch) = v2::EnvelopeBatch::decode(batch.0) else { continue };
+                let now = nanos(SystemTime::now());
+                meter.bytes += bytes as u64;
+                for envelope in &batch.batch {
+                    meter.add(now.saturating_sub(envelope.timestamp));
+                    if filter.admits(envelope) {
+                        printer.put(output.buffer(), envelope);
+                    }
+                }
+                if !output.flush() {
+                    return Ok(());
+                }
+            }
+            now = second.tick(), if telling => {
+                let took = now.duration_since(std::mem::replace(&mut since, now));
+                output.notice(&std::mem::take(&mut meter).line(took));
+            }
         }
     }
-    Ok(())
 }

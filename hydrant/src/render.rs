@@ -3,14 +3,39 @@
 //! Other people's logs are shown, not obeyed: control characters, escape sequences and characters that reorder text are written out.
 
 use std::fmt::Write;
+use std::str::FromStr;
 
 use jiff::Timestamp;
+use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use proto::loss::MARKER;
 use proto::v2;
 use proto::v2::envelope::Message;
+use regex::Regex;
+
+use self::line::Line;
+use self::palette::{ALARM, DIM, INFO, PLAIN, Paint, RED, WARN};
+use self::structured::Structured;
+use self::template::{Field, Template};
+
+pub mod level;
+mod line;
+pub(crate) mod palette;
+mod safe;
+mod structured;
+mod template;
+
+pub use self::level::Level;
+pub use self::safe::{put_safely, safe};
+
+/// Names are set in a column that grows to so many characters.
+const NAMES: usize = 28;
+
+/// Times of a line and of its envelope that differ by less say the same: two seconds, in nanoseconds.
+const SAME_TIME: u64 = 2_000_000_000;
 
 /// How envelopes are shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Form {
     /// Time, source and instance, then the line.
     #[default]
@@ -19,54 +44,240 @@ pub enum Form {
     Raw,
     /// One JSON object a line, as the HTTP endpoints have it.
     Json,
+    /// As somebody wants it.
+    Template(Template),
 }
 
-const DIM: &str = "\x1b[2m";
-const RED: &str = "\x1b[31m";
-const CYAN: &str = "\x1b[36m";
-const RESET: &str = "\x1b[0m";
+impl FromStr for Form {
+    type Err = String;
 
-/// Appends `envelope` in `form`, with its line end; nothing if it has nothing to show in it.
-pub fn put(into: &mut Vec<u8>, envelope: &v2::Envelope, form: Form, colour: bool, zone: &TimeZone) {
-    match form {
-        Form::Raw => {
-            if let Some(Message::Log(log)) = &envelope.message {
-                into.extend_from_slice(&log.payload);
-                if !log.payload.ends_with(b"\n") {
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "raw" => Ok(Self::Raw),
+            "json" => Ok(Self::Json),
+            _ => match text.strip_prefix("template=") {
+                Some(text) => Template::parse(text).map(Self::Template).map_err(|error| error.to_string()),
+                None => Err("write text, raw, json or template='{time} {source} {message}'".to_owned()),
+            },
+        }
+    }
+}
+
+/// Shows envelopes, one after the other.
+#[derive(Debug)]
+pub struct Printer {
+    /// How.
+    pub form: Form,
+    /// Whose clock.
+    pub zone: TimeZone,
+    /// Whether to use colour.
+    pub colour: bool,
+    /// Whether it is for eyes: names in a column, the date only when it changes, values of several lines on several lines.
+    pub eyes: bool,
+    /// What is marked in messages, where there is colour.
+    pub highlight: Vec<Regex>,
+    day: Option<Date>,
+    names: usize,
+}
+
+impl Printer {
+    /// A printer of `form` that uses neither colour nor columns.
+    pub fn new(form: Form, zone: TimeZone) -> Self {
+        Self { form, zone, colour: false, eyes: false, highlight: Vec::new(), day: None, names: 0 }
+    }
+
+    /// Appends `envelope`, with its line end; nothing if it has nothing to show in this form.
+    pub fn put(&mut self, into: &mut Vec<u8>, envelope: &v2::Envelope) {
+        match &self.form {
+            Form::Raw => {
+                if let Some(Message::Log(log)) = &envelope.message {
+                    into.extend_from_slice(&log.payload);
+                    if !log.payload.ends_with(b"\n") {
+                        into.push(b'\n');
+                    }
+                }
+            }
+            Form::Json => {
+                // Writing to a vector fails for nobody.
+                if proto::json::to_writer(&mut *into, &proto::json::Json(envelope)).is_ok() {
                     into.push(b'\n');
                 }
             }
-        }
-        Form::Json => {
-            // Writing to a vector fails for nobody.
-            if proto::json::to_writer(&mut *into, &proto::json::Json(envelope)).is_ok() {
+            Form::Template(template) => {
+                let mut line = String::with_capacity(128);
+                template.fill(&mut line, |field| self.field(field, envelope));
+                into.extend_from_slice(line.as_bytes());
                 into.push(b'\n');
             }
+            Form::Text => self.text(into, envelope),
         }
-        Form::Text => into.extend_from_slice(text(envelope, colour, zone).as_bytes()),
+    }
+
+    /// Appends a remark of our own between the lines, if the form is one for people.
+    pub fn note(&mut self, into: &mut Vec<u8>, text: &str) -> bool {
+        if self.form != Form::Text {
+            return false;
+        }
+        let mut line = Line::default();
+        line.put(WARN, &format!("-- {text} --"));
+        self.end(into, line);
+        true
+    }
+
+    fn end(&self, into: &mut Vec<u8>, line: Line) {
+        let mut text = String::with_capacity(160);
+        match self.colour {
+            true => line.paint(&mut text, &self.highlight),
+            false => text.push_str(&line.plain()),
+        }
+        into.extend_from_slice(text.as_bytes());
+        into.push(b'\n');
+    }
+
+    fn text(&mut self, into: &mut Vec<u8>, envelope: &v2::Envelope) {
+        let time = zoned(envelope.timestamp, &self.zone);
+        let mut line = Line::default();
+        if self.eyes {
+            if self.day.replace(time.date()) != Some(time.date()) {
+                let mut day = Line::default();
+                day.own(DIM, &time.strftime("-- %A, %-d %B %Y --").to_string());
+                self.end(into, day);
+            }
+            line.own(DIM, &time.strftime("%H:%M:%S%.3f").to_string());
+        } else {
+            line.own(DIM, &time.strftime("%Y-%m-%d %H:%M:%S%.3f").to_string());
+        }
+        line.own(PLAIN, " ");
+        if let Some(Message::Event(event)) = &envelope.message
+            && event.title == MARKER
+        {
+            line.put(WARN, &format!("-- {} --", event.body));
+            return self.end(into, line);
+        }
+        self.name(&mut line, envelope);
+        let is_err = matches!(&envelope.message, Some(Message::Log(log)) if log.r#type() == v2::log::Type::Err);
+        if is_err {
+            line.own(ALARM, "!");
+            line.own(PLAIN, " ");
+        } else if self.eyes {
+            line.own(PLAIN, "  ");
+        }
+        line.message_begins();
+        match &envelope.message {
+            Some(Message::Log(log)) => {
+                let text = String::from_utf8_lossy(log.payload.strip_suffix(b"\n").unwrap_or(&log.payload));
+                match structured::parse(&text) {
+                    Some(fields) => self.structured(&mut line, fields, envelope.timestamp),
+                    None => line.put(if is_err { RED } else { PLAIN }, &text),
+                }
+            }
+            message => line.own(PLAIN, &message_of(message.as_ref())),
+        }
+        self.end(into, line);
+    }
+
+    /// Source and instance, and the space after them.
+    fn name(&mut self, line: &mut Line, envelope: &v2::Envelope) {
+        let begins = line.width();
+        let source = if envelope.source_id.is_empty() { "-" } else { &envelope.source_id };
+        line.put(palette::of(source), source);
+        if !envelope.instance_id.is_empty() {
+            let instance = &envelope.instance_id;
+            line.own(PLAIN, "/");
+            line.put(palette::of(&format!("{source}/{instance}")), instance);
+        }
+        if self.eyes {
+            self.names = self.names.max((line.width() - begins).min(NAMES));
+            line.pad(begins + self.names);
+        }
+        line.own(PLAIN, " ");
+    }
+
+    /// A line of JSON: level, message, then the rest. Its time only where it is another one than the envelope's.
+    fn structured(&self, line: &mut Line, mut fields: Structured, timestamp: i64) {
+        if let Some((key, text, moment)) = fields.time.take()
+            && moment.is_none_or(|moment| moment.abs_diff(timestamp) >= SAME_TIME)
+        {
+            fields.pairs.insert(0, (key, text));
+        }
+        let mut space = "";
+        if let Some(level) = fields.level {
+            line.own(paint_of(level), level.as_str());
+            space = if self.eyes && level.as_str().len() == 4 { "  " } else { " " };
+        }
+        if !fields.message.is_empty() {
+            line.own(PLAIN, space);
+            line.put(PLAIN, &fields.message);
+            space = " ";
+        }
+        let (long, short): (Vec<_>, Vec<_>) =
+            fields.pairs.into_iter().partition(|(_, value)| self.eyes && value.trim_end().contains('\n'));
+        for (key, value) in short {
+            line.own(PLAIN, space);
+            line.put(DIM, &key);
+            line.own(DIM, "=");
+            match needs_quotes(&value) {
+                true => line.put(PLAIN, &format!("{value:?}")),
+                false => line.put(PLAIN, &value),
+            }
+            space = " ";
+        }
+        for (key, value) in long {
+            line.own(PLAIN, "\n    ");
+            line.put(DIM, &key);
+            line.own(DIM, ":");
+            for part in value.lines() {
+                line.own(PLAIN, "\n      ");
+                line.put(PLAIN, part);
+            }
+        }
+    }
+
+    fn field(&self, field: &Field, envelope: &v2::Envelope) -> String {
+        match field {
+            Field::Time => zoned(envelope.timestamp, &self.zone).strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string(),
+            Field::Source => envelope.source_id.clone(),
+            Field::Instance => envelope.instance_id.clone(),
+            Field::Type => kind_of(envelope).to_owned(),
+            Field::Level => Level::of(envelope).map_or("", Level::as_str).to_owned(),
+            Field::Message => message_of(envelope.message.as_ref()),
+            Field::Tag(name) => envelope.tags.get(name).cloned().unwrap_or_default(),
+        }
     }
 }
 
-fn text(envelope: &v2::Envelope, colour: bool, zone: &TimeZone) -> String {
-    let paint = |code: &'static str| if colour { code } else { "" };
-    let mut line = String::with_capacity(128);
-    line.push_str(paint(DIM));
-    put_time(&mut line, envelope.timestamp, zone);
-    line.push_str(paint(RESET));
-    line.push(' ');
-    line.push_str(paint(CYAN));
-    put_safely(&mut line, if envelope.source_id.is_empty() { "-" } else { &envelope.source_id });
-    if !envelope.instance_id.is_empty() {
-        line.push('/');
-        put_safely(&mut line, &envelope.instance_id);
+fn paint_of(level: Level) -> Paint {
+    match level {
+        Level::Trace | Level::Debug => DIM,
+        Level::Info => INFO,
+        Level::Warn => WARN,
+        Level::Error | Level::Fatal => ALARM,
     }
-    line.push_str(paint(RESET));
-    line.push(' ');
-    let is_err = matches!(&envelope.message, Some(Message::Log(log)) if log.r#type() == v2::log::Type::Err);
-    line.push_str(if is_err { paint(RED) } else { "" });
-    put_message(&mut line, envelope.message.as_ref());
-    line.push_str(if is_err { paint(RESET) } else { "" });
-    line.push('\n');
+}
+
+fn needs_quotes(value: &str) -> bool {
+    let alone = value.starts_with(['{', '[']);
+    value.is_empty() || !alone && value.contains(|char: char| char.is_whitespace() || char == '"' || char == '=')
+}
+
+/// The kind of an envelope, as `--type` names it; for a log line `out` or `err`.
+fn kind_of(envelope: &v2::Envelope) -> &'static str {
+    match &envelope.message {
+        Some(Message::Log(log)) if log.r#type() == v2::log::Type::Err => "err",
+        Some(Message::Log(_)) => "out",
+        Some(Message::Counter(_)) => "counter",
+        Some(Message::Gauge(_)) => "gauge",
+        Some(Message::Timer(_)) => "timer",
+        Some(Message::Event(_)) => "event",
+        None => "",
+    }
+}
+
+/// What an envelope says, made safe.
+pub(crate) fn message_of(message: Option<&Message>) -> String {
+    let mut line = String::new();
+    put_message(&mut line, message);
     line
 }
 
@@ -108,83 +319,10 @@ fn put_message(line: &mut String, message: Option<&Message>) {
     }
 }
 
-fn put_time(line: &mut String, nanos: i64, zone: &TimeZone) {
+fn zoned(nanos: i64, zone: &TimeZone) -> jiff::Zoned {
     // Every i64 of nanoseconds is a time that a calendar has.
-    let time = Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone.clone());
-    let _infallible = write!(line, "{}", time.strftime("%Y-%m-%d %H:%M:%S%.3f"));
-}
-
-/// Appends `text` with everything written out that would act on a terminal: C0 and C1 controls but the tab, delete, and the
-/// characters that change the direction of text.
-pub fn put_safely(line: &mut String, text: &str) {
-    for char in text.chars() {
-        match char {
-            '\t' => line.push(char),
-            '\n' => line.push_str("\\n"),
-            '\r' => line.push_str("\\r"),
-            '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}' => {
-                let _infallible = write!(line, "\\x{:02x}", u32::from(char));
-            }
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => {
-                let _infallible = write!(line, "\\u{{{:x}}}", u32::from(char));
-            }
-            _ => line.push(char),
-        }
-    }
+    Timestamp::from_nanosecond(i128::from(nanos)).unwrap_or(Timestamp::UNIX_EPOCH).to_zoned(zone.clone())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(envelope: &v2::Envelope, form: Form, colour: bool) -> String {
-        let mut out = Vec::new();
-        put(&mut out, envelope, form, colour, &TimeZone::UTC);
-        String::from_utf8(out).expect("UTF-8")
-    }
-
-    const AT: i64 = 1_790_000_000_123_456_789;
-
-    #[test]
-    fn each_kind_has_its_line() {
-        for (envelope, line) in [
-            (v2::Envelope::log("app", "hello\n").instance("2"), "app/2 hello"),
-            (v2::Envelope::counter("app", "requests", 3), "app requests total=0 delta=3"),
-            (v2::Envelope::gauge("app", "cpu", 0.25, "%"), "app cpu=0.25 %"),
-            (v2::Envelope::timer("app", "http", 0, 1_500_000), "app http took 1.5ms"),
-            (v2::Envelope::event("app", "crash", "exit 1"), "app crash: exit 1"),
-            (v2::Envelope::default(), "- (empty envelope)"),
-        ] {
-            assert_eq!(shown(&envelope.at(AT), Form::Text, false), format!("2026-09-21 14:13:20.123 {line}\n"));
-        }
-    }
-
-    #[test]
-    fn raw_is_the_payload_and_json_the_envelope() {
-        let envelope = v2::Envelope::log("app", "a\x1b[31mb").at(AT);
-        assert_eq!(shown(&envelope, Form::Raw, false), "a\x1b[31mb\n");
-        assert_eq!(shown(&v2::Envelope::counter("app", "c", 1), Form::Raw, false), "");
-        let json: serde_json::Value = serde_json::from_str(&shown(&envelope, Form::Json, true)).expect("JSON");
-        assert_eq!(json["source_id"], "app");
-        assert_eq!(json["timestamp"], AT.to_string());
-    }
-
-    #[test]
-    fn what_would_act_on_a_terminal_is_written_out() {
-        let envelope = v2::Envelope::log("a\x1bpp", "\x1b]0;title\x07\u{9b}31m\u{202e}evil\r\nnext\ttab \u{7f}").at(AT);
-        let line = shown(&envelope, Form::Text, false);
-        assert_eq!(
-            line,
-            "2026-09-21 14:13:20.123 a\\x1bpp \\x1b]0;title\\x07\\x9b31m\\u{202e}evil\\r\\nnext\ttab \\x7f\n"
-        );
-        let coloured = shown(&v2::Envelope::log("app", "\x1b[0m").at(AT).err(), Form::Text, true);
-        assert_eq!(coloured.matches('\x1b').count(), 6, "only our own: {coloured:?}");
-    }
-
-    #[test]
-    fn any_time_can_be_shown() {
-        for nanos in [i64::MIN, -1, 0, i64::MAX] {
-            assert!(shown(&v2::Envelope::log("app", "x").at(nanos), Form::Text, false).ends_with(" app x\n"));
-        }
-    }
-}
+mod tests;

@@ -28,8 +28,9 @@ impl Signals {
     pub async fn cancel(mut self, stopping: impl FnOnce(), grace: Duration, stop: CancellationToken) {
         let signal = self.next().await;
         info!(signal, ?grace, "Stopping; what is on its way is delivered first");
-        tell(&[NotifyState::Stopping]);
+        // Who hears of it may look at once.
         stopping();
+        tell(&[NotifyState::Stopping]);
         let at_once = timeout(grace, self.next()).await.is_ok();
         stop.cancel();
         if !at_once {

@@ -1,78 +1,85 @@
 //! `hydrant tail`: what sources log, history first, through the traffic controller.
+//!
+//! What enters: streams of frames ([`stream`]), one for each 64 sources. What leaves: lines, as far as they are wanted
+//! ([`crate::filter`]): history merged ([`history`]), then what comes, both put into order within a window ([`order`]).
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{anyhow, bail};
-use jiff::tz::TimeZone;
-use prost::Message;
+use anyhow::anyhow;
+use proto::hydrant::v1::FollowRequest;
 use proto::hydrant::v1::follow_client::FollowClient;
-use proto::hydrant::v1::{Cursor, FollowFrame, FollowRequest};
-use proto::logcache::v1::EnvelopeType;
-use proto::v2;
-use tonic::{Code, Status, Streaming};
-use transport::{Address, Backoff, reason};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+use tonic::transport::Channel;
+use transport::reason;
 
-use crate::cli::{Failure, runtime, say};
-use crate::client::{Connect, MAX, Output, SERVER, Server};
-use crate::render::{self, Form};
-use crate::token;
+use self::history::History;
+use self::order::Window;
+use self::sources::{A_STREAM, Chosen, FOLLOWED, More, Wanted, wanted};
+use self::stream::{Client, Event};
+use self::view::View;
+use crate::cli::{Failure, runtime};
+use crate::client::{Controller, MAX, Output};
+use crate::filter::{Filter, FilterArgs, Kind};
+use crate::overview;
+use crate::render::Form;
+use crate::token::Bearer;
+
+mod history;
+mod order;
+pub(crate) mod sources;
+pub(crate) mod stream;
+mod view;
+
+/// Streams open at most: of a thousand that a traffic controller serves.
+const STREAMS: usize = 128;
+
+/// How long lines of several instances wait for each other, where nothing else is said.
+pub(crate) const ORDER: Duration = Duration::from_millis(500);
+
+/// Lines that `--tail` keeps of a source at most.
+const LAST: u64 = 100_000;
 
 /// Arguments of `hydrant tail`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The sources, by their ids. One that does not exist yet is waited for
-    #[arg(required = true, value_name = "SOURCE")]
-    sources: Vec<String>,
+    /// The sources, by their ids, or by a regular expression between slashes: /^shop-/. One that does not exist yet is waited for
+    #[arg(required = true, value_name = "SOURCE|/REGEX/", value_parser = wanted)]
+    sources: Vec<Wanted>,
     /// Show what there is and end
     #[arg(long)]
     no_follow: bool,
     /// Show nothing older: a duration such as 10m, or a time such as 2026-11-21T14:00:00Z
     #[arg(long, value_name = "WHEN", value_parser = since)]
     since: Option<i64>,
+    /// Of each source, begin with its last lines, so many of those that are wanted
+    #[arg(long, short = 'n', value_name = "LINES", value_parser = clap::value_parser!(u64).range(..=LAST))]
+    tail: Option<u64>,
+    /// Put the lines of several instances into the order of their times, as far as they come within so long; 0 shows them as they come
+    #[arg(long, value_name = "DURATION", default_value = "500ms", value_parser = window)]
+    order: Duration,
     /// What kinds of envelopes to show
     #[arg(long = "type", value_name = "TYPE", value_delimiter = ',', default_values = ["log", "event"])]
     kinds: Vec<Kind>,
-    /// How to show them
-    #[arg(long, short, value_name = "FORM", default_value = "text")]
+    /// How to show them: text; raw, the lines as they were sent; json, for programs; or template='{time} {source} {message}', with
+    /// {time}, {source}, {instance}, {type}, {level}, {message} and {tag.NAME}
+    #[arg(long, short, value_name = "FORM", default_value = "text", value_parser = str::parse::<Form>)]
     output: Form,
     /// The same as --output json
     #[arg(long, conflicts_with = "output")]
     json: bool,
-    /// The traffic controller's gRPC address
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8084")]
-    server: Address,
     #[command(flatten)]
-    connect: Connect,
+    filter: FilterArgs,
     #[command(flatten)]
-    token: token::TokenArgs,
-}
-
-/// A kind of envelope.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
-    Log,
-    Counter,
-    Gauge,
-    Timer,
-    Event,
-    All,
-}
-
-impl Kind {
-    fn wire(self) -> EnvelopeType {
-        match self {
-            Self::Log => EnvelopeType::Log,
-            Self::Counter => EnvelopeType::Counter,
-            Self::Gauge => EnvelopeType::Gauge,
-            Self::Timer => EnvelopeType::Timer,
-            Self::Event => EnvelopeType::Event,
-            Self::All => EnvelopeType::Any,
-        }
-    }
+    at: Controller,
 }
 
 /// A moment as nanoseconds since the Unix epoch.
-fn since(text: &str) -> Result<i64, String> {
+pub(crate) fn since(text: &str) -> Result<i64, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         return Ok(i64::try_from(now.saturating_sub(ago).as_nanos()).unwrap_or(i64::MAX));
@@ -83,128 +90,252 @@ fn since(text: &str) -> Result<i64, String> {
     Ok(i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX))
 }
 
+fn window(text: &str) -> Result<Duration, String> {
+    let most = Duration::from_secs(60);
+    match humantime::parse_duration(text) {
+        Ok(width) if width <= most => Ok(width),
+        _ if text == "0" => Ok(Duration::ZERO),
+        Ok(_) => Err("a minute is the longest that lines can wait".to_owned()),
+        Err(_) => Err("write a duration such as 500ms, or 0".to_owned()),
+    }
+}
+
 /// Runs the command.
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    runtime()?.block_on(tail(args))
-}
-
-async fn tail(args: Args) -> Result<(), Failure> {
-    let server = Server { what: "a traffic controller", address: &args.server, option: "--server", name: SERVER };
-    let bearer = args.token.bearer(&args.server, args.connect.is_encrypted())?;
-    let channel = server.connect(&args.connect).await?;
-    let mut client = FollowClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX);
-    let mut request = FollowRequest {
-        source_ids: args.sources.clone(),
-        start_time: args.since.unwrap_or(0),
-        envelope_types: args.kinds.iter().map(|kind| kind.wire().into()).collect(),
-        after: Vec::new(),
-        history_only: args.no_follow,
-    };
-    let form = if args.json { Form::Json } else { args.output };
-    let mut view = View { output: Output::new(), form, zone: TimeZone::system(), partial: false };
-    let mut backoff = Backoff::new(Backoff::random_seed());
-    let mut lost = false;
-    loop {
-        let end = match client.follow(request.clone()).await {
-            Ok(frames) => {
-                if lost {
-                    say(&mut std::io::stderr(), "hydrant: connected again; going on where it broke off");
-                }
-                (lost, backoff) = (false, Backoff::new(Backoff::random_seed()));
-                view.show(frames.into_inner(), &mut request.after).await
-            }
-            Err(status) => End::Broken(status),
+    runtime()?.block_on(async {
+        let connection = args.at.connect().await?;
+        let form = if args.json { Form::Json } else { args.output };
+        let tail = Tail {
+            sources: args.sources,
+            since: args.since.unwrap_or(0),
+            last: args.tail.and_then(|lines| usize::try_from(lines).ok()),
+            history_only: args.no_follow,
+            order: args.order,
+            kinds: args.kinds,
+            form,
+            filter: args.filter,
         };
-        match end {
-            End::ReaderGone => return Ok(()),
-            End::Finished if args.no_follow => return Ok(()),
-            End::Finished => retry(&mut lost, "it ended the stream"),
-            End::Broken(status) if matches!(status.code(), Code::Unavailable | Code::Unknown | Code::Cancelled) => {
-                retry(&mut lost, &reason(&status));
-            }
-            End::Broken(status) => {
-                let why = reason(&status);
-                return Err(Failure::Failed(anyhow!("the traffic controller refused: {why}")));
-            }
-        }
-        if args.no_follow {
-            return Err(Failure::Failed(anyhow!(
-                "the traffic controller went away before everything was shown; try again"
-            )));
-        }
-        tokio::time::sleep(backoff.next_wait().max(Duration::from_millis(50))).await;
-    }
+        tail.show(connection, Output::new()).await
+    })
 }
 
-fn retry(lost: &mut bool, why: &str) {
-    if !*lost {
-        say(&mut std::io::stderr(), &format!("hydrant: the traffic controller went away ({why}); waiting for it"));
-        *lost = true;
-    }
+/// What is to be shown.
+#[derive(Debug)]
+pub(crate) struct Tail {
+    pub(crate) sources: Vec<Wanted>,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) since: i64,
+    pub(crate) last: Option<usize>,
+    pub(crate) history_only: bool,
+    pub(crate) order: Duration,
+    pub(crate) kinds: Vec<Kind>,
+    pub(crate) form: Form,
+    pub(crate) filter: FilterArgs,
 }
 
-enum End {
-    Finished,
-    ReaderGone,
-    Broken(Status),
-}
-
-struct View {
-    output: Output,
-    form: Form,
-    zone: TimeZone,
-    /// Missing dopplers have been named.
-    partial: bool,
-}
-
-impl View {
-    /// Shows frames until the stream or its reader ends; keeps in `after` where it stands.
-    async fn show(&mut self, mut frames: Streaming<FollowFrame>, after: &mut Vec<Cursor>) -> End {
-        loop {
-            match frames.message().await {
-                Ok(Some(frame)) => {
-                    if let Err(error) = self.frame(&frame) {
-                        say(&mut std::io::stderr(), &format!("hydrant: {error:#}"));
-                    }
-                    if let Some(cursor) = frame.cursor {
-                        after.retain(|known| known.doppler != cursor.doppler);
-                        after.push(cursor);
-                    }
-                }
-                Ok(None) => return End::Finished,
-                Err(status) => return End::Broken(status),
-            }
-            if !self.output.flush() {
-                return End::ReaderGone;
+impl Tail {
+    /// Shows it until there is no more, the reader has gone, or Ctrl-C is pressed.
+    pub(crate) async fn show(self, connection: (Channel, Bearer), output: Output) -> Result<(), Failure> {
+        let (mut chosen, mut first) = Chosen::new(&self.sources);
+        let looks = chosen.looks();
+        let mut overview = overview::client(connection.clone());
+        if looks {
+            let reply = overview::need(&mut overview).await?;
+            let more = chosen.more(reply.sources.iter().map(|source| source.source_id.as_str()));
+            first.sources.extend(more.sources);
+            first.full |= more.full;
+            if first.sources.is_empty() && !self.history_only {
+                output.notice("no source matches yet; waiting for one");
             }
         }
-    }
-
-    fn frame(&mut self, frame: &FollowFrame) -> anyhow::Result<()> {
-        if let Some(gap) = &frame.gap {
-            let mut source = String::new();
-            render::put_safely(&mut source, &gap.source_id);
-            let text =
-                format!("-- {} envelopes of {source} left the cache before they could be shown --", gap.envelopes);
-            say(&mut std::io::stderr(), &text);
-        }
-        if !frame.missing.is_empty() && !self.partial {
-            self.partial = true;
-            let dopplers = frame.missing.join(", ");
-            say(
-                &mut std::io::stderr(),
-                &format!("hydrant: incomplete: {dopplers} cannot be asked; what it has cached is missing"),
-            );
-        }
-        let Ok(batch) = v2::EnvelopeBatch::decode(frame.batch.clone()) else {
-            bail!("the traffic controller sent a batch that cannot be read; it was skipped");
+        let printer = output.printer(self.form, self.filter.highlight());
+        let (channel, bearer) = connection;
+        let stop = CancellationToken::new();
+        let mut following = Following {
+            client: FollowClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX),
+            request: FollowRequest {
+                start_time: self.since,
+                envelope_types: self.kinds.iter().map(|kind| kind.wire().into()).collect(),
+                history_only: self.history_only,
+                ..FollowRequest::default()
+            },
+            streams: Vec::new(),
+            next: 0,
+            history: None,
+            window: Window::new(self.order),
+            filter: Filter::new(self.filter),
+            view: View::new(output, printer),
+            tasks: TaskTracker::new(),
+            stop: stop.clone(),
+            _stop: stop.clone().drop_guard(),
         };
-        let colour = self.output.colour;
-        for envelope in &batch.batch {
-            render::put(self.output.buffer(), envelope, self.form, colour, &self.zone);
+        following.add(&first);
+        following.history = Some(History::new(following.streams.len(), self.last));
+        let (told, more) = mpsc::channel(1);
+        if looks && !self.history_only {
+            let watch = sources::watch(chosen, overview, told);
+            following.tasks.spawn(async move { stop.run_until_cancelled(watch).await });
+        }
+        following.run(more).await
+    }
+}
+
+/// A tail while it runs.
+struct Following {
+    client: Client,
+    /// Of every stream, without its sources.
+    request: FollowRequest,
+    /// Ended ones stay, so that the others keep their numbers.
+    streams: Vec<Option<mpsc::Receiver<Event>>>,
+    /// Which stream is looked at first, so that none is always last.
+    next: usize,
+    /// While it lasts.
+    history: Option<History>,
+    window: Window,
+    filter: Filter,
+    view: View,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    _stop: DropGuard,
+}
+
+impl Following {
+    /// Opens streams of more sources.
+    fn add(&mut self, more: &More) {
+        if more.full {
+            self.view.output.notice(&format!("more sources match than can be followed at once; {FOLLOWED} are"));
+        }
+        for sources in more.sources.chunks(A_STREAM) {
+            if self.streams.len() == STREAMS {
+                self.view
+                    .output
+                    .notice("so many sources have come one by one that no more can be followed; start again");
+                return;
+            }
+            if self.streams.len() > STREAMS {
+                return;
+            }
+            let (events, received) = stream::queue();
+            let request = FollowRequest { source_ids: sources.to_vec(), ..self.request.clone() };
+            let (reading, stop) = (stream::read(self.client.clone(), request, events), self.stop.clone());
+            self.tasks.spawn(async move { stop.run_until_cancelled(reading).await });
+            self.streams.push(Some(received));
+        }
+    }
+
+    async fn run(mut self, mut more: mpsc::Receiver<More>) -> Result<(), Failure> {
+        let mut looking = true;
+        while !self.is_over() {
+            let due = self.window.next();
+            tokio::select! {
+                (stream, event) = arrival(&mut self.streams, &mut self.next, self.history.as_ref()) => self.take(stream, event)?,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                found = more.recv(), if looking => match found {
+                    Some(found) => self.add(&found),
+                    None => looking = false,
+                },
+                _ = tokio::signal::ctrl_c() => {
+                    let rest = self.window.rest();
+                    self.view.put(&rest);
+                    self.view.output.flush();
+                    return Err(Failure::Interrupted);
+                }
+            }
+            self.show();
+            if !self.view.output.flush() {
+                break;
+            }
         }
         Ok(())
     }
+
+    /// Whether all of history alone has been shown.
+    fn is_over(&self) -> bool {
+        self.request.history_only && self.streams.iter().all(Option::is_none)
+    }
+
+    fn take(&mut self, stream: usize, event: Option<Event>) -> Result<(), Failure> {
+        match event {
+            Some(Event::Frame(mut envelopes, gap)) => {
+                if let Some(gap) = gap {
+                    self.view.gap(&gap);
+                }
+                envelopes.retain(|envelope| self.filter.admits(envelope));
+                let now = Instant::now();
+                match &mut self.history {
+                    Some(history) => history.push(stream, envelopes),
+                    None => envelopes.into_iter().for_each(|envelope| self.window.push(envelope, now)),
+                }
+            }
+            Some(Event::Unreadable) => {
+                self.view.output.notice("the traffic controller sent a batch that cannot be read; it was skipped");
+            }
+            Some(Event::Missing(dopplers)) => self.view.missing(&dopplers),
+            Some(Event::Away(_)) if self.request.history_only => {
+                let text = "the traffic controller went away before everything was shown; try again";
+                return Err(Failure::Failed(anyhow!(text)));
+            }
+            Some(Event::Away(why)) => {
+                // The others are not to wait for it.
+                if let Some(history) = &mut self.history {
+                    history.over(stream);
+                }
+                self.view.away(&why);
+            }
+            Some(Event::Back) => self.view.back(),
+            Some(Event::Refused(status)) => {
+                return Err(Failure::Failed(anyhow!("the traffic controller refused: {}", reason(&status))));
+            }
+            Some(Event::Live) | None => {
+                if let Some(history) = &mut self.history {
+                    history.over(stream);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn show(&mut self) {
+        let now = Instant::now();
+        let mut past = Vec::new();
+        if let Some(history) = &mut self.history {
+            // In order of arrival, which is not always that of time.
+            history.ready().into_iter().for_each(|envelope| self.window.push(envelope, now));
+            if history.is_over() {
+                self.history = None;
+                past = self.window.rest();
+            }
+        }
+        past.extend(self.window.ready(now));
+        self.view.put(&past);
+    }
+}
+
+/// The next event of any stream that is wanted; `None` of one that has ended. Cancel safe. Never ends without streams.
+async fn arrival(
+    streams: &mut [Option<mpsc::Receiver<Event>>],
+    next: &mut usize,
+    history: Option<&History>,
+) -> (usize, Option<Event>) {
+    poll_fn(|cx| {
+        let count = streams.len();
+        for i in (0..count).map(|i| (*next + i) % count) {
+            if history.is_some_and(|history| !history.wants(i)) {
+                continue;
+            }
+            if let Some(events) = &mut streams[i]
+                && let Poll::Ready(event) = events.poll_recv(cx)
+            {
+                if event.is_none() {
+                    streams[i] = None;
+                }
+                *next = i + 1;
+                return Poll::Ready((i, event));
+            }
+        }
+        Poll::Pending
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -219,5 +350,11 @@ mod tests {
             .expect("in range");
         assert!((now - hour - 3_600_000_000_000).abs() < 60_000_000_000);
         assert!(since("yesterday").expect_err("neither").contains("10m"));
+    }
+
+    #[test]
+    fn a_window_is_short() {
+        assert_eq!((window("0"), window("1s")), (Ok(Duration::ZERO), Ok(Duration::from_secs(1))));
+        assert!(window("2m").is_err() && window("soon").is_err());
     }
 }

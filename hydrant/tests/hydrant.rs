@@ -30,6 +30,8 @@ mod faults;
 mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
+#[path = "hydrant/looking.rs"]
+mod looking;
 #[path = "hydrant/namespace.rs"]
 mod namespace;
 #[cfg(feature = "nats")]
@@ -41,12 +43,16 @@ mod overview;
 mod peers;
 #[path = "hydrant/prometheus.rs"]
 mod prometheus;
+#[path = "hydrant/reading.rs"]
+mod reading;
 #[path = "hydrant/secrets.rs"]
 mod secrets;
 #[path = "hydrant/shutdown.rs"]
 mod shutdown;
 #[path = "hydrant/tails.rs"]
 mod tails;
+#[path = "hydrant/terminal.rs"]
+mod terminal;
 #[path = "hydrant/tls.rs"]
 mod tls;
 #[path = "hydrant/websocket.rs"]

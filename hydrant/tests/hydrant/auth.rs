@@ -152,6 +152,22 @@ async fn a_token_from_its_making_to_its_end() {
         let refused = hydrant(&firehose).env("HYDRANT_TOKEN", &own).output().await.unwrap();
         let said = String::from_utf8(refused.stderr).unwrap();
         assert!(said.contains("the authorization does not cover what was asked for"), "{said}");
+        // Of the pipeline's state it sees its own sources.
+        let look = async |command: &[&str]| {
+            let args = [command, &["--server", &server, "--ca", &authority]].concat();
+            let output = hydrant(&args).env("HYDRANT_TOKEN", &own).output().await.unwrap();
+            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+            (text(output.stdout), text(output.stderr), output.status.code())
+        };
+        let (shown, _, code) = look(&["sources", "--once"]).await;
+        let row: Vec<&str> = shown.lines().nth(1).unwrap().split_whitespace().collect();
+        assert_eq!((row[0], row[row.len() - 1], shown.lines().count(), code), ("my-app", "?", 2, Some(0)));
+        let (_, said, code) = look(&["explain-loss"]).await;
+        assert!(said.contains("which this token may not read") && code == Some(1), "{said}");
+        let (shown, _, code) = look(&["status"]).await;
+        assert!(shown.contains("own sources only") && code == Some(0), "{shown}");
+        let (shown, _, _) = look(&["tail", "/./", "--no-follow", "-o", "raw"]).await;
+        assert_eq!(shown, "mine\nlive\n");
         let follow = ["tail", "my-app", "-o", "raw", "--server", &server, "--ca", &authority];
         let mut follower = hydrant(&follow).env("HYDRANT_TOKEN", &own).spawn().unwrap();
         let mut shown = BufReader::new(follower.stdout.take().unwrap()).lines();

@@ -9,20 +9,20 @@ use tokio::process::Command;
 
 use crate::harness::{Process, pipeline};
 
-fn hydrant(args: &[&str]) -> Command {
+pub(crate) fn hydrant(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hydrant"));
     command.args(args).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
 /// Output, errors and exit code of a command that ends by itself.
-async fn run(args: &[&str]) -> (String, String, i32) {
+pub(crate) async fn run(args: &[&str]) -> (String, String, i32) {
     let output = hydrant(args).output().await.unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (text(output.stdout), text(output.stderr), output.status.code().unwrap())
 }
 
-async fn emit(agent: SocketAddr, source: &str, more: &[&str], input: &str) -> (String, i32) {
+pub(crate) async fn emit(agent: SocketAddr, source: &str, more: &[&str], input: &str) -> (String, i32) {
     let agent = agent.to_string();
     let mut args = vec!["emit", source, "--agent", &agent];
     args.extend(more);

@@ -32,6 +32,23 @@ fn every_toml_block_is_a_configuration() {
     assert!(checked >= 3, "only {checked} blocks were checked");
 }
 
+/// `docs/cli.md` names every command.
+#[tokio::test]
+async fn every_command_is_documented() {
+    let (help, _, _) = crate::commands::run(&["--help"]).await;
+    let commands = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names = commands.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    let names: Vec<&str> =
+        names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help").collect();
+    assert!(names.len() > 15, "{help}");
+    let document = document("docs/cli.md");
+    let heads: Vec<&str> = document.lines().filter(|line| line.starts_with("## ")).collect();
+    for name in names {
+        let named = |head: &&str| head.split([' ', ',']).any(|word| word == name);
+        assert!(heads.iter().any(named), "docs/cli.md does not name {name}");
+    }
+}
+
 /// `docs/metrics.md` lists every family of every role, and no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented() {
