@@ -39,6 +39,8 @@ mod namespace;
 mod nats;
 #[path = "hydrant/overview.rs"]
 mod overview;
+#[path = "hydrant/page.rs"]
+mod page;
 #[path = "hydrant/peers.rs"]
 mod peers;
 #[path = "hydrant/prometheus.rs"]

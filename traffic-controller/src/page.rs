@@ -1,16 +1,27 @@
-//! `GET /`: one plain page that says what runs where and what to try.
+//! `GET /`: the live page, and the files that it is made of ([`assets`]).
 //!
-//! What enters: the roles, as `hydrant` knows them. What leaves: one self-contained HTML document, rendered once. It loads nothing,
-//! runs no script and repeats nothing that a client sent.
+//! What enters: the roles, as `hydrant` knows them. What leaves: one HTML document, rendered once, whose modules ask this port for
+//! everything else as any client would, with the same rights. It repeats nothing that a client sent.
 
 use std::fmt::{Display, Write};
 
+use axum::Router;
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+
+mod assets;
 
 const DOCUMENT: &str = include_str!("../assets/index.html");
 
-/// Where the roles go in [`DOCUMENT`].
+/// What the page may do: load its own files, and talk to where it came from. No text becomes markup or code, whatever a script does.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
+    base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'";
+
+/// Where the modules go in [`DOCUMENT`], to be loaded at once instead of one after the other.
+const MODULES: &str = "<!-- modules -->";
+
+/// Where the roles go in it.
 const ROLES: &str = "<!-- roles -->";
 
 /// Where the footer goes in it.
@@ -34,8 +45,13 @@ impl RoleInfo {
     }
 }
 
-/// The page for `roles`, in their order. `local` says that this port answers on this machine only.
-pub(crate) fn render(roles: &[RoleInfo], local: bool) -> String {
+/// `GET /` and `GET /assets/{name}`. The page shows `roles`, in their order; `local` says that this port answers on this machine only.
+pub(crate) fn router(roles: &[RoleInfo], local: bool) -> Router {
+    let page = render(roles, local);
+    assets::router().route("/", get(async move || response(page.clone())))
+}
+
+fn render(roles: &[RoleInfo], local: bool) -> String {
     let rows = roles.iter().fold(String::new(), |mut rows, role| {
         let (name, what) = (escaped(&role.name), escaped(&role.what));
         let addresses: String =
@@ -49,17 +65,19 @@ pub(crate) fn render(roles: &[RoleInfo], local: bool) -> String {
     } else {
         "What flows through here is shown to those who may read it."
     };
-    DOCUMENT.replace(ROLES, rows.trim_start()).replace(FOOTER, footer)
+    let modules: Vec<_> = assets::ASSETS.iter().filter(|asset| asset.is_script()).map(|asset| asset.name).collect();
+    let modules = modules.iter().fold(String::new(), |mut links, name| {
+        write!(links, "\n    <link rel=\"modulepreload\" href=\"/assets/{name}\">").expect("a String takes everything");
+        links
+    });
+    DOCUMENT.replace(MODULES, modules.trim_start()).replace(ROLES, rows.trim_start()).replace(FOOTER, footer)
 }
 
 /// The answer with a rendered page.
-pub(crate) fn response(page: String) -> Response {
+fn response(page: String) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
-        (
-            CONTENT_SECURITY_POLICY,
-            "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        ),
+        (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
@@ -100,9 +118,19 @@ mod tests {
     }
 
     #[test]
-    fn the_page_asks_for_nothing_and_runs_nothing() {
-        for forbidden in ["<script", "src=", "url(", "@import", "http-equiv", "<link", "<img", "onclick", "onload"] {
-            assert_eq!(DOCUMENT.find(forbidden), None, "{forbidden}");
+    fn the_page_has_its_own_files_and_nothing_inline() {
+        let page = render(&[], true);
+        for forbidden in
+            ["<style", "style=", "onclick", "onload", "http-equiv", "://", "<img", "<iframe", "<form action"]
+        {
+            assert_eq!(page.find(forbidden), None, "{forbidden}");
+        }
+        for script in page.split("<script").skip(1) {
+            assert!(script.starts_with(" type=\"module\" src=\"/assets/main.js\"></script>"), "{script}");
+        }
+        assert!(page.contains("<link rel=\"modulepreload\" href=\"/assets/tail.js\">") && !page.contains(MODULES));
+        for file in page.split("\"/assets/").skip(1).filter_map(|rest| rest.split('"').next()) {
+            assert!(assets::ASSETS.iter().any(|asset| asset.name == file), "{file}");
         }
     }
 }

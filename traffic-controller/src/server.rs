@@ -11,7 +11,6 @@
 use std::net::SocketAddr;
 
 use axum::Router;
-use axum::routing::get;
 use parking_lot::Mutex;
 use proto::hydrant::v1::follow_server::FollowServer;
 use proto::hydrant::v1::overview_server::OverviewServer;
@@ -327,7 +326,7 @@ impl Server {
         let stop = stop.child_token();
         let _stopped_when_dropped = stop.clone().drop_guard();
         let tracker = TaskTracker::new();
-        let page = page::render(&self.shown_roles(), self.authorizer.is_none());
+        let page = page::router(&self.shown_roles(), self.authorizer.is_none());
         let Self { config, addrs, http, grpc, gateway, rest, ports, admin, readiness, serving, usable, .. } = self;
         let Self { metrics, authorizer, upstream, access, identities, telemetry, access_log, .. } = self;
 
@@ -386,8 +385,7 @@ impl Server {
         let firehose = Firehose::new(config.http.clone(), (v1, cache.clone()), metrics.clone(), guard, tasks);
         // The page finds everything under its own origin.
         let routes = firehose.router().merge(streams.routes()).merge(overview.router()).merge(cache.routes());
-        let routes = routes.merge(login::router(authorizer.clone()));
-        let routes = routes.route("/", get(async move || page::response(page.clone()))).fallback(not_found);
+        let routes = routes.merge(login::router(authorizer.clone())).merge(page).fallback(not_found);
         let lost = &metrics.handles().access_log_lost;
         let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker));
         let logged = |routes: Router, product: &'static str, addr: SocketAddr| match &log {

@@ -5,7 +5,7 @@ use proto::hydrant::v1::overview_client::OverviewClient;
 use proto::v2;
 use serde_json::json;
 
-use crate::harness::{Producer, channel, get, logs, next, pipeline, subscribe};
+use crate::harness::{Producer, channel, get, logs, next, pipeline, subscribe, sum, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sources_consumers_and_drains_are_shown_with_their_counts() {
@@ -13,6 +13,8 @@ async fn sources_consumers_and_drains_are_shown_with_their_counts() {
         pipeline("[[adapters.drains]]\nname = \"nowhere\"\nurl = \"syslog://127.0.0.1:9\"\nsources = [\"other\"]\n")
             .await;
     let mut firehose = subscribe(up.traffic_controller().grpc, &[logs()]).await;
+    // The firehose and the drain.
+    until(up.doppler().admin, |metrics| sum(metrics, "hydrant_subscriptions", "") == 2).await;
     let mut producer = Producer::connect(up.agent().grpc).await;
     assert!(producer.send((0..5).map(|i| v2::Envelope::log("loud", format!("line {i}"))).collect()).await);
     assert!(producer.send(vec![v2::Envelope::log("quiet", "one line")]).await);

@@ -33,7 +33,7 @@ impl Stack {
             }
             Self::Js => {
                 let mut command = Command::new(tool("bin/node"));
-                command.arg(own("grpc-js/peer.js")).env("NODE_PATH", tool("npm/node_modules"));
+                command.arg(own("grpc-js/peer.js")).env("NODE_PATH", tool("npm/grpc-js/node_modules"));
                 command
             }
         }

@@ -32,7 +32,7 @@ pub(crate) async fn ask(addr: SocketAddr, method: &str, path: &str, headers: &[(
 }
 
 #[tokio::test]
-async fn the_page_shows_the_roles_and_asks_for_nothing() {
+async fn the_page_shows_the_roles_and_may_do_little() {
     let server = Config::for_test().bind(&Telemetry::default()).await.unwrap();
     let controller = server.with_roles(vec![RoleInfo::new("doppler", "routes <things>", &"127.0.0.1:8082")]).spawn();
     let answer = ask(controller.addrs().http, "GET", "/", &[]).await;
@@ -40,10 +40,34 @@ async fn the_page_shows_the_roles_and_asks_for_nothing() {
     let head = head.to_ascii_lowercase();
     assert!(head.starts_with("http/1.1 200 "), "{head}");
     assert!(head.contains("content-type: text/html; charset=utf-8"), "{head}");
-    assert!(head.contains("content-security-policy: default-src 'none'; style-src 'unsafe-inline'"), "{head}");
+    assert!(
+        head.contains("content-security-policy: default-src 'none'; script-src 'self'; style-src 'self'"),
+        "{head}"
+    );
+    assert!(!head.contains("unsafe") && head.contains("cache-control: no-store"), "{head}");
     assert!(!head.contains("access-control-"), "{head}");
     assert!(body.contains("routes &lt;things&gt;") && body.contains("127.0.0.1:8082"), "{body}");
     assert!(body.contains("hydrant tail my-app"), "{body}");
+}
+
+#[tokio::test]
+async fn files_of_the_page_are_sent_once() {
+    let controller = Config::for_test().bind(&Telemetry::default()).await.unwrap().spawn();
+    let addr = controller.addrs().http;
+    for (name, content_type) in
+        [("main.js", "text/javascript"), ("style.css", "text/css"), ("icon.svg", "image/svg+xml")]
+    {
+        let path = format!("/assets/{name}");
+        let answer = ask(addr, "GET", &path, &[]).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains(content_type), "{answer}");
+        assert!(answer.contains("cache-control: no-cache") && answer.contains("nosniff"), "{answer}");
+        let tag = answer.lines().find_map(|line| line.strip_prefix("etag: ")).unwrap();
+        let again = ask(addr, "GET", &path, &[("If-None-Match", tag)]).await;
+        assert!(again.starts_with("HTTP/1.1 304 ") && again.ends_with("\r\n\r\n"), "{again}");
+    }
+    for path in ["/assets/index.html", "/assets/", "/assets/../Cargo.toml", "/assets/%2e%2e%2fCargo.toml"] {
+        assert!(ask(addr, "GET", path, &[]).await.starts_with("HTTP/1.1 404 "), "{path}");
+    }
 }
 
 #[tokio::test]
