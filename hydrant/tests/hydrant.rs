@@ -8,6 +8,8 @@
 mod accounting;
 #[path = "hydrant/auth.rs"]
 mod auth;
+#[path = "hydrant/auth_matrix.rs"]
+mod auth_matrix;
 #[path = "hydrant/bad_input.rs"]
 mod bad_input;
 #[path = "hydrant/browser.rs"]

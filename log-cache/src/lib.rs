@@ -15,6 +15,7 @@ mod metrics;
 mod prune;
 mod read;
 mod replay;
+mod seal;
 mod segment;
 mod service;
 mod source;

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::follow::{Cursor, FollowError, FollowSpec, Follower, Frame};
 use crate::metrics::{self, Metrics};
 use crate::read::{self, Read};
+use crate::seal::Seal;
 use crate::store::{SourceMeta, Store};
 
 /// The largest message taken (contract `log-cache.md` §1).
@@ -104,32 +105,39 @@ impl Follow for Service {
     type FollowStream = std::pin::Pin<Box<dyn Stream<Item = Result<hydrant::FollowFrame, Status>> + Send>>;
 
     async fn follow(&self, request: Request<hydrant::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let follower = self.store.follow(spec(request.into_inner()))?;
-        let stop = self.stop.clone();
-        Ok(Response::new(Box::pin(stream::unfold((follower, stop), next))))
+        let follower = self.store.follow(spec(request.into_inner(), self.store.seal()))?;
+        let following = Following { follower, store: self.store.clone(), stop: self.stop.clone() };
+        Ok(Response::new(Box::pin(stream::unfold(following, Following::next))))
     }
 }
 
 type FollowItem = Result<hydrant::FollowFrame, Status>;
 
-async fn next(
-    (mut follower, stop): (Follower, CancellationToken),
-) -> Option<(FollowItem, (Follower, CancellationToken))> {
-    let frame = tokio::select! {
-        frame = follower.next() => frame?,
-        () = stop.cancelled() => return None,
-    };
-    Some((Ok(frame.into()), (follower, stop)))
+/// One stream.
+struct Following {
+    follower: Follower,
+    store: Store,
+    stop: CancellationToken,
+}
+
+impl Following {
+    async fn next(mut self) -> Option<(FollowItem, Self)> {
+        let frame = tokio::select! {
+            frame = self.follower.next() => frame?,
+            () = self.stop.cancelled() => return None,
+        };
+        Some((Ok(sent(frame, self.store.seal())), self))
+    }
 }
 
 /// What a request asks of this store: a cursor for it is one without a doppler's address, or the only one.
-fn spec(request: hydrant::FollowRequest) -> FollowSpec {
+fn spec(request: hydrant::FollowRequest, seal: &Seal) -> FollowSpec {
     let own = request.after.iter().find(|cursor| cursor.doppler.is_empty()).or(match &*request.after {
         [only] => Some(only),
         _ => None,
     });
     FollowSpec {
-        after: own.map(|cursor| Cursor { epoch: cursor.epoch, sequence: cursor.sequence }),
+        after: own.map(|cursor| Cursor { epoch: cursor.epoch, sequence: seal.open(cursor.sequence) }),
         sources: request.source_ids,
         start_time: request.start_time,
         kinds: request.envelope_types.into_iter().filter_map(|number| EnvelopeType::try_from(number).ok()).collect(),
@@ -137,20 +145,19 @@ fn spec(request: hydrant::FollowRequest) -> FollowSpec {
     }
 }
 
-impl From<Frame> for hydrant::FollowFrame {
-    fn from(frame: Frame) -> Self {
-        let Cursor { epoch, sequence } = frame.cursor;
-        Self {
-            batch: frame.batch,
-            cursor: Some(hydrant::Cursor { doppler: String::new(), epoch, sequence }),
-            gap: frame.gap.map(|gap| hydrant::Gap {
-                source_id: gap.source_id,
-                envelopes: gap.envelopes,
-                ..hydrant::Gap::default()
-            }),
-            live: frame.live,
-            missing: Vec::new(),
-        }
+/// A frame as it is sent.
+fn sent(frame: Frame, seal: &Seal) -> hydrant::FollowFrame {
+    let Cursor { epoch, sequence } = frame.cursor;
+    hydrant::FollowFrame {
+        batch: frame.batch,
+        cursor: Some(hydrant::Cursor { doppler: String::new(), epoch, sequence: seal.seal(sequence) }),
+        gap: frame.gap.map(|gap| hydrant::Gap {
+            source_id: gap.source_id,
+            envelopes: gap.envelopes,
+            ..hydrant::Gap::default()
+        }),
+        live: frame.live,
+        missing: Vec::new(),
     }
 }
 

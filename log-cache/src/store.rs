@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 
 use crate::config::Config;
 use crate::prune::{Line, Shares, Victim, Victims};
+use crate::seal::Seal;
 use crate::segment::{KindSet, Kinds, MAX_ENVELOPE, Segment};
 use crate::source::{Part, Source};
 
@@ -43,6 +44,7 @@ struct Shared {
     /// The number of the latest envelope.
     sequence: AtomicU64,
     epoch: u64,
+    seal: Seal,
     /// Bytes charged to all sources that hold an envelope.
     held: AtomicUsize,
     shares: Shares,
@@ -115,6 +117,7 @@ impl Store {
             shards: (0..SHARDS).map(|_| Shard::default()).collect(),
             sequence: AtomicU64::new(0),
             epoch: foldhash::fast::RandomState::default().hash_one(std::process::id()),
+            seal: Seal::default(),
             held: AtomicUsize::new(0),
             shares: Shares::new(usize::try_from(config.budget).unwrap_or(usize::MAX), config.source_cap_percent),
             victims: Mutex::default(),
@@ -273,6 +276,11 @@ impl Store {
     /// A random number, one per store: sequences of different stores do not compare.
     pub fn epoch(&self) -> u64 {
         self.shared.epoch
+    }
+
+    /// What sequences go through that leave the process.
+    pub(crate) fn seal(&self) -> &Seal {
+        &self.shared.seal
     }
 
     /// The number of the latest envelope; 0 before the first.

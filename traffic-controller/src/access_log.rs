@@ -30,6 +30,9 @@ const WAITING: usize = 8192;
 /// The longest text out of a request.
 const MAX_TEXT: usize = 8 * 1024;
 
+/// The path whose query holds an authorization.
+const SET_COOKIE: &str = "/set-cookie";
+
 /// A log that is written to. Cloning shares it.
 #[derive(Clone)]
 pub(crate) struct AccessLog {
@@ -111,7 +114,11 @@ async fn note(State(port): State<Arc<Port>>, request: Request, next: Next) -> Re
 }
 
 fn line<B>(request: &http::Request<B>, product: &str, addr: SocketAddr, now: SystemTime) -> String {
-    let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+    let target = match request.uri() {
+        // What is to become a cookie stays out, as the cookie does.
+        uri if uri.path() == SET_COOKIE => SET_COOKIE,
+        uri => uri.path_and_query().map_or("", |target| target.as_str()),
+    };
     let target: String = target.chars().take(MAX_TEXT).collect();
     let method = request.method();
     let header = |name: &str| request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -206,6 +213,8 @@ mod tests {
              request=/apps/a/stream?x\\=1 requestMethod=GET src=10.0.0.7 spt=99 dst=127.0.0.1 dpt=8081\n"
         );
         assert!(logged("/", &[]).contains(" src= spt=0 "));
+        let cookie = logged("/set-cookie?CookieName=authorization&CookieValue=secret", &[]);
+        assert!(cookie.contains("|GET /set-cookie|") && cookie.contains(" request=/set-cookie "), "{cookie}");
     }
 
     #[test]

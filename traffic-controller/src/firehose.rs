@@ -77,7 +77,7 @@ impl Firehose {
 
     /// Authorises, admits, checks the handshake and subscribes; then answers, and serves in a task of its own.
     async fn open(self: &Arc<Self>, endpoint: Endpoint, mut request: Request) -> Response {
-        let caller = Caller::websocket(&request);
+        let caller = Caller::browser(&request);
         let authorised = self.authorizer.authorize(&caller, endpoint.access()).await;
         let mut grant = match authorised {
             Ok(grant) => grant,
@@ -136,7 +136,7 @@ async fn app_stream(State(firehose): State<Arc<Firehose>>, Path(guid): Path<Stri
 
 async fn recent_logs(State(firehose): State<Arc<Firehose>>, Path(guid): Path<String>, request: Request) -> Response {
     let past = Past::logs(request.uri().query());
-    firehose.past(guid, &Caller::websocket(&request), past).await
+    firehose.past(guid, &Caller::browser(&request), past).await
 }
 
 async fn container_metrics(
@@ -144,7 +144,7 @@ async fn container_metrics(
     Path(guid): Path<String>,
     request: Request,
 ) -> Response {
-    firehose.past(guid, &Caller::websocket(&request), Past::Metrics).await
+    firehose.past(guid, &Caller::browser(&request), Past::Metrics).await
 }
 
 async fn set_cookie(State(firehose): State<Arc<Firehose>>, request: Request) -> Response {

@@ -102,7 +102,7 @@ impl Gateway {
     }
 
     fn caller<'a>(&self, request: &'a Request) -> Caller<'a> {
-        if self.beside_page { Caller::websocket(request) } else { Caller::Http(request.headers()) }
+        if self.beside_page { Caller::browser(request) } else { Caller::Http(request.headers()) }
     }
 }
 
@@ -209,8 +209,9 @@ fn wanted(request: &Request) -> Result<Wanted, Refusal> {
     request::parse(request.uri().query(), last_event_id, now).map_err(Refusal::Query)
 }
 
-/// What is said on `/v2/stream` to those who may not read. A foreign source looks like one that is not there.
-fn refused(denied: Denied) -> Response {
+/// What those are told who may not read, where the protocol is our own: on `/v2/stream`, and of the page's other paths. A foreign source
+/// looks like one that is not there.
+pub(crate) fn refused(denied: Denied) -> Response {
     let status = match denied {
         Denied::Missing | Denied::Invalid => StatusCode::UNAUTHORIZED,
         Denied::Forbidden | Denied::NoApp => StatusCode::NOT_FOUND,

@@ -32,6 +32,10 @@ mod rlp;
 mod server;
 #[cfg(any(test, feature = "test-util"))]
 mod test_issuer;
+#[cfg(feature = "test-util")]
+pub mod test_platform;
+#[cfg(feature = "test-util")]
+pub mod test_provider;
 mod upstream;
 mod websocket;
 

@@ -13,6 +13,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use transport::ConnInfo;
 
 use crate::auth::{Authorizer, Caller};
+use crate::gateway;
 
 /// The routes.
 pub(crate) fn router(authorizer: Authorizer) -> Router {
@@ -24,7 +25,7 @@ async fn begin(State(authorizer): State<Authorizer>, request: Request) -> Respon
     let known = authorizer.authenticate(&Caller::Http(request.headers())).await;
     match known {
         Ok(_) => answer(&utf8_percent_encode(shown, NON_ALPHANUMERIC).to_string(), "", is_encrypted(&request)),
-        Err(denied) => (StatusCode::UNAUTHORIZED, format!("{denied}\n")).into_response(),
+        Err(denied) => gateway::refused(denied),
     }
 }
 

@@ -25,6 +25,7 @@ use tonic::{Request, Response, Status};
 use transport::{Address, MAX_MESSAGE_BYTES};
 
 use crate::auth::{Authorizer, Caller, Grant};
+use crate::gateway;
 use crate::metrics::Metrics;
 use crate::upstream::Upstream;
 
@@ -89,7 +90,7 @@ impl Overview {
             if everything { drains::ask_all(&shared.adapters, deadline).await } else { drains::Answers::default() }
         };
         let (dopplers, drains) = tokio::join!(shared.upstream.ask_each(deadline, ask), drains);
-        let mut merged = merge(dopplers);
+        let mut merged = merge(dopplers, |source_id| visible.shows(source_id));
         merged.drains = drains.drains;
         merged.missing.extend(drains.missing.iter().map(ToString::to_string));
         if everything {
@@ -97,7 +98,6 @@ impl Overview {
             merged.consumers.extend(shared.consumers());
             return Ok(merged);
         }
-        merged.sources.retain(|source| visible.shows(&source.source_id));
         Ok(v1::OverviewReply {
             time: merged.time,
             source_count: merged.sources.len() as u64,
@@ -117,9 +117,9 @@ impl overview_server::Overview for Overview {
 }
 
 async fn answer(State(overview): State<Overview>, request: HttpRequest) -> HttpResponse {
-    let grant = match overview.shared.authorizer.authenticate(&Caller::websocket(&request)).await {
+    let grant = match overview.shared.authorizer.authenticate(&Caller::browser(&request)).await {
         Ok(grant) => grant,
-        Err(denied) => return (StatusCode::UNAUTHORIZED, format!("{denied}\n")).into_response(),
+        Err(denied) => return gateway::refused(denied),
     };
     match overview.look(&grant).await {
         Ok(reply) => {
@@ -160,8 +160,12 @@ impl Shared {
     }
 }
 
-/// One answer of those of every doppler: sources summed up, stages and subscriptions side by side, under their doppler's address.
-fn merge(answers: Vec<(Address, Result<v1::OverviewReply, Status>)>) -> v1::OverviewReply {
+/// One answer of those of every doppler: sources that are shown, summed up, stages and subscriptions side by side, under their doppler's
+/// address.
+fn merge(
+    answers: Vec<(Address, Result<v1::OverviewReply, Status>)>,
+    shows: impl Fn(&str) -> bool,
+) -> v1::OverviewReply {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let mut merged =
         v1::OverviewReply { time: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX), ..Default::default() };
@@ -173,7 +177,8 @@ fn merge(answers: Vec<(Address, Result<v1::OverviewReply, Status>)>) -> v1::Over
             continue;
         };
         unseen += reply.source_count.saturating_sub(reply.sources.len() as u64);
-        for source in reply.sources {
+        // First of all: what is not shown takes no row either.
+        for source in reply.sources.into_iter().filter(|source| shows(&source.source_id)) {
             match sources.get_mut(&source.source_id) {
                 Some(known) => add(known, &source),
                 None => _ = sources.insert(source.source_id.clone(), source),
@@ -224,11 +229,12 @@ mod tests {
             ..v1::OverviewReply::default()
         };
         let at = |text: &str| text.parse::<Address>().unwrap();
-        let merged = merge(vec![
+        let answers = vec![
             (at("a:1"), Ok(reply(vec![source("x", 3, 5), source("y", 2, 1)], 4))),
             (at("b:1"), Err(Status::unavailable("away"))),
             (at("c:1"), Ok(reply(vec![source("y", 2, 9)], 1))),
-        ]);
+        ];
+        let merged = merge(answers, |_| true);
         let shown: Vec<_> = merged.sources.iter().map(|s| (s.source_id.as_str(), s.envelopes, s.bytes)).collect();
         assert_eq!(shown, [("y", 4, 40), ("x", 3, 30)]);
         assert_eq!((merged.sources[0].oldest_timestamp, merged.sources[0].newest_timestamp), (1, 10));
@@ -236,5 +242,14 @@ mod tests {
         let places: Vec<_> = merged.consumers.iter().map(|consumer| consumer.address.as_str()).collect();
         assert_eq!(places, ["a:1", "c:1"]);
         assert_eq!(merged.stages[1].address, "c:1");
+    }
+
+    #[test]
+    fn what_is_not_shown_takes_no_row() {
+        let loud = (0..MAX_ROWS as u64).map(|i| source(&format!("loud-{i}"), 9, 1));
+        let sources = loud.chain([source("own", 1, 1)]).collect();
+        let reply = v1::OverviewReply { sources, ..v1::OverviewReply::default() };
+        let merged = merge(vec![("a:1".parse().unwrap(), Ok(reply))], |id| id == "own");
+        assert_eq!(merged.sources, [source("own", 1, 1)]);
     }
 }

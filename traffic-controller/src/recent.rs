@@ -130,7 +130,7 @@ impl Shared {
     }
 
     async fn ask(&self, route: Route, request: Request, beside_page: bool) -> Result<Response, Response> {
-        let caller = if beside_page { Caller::websocket(&request) } else { Caller::Http(request.headers()) };
+        let caller = if beside_page { Caller::browser(&request) } else { Caller::Http(request.headers()) };
         let mut grant = self.authorizer.authenticate(&caller).await.map_err(refused)?;
         let params = params(request).await.map_err(IntoResponse::into_response)?;
         match route {

@@ -27,8 +27,6 @@ mod http;
 mod jwks;
 #[path = "traffic_controller/past.rs"]
 mod past;
-#[path = "traffic_controller/platform.rs"]
-mod platform;
 #[path = "traffic_controller/recent.rs"]
 mod recent;
 #[path = "traffic_controller/rlp.rs"]

@@ -18,8 +18,8 @@ use super::secret::{Digest, MAX_TOKEN_BYTES};
 pub(crate) enum Caller<'a> {
     /// Plain HTTP: the `Authorization` header.
     Http(&'a HeaderMap),
-    /// A WebSocket handshake: the header, or the cookie that a browser sends in its place.
-    WebSocket {
+    /// A WebSocket handshake, or what a page asks of its own origin: the header, or the cookie that a browser sends in its place.
+    Browser {
         uri: &'a Uri,
         headers: &'a HeaderMap,
         /// Whether the connection is encrypted.
@@ -86,10 +86,10 @@ impl Proof {
 }
 
 impl<'a> Caller<'a> {
-    /// Who sends the handshake `request`.
-    pub(crate) fn websocket(request: &'a Request) -> Self {
+    /// Who sends `request`, on a port that pages come from.
+    pub(crate) fn browser(request: &'a Request) -> Self {
         let tls = request.extensions().get::<ConnInfo>().is_some_and(|info| info.tls);
-        Self::WebSocket { uri: request.uri(), headers: request.headers(), tls }
+        Self::Browser { uri: request.uri(), headers: request.headers(), tls }
     }
 
     /// Who sends a call with `metadata` and `extensions`.
@@ -100,13 +100,13 @@ impl<'a> Caller<'a> {
 
     /// What the request shows. A token counts before everything else: one that is wrong is not made good by a certificate.
     pub(super) fn credential(&self) -> Result<Credential, Denied> {
-        let (Self::Http(headers) | Self::WebSocket { headers, .. } | Self::Grpc { headers, .. }) = self;
+        let (Self::Http(headers) | Self::Browser { headers, .. } | Self::Grpc { headers, .. }) = self;
         if let Some(proof) = in_header(headers)? {
             return Ok(Credential::Token(proof));
         }
         match self {
             Self::Grpc { certificate: true, .. } => Ok(Credential::Certificate),
-            Self::WebSocket { uri, headers, tls } => {
+            Self::Browser { uri, headers, tls } => {
                 let cookie = in_cookie(headers).ok_or(Denied::Missing)?;
                 if !own_origin(uri, headers, *tls) {
                     return Err(Denied::CrossSite);
@@ -204,7 +204,7 @@ mod tests {
         let cookie = "x=1; authorization=bearer+a%20token%2B";
         let with = |more: &[(&'static str, &str)]| {
             let headers = headers(&[&[("host", "logs.example"), ("cookie", cookie)], more].concat());
-            outcome(&Caller::WebSocket { uri: &"/firehose/x".parse().unwrap(), headers: &headers, tls: true })
+            outcome(&Caller::Browser { uri: &"/firehose/x".parse().unwrap(), headers: &headers, tls: true })
         };
         assert_eq!(with(&[]), Ok("the token"));
         assert_eq!(with(&[("origin", "https://logs.example")]), Ok("the token"));
@@ -216,7 +216,7 @@ mod tests {
         assert_eq!(http(&[("cookie", cookie)]), Err(Denied::Missing));
         let other = headers(&[("host", "a"), ("cookie", "xauthorization=a; Authorization=b; authorization=")]);
         let uri = "/".parse().unwrap();
-        assert_eq!(outcome(&Caller::WebSocket { uri: &uri, headers: &other, tls: true }), Err(Denied::Missing));
+        assert_eq!(outcome(&Caller::Browser { uri: &uri, headers: &other, tls: true }), Err(Denied::Missing));
     }
 
     #[test]

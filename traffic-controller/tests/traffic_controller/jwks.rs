@@ -1,96 +1,22 @@
-//! Tokens of an OpenID provider. The provider is made here: a discovery document and a key set (OpenID Connect Discovery 1.0 §4, RFC
-//! 7517 §5) are all that is asked of one, over TLS or on loopback.
+//! Tokens of an OpenID provider, which is made for the tests.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::Router;
-use axum::extract::Request;
 use futures_util::StreamExt;
-use http::StatusCode;
-use parking_lot::Mutex;
 use proto::v2::Envelope;
 use proto::v2::egress_client::EgressClient;
 use serde_json::{Value, json};
 use telemetry::Telemetry;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_util::sync::{CancellationToken, DropGuard};
-use tokio_util::task::TaskTracker;
-use traffic_controller::{AuthorizerConfig, Config, Handle, TestIssuer};
-use transport::{ChannelOptions, Security, TestCerts, bind, channel, serve_http};
+use traffic_controller::test_provider::{DISCOVERY, Provider};
+use traffic_controller::{Config, Handle, TestIssuer};
+use transport::{ChannelOptions, channel};
 
 use crate::auth::{batched, outcome, request, rest};
 use crate::cache::Cache;
 use crate::firehose::open;
-
-/// A provider: what it answers under each path.
-struct Provider {
-    url: String,
-    issuer: TestIssuer,
-    answers: Arc<Mutex<Vec<(&'static str, String)>>>,
-    certs: TestCerts,
-    _stop: DropGuard,
-}
-
-const DISCOVERY: &str = "/realms/a/.well-known/openid-configuration";
-
-impl Provider {
-    fn start(tls: bool) -> Self {
-        let (certs, issuer) = (TestCerts::new(), TestIssuer::new("key-1"));
-        let answers: Arc<Mutex<Vec<(&'static str, String)>>> = Arc::default();
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let listener = bind("test.provider", "127.0.0.1:0".parse().unwrap()).unwrap();
-        let addr = listener.addr();
-        let security = if tls { Security::Https(certs.server_identity("provider")) } else { Security::Plain };
-        let incoming = listener.incoming(security, &tracker, stop.clone());
-        let known = Arc::clone(&answers);
-        let router = Router::new().fallback(move |request: Request| {
-            let path = request.uri().path_and_query().unwrap().to_string();
-            let found = known.lock().iter().find(|(known, _)| *known == path).map(|(_, body)| body.clone());
-            async move { found.ok_or(StatusCode::NOT_FOUND) }
-        });
-        let (tasks, ends) = (tracker.clone(), stop.clone());
-        tracker.spawn(async move { serve_http(incoming, router, &tasks, &ends).await });
-        let url = format!("{}://{addr}/realms/a", if tls { "https" } else { "http" });
-        let provider = Self { url, issuer, answers, certs, _stop: stop.drop_guard() };
-        provider.answer("/keys?of=a", &json!({ "keys": [provider.issuer.published()] }));
-        let origin = provider.url.strip_suffix("/realms/a").unwrap();
-        let document = json!({ "issuer": provider.url, "jwks_uri": format!("{origin}/keys?of=a"), "more": 1 });
-        provider.answer(DISCOVERY, &document);
-        provider
-    }
-
-    fn answer(&self, path: &'static str, body: &Value) {
-        let mut answers = self.answers.lock();
-        answers.retain(|(known, _)| *known != path);
-        answers.push((path, body.to_string()));
-    }
-
-    fn config(&self, more: &str) -> Config {
-        let tls = match self.url.starts_with("https") {
-            true => format!("tls = {{ ca = '{}' }}\n", self.certs.files("x").ca.display()),
-            false => String::new(),
-        };
-        let text = format!("issuer = \"{}\"\naudience = \"hydrant\"\n{tls}{more}", self.url);
-        let jwks = Some(toml::from_str(&text).unwrap());
-        Config { authorizer: AuthorizerConfig::Jwks, jwks, ..Config::for_test() }
-    }
-
-    fn claims(&self, more: &Value) -> Value {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let mut claims =
-            json!({ "iss": self.url, "aud": "hydrant", "exp": (now + Duration::from_secs(600)).as_secs() });
-        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        claims
-    }
-
-    /// A token that says `more` beside what each must.
-    fn token(&self, more: &Value) -> String {
-        self.issuer.sign(&self.claims(more))
-    }
-}
 
 struct Bed {
     controller: Handle,

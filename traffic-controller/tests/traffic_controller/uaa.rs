@@ -1,5 +1,5 @@
 //! Tokens of a UAA at every endpoint: who reads what, in the statuses of each contract. What nobody but Cloud Controller knows comes
-//! from the one in [`platform`](crate::platform).
+//! from the one that is made for tests.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use proto::v2::Envelope;
 use proto::v2::egress_client::EgressClient;
 use telemetry::Telemetry;
 use tonic::transport::Channel;
+use traffic_controller::test_platform::{APP, FOREIGN, OTHER_APP, Platform, SECRET, SERVICE, claims};
 use traffic_controller::{Handle, TestIssuer};
 use transport::{ChannelOptions, channel};
 
@@ -18,7 +19,6 @@ use crate::cache::Cache;
 use crate::doppler::Doppler;
 use crate::firehose::open;
 use crate::http::ask;
-use crate::platform::{APP, FOREIGN, OTHER_APP, Platform, SECRET, SERVICE, claims};
 
 /// A traffic controller that asks the platform, with lines of four sources.
 pub(crate) struct Bed {

@@ -10,10 +10,10 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tonic::Code;
 use traffic_controller::TestIssuer;
+use traffic_controller::test_platform::{APP, FOREIGN, OTHER_APP, Platform, claims};
 
 use crate::auth::{batched, request};
 use crate::firehose::{Client, open};
-use crate::platform::{APP, FOREIGN, OTHER_APP, Platform, claims};
 use crate::uaa::Bed;
 
 const HOUR: Duration = Duration::from_secs(3600);

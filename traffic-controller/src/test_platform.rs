@@ -2,6 +2,8 @@
 //! statuses and bodies that the contracts have (traffic controller v1 §2, loggregator v2 §12.2, log cache §6); Cloud Controller's
 //! internal port asks for a client certificate. They answer what the test has set, and remember what they were asked.
 
+#![expect(clippy::unwrap_used, reason = "what a test needs and does not get fails it")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,22 +20,35 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use traffic_controller::{AuthorizerConfig, Config, TestIssuer, UaaConfig};
 use transport::{Security, TestCerts, bind, serve_http};
 
-/// An app, one more, a service instance, and an app of somebody else.
-pub(crate) const APP: &str = "b3015d69-09cd-476d-aace-ad2d824d5ab7";
-pub(crate) const OTHER_APP: &str = "c4015d69-09cd-476d-aace-ad2d824d5ab7";
-pub(crate) const SERVICE: &str = "d5015d69-09cd-476d-aace-ad2d824d5ab7";
-pub(crate) const FOREIGN: &str = "e6015d69-09cd-476d-aace-ad2d824d5ab7";
+use crate::auth::{AuthorizerConfig, UaaConfig};
+use crate::config::Config;
+use crate::test_issuer::TestIssuer;
+
+/// An app.
+pub const APP: &str = "b3015d69-09cd-476d-aace-ad2d824d5ab7";
+/// One more.
+pub const OTHER_APP: &str = "c4015d69-09cd-476d-aace-ad2d824d5ab7";
+/// A service instance.
+pub const SERVICE: &str = "d5015d69-09cd-476d-aace-ad2d824d5ab7";
+/// An app of somebody else.
+pub const FOREIGN: &str = "e6015d69-09cd-476d-aace-ad2d824d5ab7";
 
 /// The secret of the client `doppler`.
-pub(crate) const SECRET: &str = "client:secret/of+doppler";
+pub const SECRET: &str = "client:secret/of+doppler";
 
-pub(crate) struct Platform {
-    pub(crate) certs: TestCerts,
-    pub(crate) issuer: TestIssuer,
-    pub(crate) state: Arc<Shared>,
+/// Both, until it is dropped.
+///
+/// # Panics
+/// Every method panics when it cannot do what it is for.
+pub struct Platform {
+    /// Of both services and of whoever asks them.
+    pub certs: TestCerts,
+    /// Signs the tokens.
+    pub issuer: TestIssuer,
+    /// What the services look at.
+    pub state: Arc<Shared>,
     addrs: Addrs,
     _stop: DropGuard,
 }
@@ -44,37 +59,42 @@ struct Addrs {
     api: SocketAddr,
 }
 
-pub(crate) struct Shared {
-    pub(crate) said: Mutex<Said>,
+/// What the services look at.
+pub struct Shared {
+    /// What they say.
+    pub said: Mutex<Said>,
     /// What was asked, in order: service, path with its query, authorization.
     asked: Mutex<Vec<(&'static str, String, String)>>,
     /// How much each service was asked in all.
     noted: watch::Sender<BTreeMap<&'static str, usize>>,
     /// Cloud Controller answers while this is true.
-    pub(crate) open: watch::Sender<bool>,
+    pub open: watch::Sender<bool>,
 }
 
 /// What they say.
 #[derive(Default)]
-pub(crate) struct Said {
+pub struct Said {
     /// The keys that UAA publishes.
-    pub(crate) keys: Vec<Value>,
+    pub keys: Vec<Value>,
     /// What UAA knows of tokens that it is asked about.
-    pub(crate) tokens: BTreeMap<String, Value>,
+    pub tokens: BTreeMap<String, Value>,
     /// What each token reads, by its authorization as it is sent.
-    pub(crate) apps: BTreeMap<String, BTreeSet<&'static str>>,
-    pub(crate) services: BTreeMap<String, BTreeSet<&'static str>>,
-    /// A status instead of an answer: of UAA, and of Cloud Controller.
-    pub(crate) uaa: Option<StatusCode>,
-    pub(crate) cloud_controller: Option<StatusCode>,
+    pub apps: BTreeMap<String, BTreeSet<&'static str>>,
+    /// The same of service instances.
+    pub services: BTreeMap<String, BTreeSet<&'static str>>,
+    /// A status instead of an answer of UAA.
+    pub uaa: Option<StatusCode>,
+    /// The same of Cloud Controller.
+    pub cloud_controller: Option<StatusCode>,
     /// Resources on one page of a list; 0 is all.
-    pub(crate) page: usize,
+    pub page: usize,
     /// A body instead of a list.
-    pub(crate) list: Option<&'static str>,
+    pub list: Option<&'static str>,
 }
 
 impl Platform {
-    pub(crate) fn start() -> Self {
+    /// Starts them on any free ports. Must be called within a tokio runtime.
+    pub fn start() -> Self {
         let (certs, issuer) = (TestCerts::new(), TestIssuer::new("key-1"));
         let said = Mutex::new(Said { keys: vec![issuer.published()], ..Said::default() });
         let state = Arc::new(Shared {
@@ -105,7 +125,7 @@ impl Platform {
     }
 
     /// The table of a configuration, with `more` of its keys.
-    pub(crate) fn table(&self, more: &str) -> UaaConfig {
+    pub fn table(&self, more: &str) -> UaaConfig {
         let ours = self.certs.files("trafficcontroller");
         let secret = self.certs.dir().join("secret");
         std::fs::write(&secret, format!("{SECRET}\n")).unwrap();
@@ -122,38 +142,39 @@ impl Platform {
         toml::from_str(&text).unwrap()
     }
 
-    pub(crate) fn config(&self, more: &str) -> Config {
+    /// The configuration of a traffic controller that asks them, with `more` keys of the table.
+    pub fn config(&self, more: &str) -> Config {
         Config { authorizer: AuthorizerConfig::Uaa, uaa: Some(self.table(more)), ..Config::for_test() }
     }
 
     /// A signed token with `scopes` that lasts an hour. Two are never alike.
-    pub(crate) fn token(&self, scopes: &[&str]) -> String {
+    pub fn token(&self, scopes: &[&str]) -> String {
         self.issuer.sign(&claims(scopes, Duration::from_secs(3600)))
     }
 
     /// A token that is only a name, with `scopes`.
-    pub(crate) fn opaque(&self, name: &str, scopes: &[&str], lasts: Duration) -> String {
+    pub fn opaque(&self, name: &str, scopes: &[&str], lasts: Duration) -> String {
         self.state.said.lock().tokens.insert(name.to_owned(), claims(scopes, lasts));
         name.to_owned()
     }
 
     /// Lets whoever sends `authorization` read the app.
-    pub(crate) fn allow(&self, authorization: &str, app: &'static str) {
+    pub fn allow(&self, authorization: &str, app: &'static str) {
         self.state.said.lock().apps.entry(authorization.to_owned()).or_default().insert(app);
     }
 
     /// The same with a service instance.
-    pub(crate) fn allow_service(&self, authorization: &str, service: &'static str) {
+    pub fn allow_service(&self, authorization: &str, service: &'static str) {
         self.state.said.lock().services.entry(authorization.to_owned()).or_default().insert(service);
     }
 
     /// Takes back what [`allow`](Self::allow) gave.
-    pub(crate) fn forbid(&self, authorization: &str, app: &'static str) {
+    pub fn forbid(&self, authorization: &str, app: &'static str) {
         self.state.said.lock().apps.entry(authorization.to_owned()).or_default().remove(app);
     }
 
     /// The paths that `service` was asked for since the last time.
-    pub(crate) fn asked(&self, service: &str) -> Vec<String> {
+    pub fn asked(&self, service: &str) -> Vec<String> {
         let (taken, left) =
             std::mem::take(&mut *self.state.asked.lock()).into_iter().partition(|asked| asked.0 == service);
         *self.state.asked.lock() = left;
@@ -162,7 +183,7 @@ impl Platform {
     }
 
     /// Waits until `service` was asked `count` times more.
-    pub(crate) async fn until_asked(&self, service: &str, count: usize) {
+    pub async fn until_asked(&self, service: &str, count: usize) {
         let mut noted = self.state.noted.subscribe();
         let so_far = |noted: &BTreeMap<&str, usize>| noted.get(service).copied().unwrap_or_default();
         let goal = so_far(&noted.borrow()) + count;
@@ -170,14 +191,14 @@ impl Platform {
     }
 
     /// Every authorization that Cloud Controller saw.
-    pub(crate) fn shown(&self) -> BTreeSet<String> {
+    pub fn shown(&self) -> BTreeSet<String> {
         let asked = self.state.asked.lock();
         asked.iter().filter(|asked| asked.0 != "uaa").map(|(.., authorization)| authorization.clone()).collect()
     }
 }
 
 /// What a token says that ends after `lasts`.
-pub(crate) fn claims(scopes: &[&str], lasts: Duration) -> Value {
+pub fn claims(scopes: &[&str], lasts: Duration) -> Value {
     static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
     let id = NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let end = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + lasts;
