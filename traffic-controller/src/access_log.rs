@@ -1,7 +1,7 @@
 //! The access log: one line in the Common Event Format for every request, before it is looked at (contract: traffic controller v1 §4,
 //! log-cache §6).
 //!
-//! What enters: the heads of requests. What leaves: lines appended to a file, by a thread of its own: a disk that is slow holds nobody up. Lines
+//! What enters: the heads of requests. What leaves: lines appended to a file, by a task of its own: a disk that is slow holds nobody up. Lines
 //! that do not fit the queue, or cannot be written, are counted. A file that was moved away is made anew. No line holds an authorization.
 
 use std::fmt::Write as _;
@@ -20,15 +20,19 @@ use axum::response::Response;
 use metrics::Counter;
 use telemetry::Throttle;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::warn;
 use transport::ConnInfo;
 
 /// Lines that wait to be written.
-const WAITING: usize = 8192;
+const WAITING: usize = 1024;
 
 /// The longest text out of a request.
-const MAX_TEXT: usize = 8 * 1024;
+const MAX_TEXT: usize = 1024;
+
+/// Bytes written at once.
+const MAX_WRITE: usize = 256 * 1024;
 
 /// The path whose query holds an authorization.
 const SET_COOKIE: &str = "/set-cookie";
@@ -74,11 +78,11 @@ impl LogFile {
 }
 
 impl AccessLog {
-    /// Writes to `file` until everybody who logs has gone. `lost` counts lines that were not written.
-    pub(crate) fn start(file: LogFile, lost: Counter, tracker: &TaskTracker) -> Self {
+    /// Writes to `file` until `stop`, and then what is there. `lost` counts lines that were not written.
+    pub(crate) fn start(file: LogFile, lost: Counter, tracker: &TaskTracker, stop: CancellationToken) -> Self {
         let (lines, waiting) = mpsc::channel(WAITING);
         let log = Self { lines, lost: lost.clone() };
-        tracker.spawn_blocking(move || write(file, waiting, &lost));
+        tracker.spawn(write(file, waiting, lost, stop));
         log
     }
 
@@ -89,20 +93,43 @@ impl AccessLog {
     }
 }
 
-fn write(mut file: LogFile, mut waiting: mpsc::Receiver<String>, lost: &Counter) {
-    static FAILED: Throttle = Throttle::every(Duration::from_secs(60));
-    while let Some(mut lines) = waiting.blocking_recv() {
+async fn write(mut file: LogFile, mut waiting: mpsc::Receiver<String>, lost: Counter, stop: CancellationToken) {
+    loop {
+        let next = tokio::select! {
+            biased;
+            line = waiting.recv() => line,
+            () = stop.cancelled() => {
+                // Whoever still comes is not logged, and counted; what came before is.
+                waiting.close();
+                waiting.try_recv().ok()
+            }
+        };
+        let Some(mut lines) = next else { return };
         let mut count = 1;
-        while let Ok(more) = waiting.try_recv() {
+        while lines.len() < MAX_WRITE
+            && let Ok(more) = waiting.try_recv()
+        {
             lines.push_str(&more);
             count += 1;
         }
-        if let Err(error) = file.write(&lines) {
+        let written = tokio::task::spawn_blocking(move || {
+            let outcome = file.write(&lines);
+            (file, outcome)
+        });
+        // A panic in there was reported where it happened.
+        let Ok((back, outcome)) = written.await else { return };
+        file = back;
+        if let Err(error) = outcome {
             lost.increment(count);
-            if let Some(suppressed) = FAILED.pass() {
-                warn!(%error, path = %file.path.display(), suppressed, "Access log cannot be written");
-            }
+            warn_failed(&file, &error);
         }
+    }
+}
+
+fn warn_failed(file: &LogFile, error: &io::Error) {
+    static FAILED: Throttle = Throttle::every(Duration::from_secs(60));
+    if let Some(suppressed) = FAILED.pass() {
+        warn!(%error, path = %file.path.display(), suppressed, "Access log cannot be written");
     }
 }
 

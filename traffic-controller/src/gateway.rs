@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderValue, Method, StatusCode, Version};
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -147,10 +147,14 @@ impl Shared {
             metrics: self.metrics.clone(),
             heartbeat: self.config.heartbeat,
             until: Instant::now() + self.config.stream_timeout,
+            patience: self.http.slow_consumer_timeout,
             markers,
+            whom: Reader::of(request),
             _place: place,
         };
-        let mut response = Response::new(Body::from_stream(events.stream()));
+        let (out, bytes) = mpsc::channel(1);
+        self.tracker.spawn(events.run(out));
+        let mut response = Response::new(sse::body(bytes));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

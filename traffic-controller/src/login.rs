@@ -24,6 +24,9 @@ async fn begin(State(authorizer): State<Authorizer>, request: Request) -> Respon
     let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let known = authorizer.authenticate(&Caller::Http(request.headers())).await;
     match known {
+        Ok(_) if shown.trim().is_empty() => {
+            (StatusCode::BAD_REQUEST, "show a token: Authorization: Bearer TOKEN\n").into_response()
+        }
         Ok(_) => answer(&utf8_percent_encode(shown, NON_ALPHANUMERIC).to_string(), "", is_encrypted(&request)),
         Err(denied) => gateway::refused(denied),
     }

@@ -77,10 +77,11 @@ impl Overview {
 
     async fn look(&self, grant: &Grant) -> Result<v1::OverviewReply, Status> {
         let shared = &self.shared;
+        // First, as others may have to be asked, whom nobody else is to wait for.
+        let visible = grant.visible().await;
         let deadline = Instant::now() + DEADLINE;
         let turn = timeout_at(deadline, shared.turns.acquire()).await;
         let _turn = turn.map_err(|_| Status::resource_exhausted("too many look at once; try again"))?;
-        let visible = grant.visible().await;
         let everything = visible.is_everything();
         let ask = |channel| async move {
             let mut client = OverviewClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
@@ -102,6 +103,7 @@ impl Overview {
             time: merged.time,
             source_count: merged.sources.len() as u64,
             sources: merged.sources,
+            missing: merged.missing,
             ..v1::OverviewReply::default()
         })
     }

@@ -16,8 +16,8 @@ use http::{HeaderValue, Method, StatusCode, header};
 use proto::json;
 use proto::logcache::v1;
 use serde::Serialize;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, timeout_at};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use self::ask::{Answers, Dopplers};
 pub(crate) use self::error::Refusal;
@@ -34,7 +34,7 @@ mod query;
 const API_VERSION: &str = "3.2.12";
 
 /// How long dopplers have for their answers.
-const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
 
 /// Requests that ask dopplers at once; others wait for their turn, within the deadline. Each may hold an answer per doppler.
 const AT_ONCE: usize = 32;
@@ -61,13 +61,13 @@ impl Cache {
         Self { shared, beside_page: false }
     }
 
-    /// The encoded envelopes that `request` asks for, for a caller who may read them.
+    /// What `request` asks for, for a caller who may read it, by `deadline`.
     ///
     /// # Errors
     /// No doppler can answer, or the answer would be too large.
-    pub(crate) async fn envelopes(&self, request: v1::ReadRequest) -> Result<Vec<Bytes>, Refusal> {
-        let (page, _) = self.shared.page(&request).await?;
-        Ok(page.envelopes().map(Bytes::copy_from_slice).collect())
+    pub(crate) async fn page(&self, request: &v1::ReadRequest, deadline: Instant) -> Result<Envelopes<'_>, Refusal> {
+        let (page, _, turn) = self.shared.page(request, deadline).await?;
+        Ok(Envelopes { page, _turn: turn })
     }
 
     /// A port of its own.
@@ -86,6 +86,19 @@ struct Shared {
     authorizer: Authorizer,
     turns: Semaphore,
     began: Instant,
+}
+
+/// Envelopes of several dopplers, in order, and the turn in which they were asked for.
+pub(crate) struct Envelopes<'a> {
+    page: merge::Page,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Envelopes<'_> {
+    /// The encoded envelopes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.page.envelopes()
+    }
 }
 
 /// What a path asks for.
@@ -147,16 +160,20 @@ impl Shared {
         }
     }
 
-    async fn page(&self, request: &v1::ReadRequest) -> Result<(merge::Page, Answers<Bytes>), Refusal> {
-        let deadline = Instant::now() + DEADLINE;
-        let _turn = self.turn(deadline).await?;
+    /// The answers, and the turn to be held for as long as they are.
+    async fn page(
+        &self,
+        request: &v1::ReadRequest,
+        deadline: Instant,
+    ) -> Result<(merge::Page, Answers<Bytes>, SemaphorePermit<'_>), Refusal> {
+        let turn = self.turn(deadline).await?;
         let answers = self.dopplers.read(request, deadline).await?;
         let page = merge::pages(answers.answers.iter().map(|(_, page)| page.clone()), request)?;
-        Ok((page, answers))
+        Ok((page, answers, turn))
     }
 
     async fn read(&self, request: v1::ReadRequest) -> Result<Response, Refusal> {
-        let (page, answers) = self.page(&request).await?;
+        let (page, answers, _turn) = self.page(&request, Instant::now() + DEADLINE).await?;
         let mut body = Vec::new();
         json::put_read(&mut body, page.envelopes());
         Ok(json_response(body, &answers))
@@ -174,7 +191,7 @@ impl Shared {
         Ok(json_response(body, &answers))
     }
 
-    async fn turn(&self, deadline: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, Refusal> {
+    async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Refusal> {
         match timeout_at(deadline, self.turns.acquire()).await {
             Ok(turn) => Ok(turn.expect("nobody closes the semaphore")),
             Err(_) => Err(Refusal::Busy),
@@ -201,7 +218,8 @@ async fn params(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     let in_query = request.uri().query().unwrap_or_default().to_owned();
     let mut params = Vec::new();
     if form {
-        let body = Bytes::from_request(request, &()).await.map_err(|_| Refusal::Body)?;
+        let body = timeout(DEADLINE, Bytes::from_request(request, &())).await.map_err(|_| Refusal::Body)?;
+        let body = body.map_err(|_| Refusal::Body)?;
         query::parse(&String::from_utf8_lossy(&body), &mut params)?;
     }
     query::parse(&in_query, &mut params)?;

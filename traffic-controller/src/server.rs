@@ -387,7 +387,7 @@ impl Server {
         let routes = firehose.router().merge(streams.routes()).merge(overview.router()).merge(cache.routes());
         let routes = routes.merge(login::router(authorizer.clone())).merge(page).fallback(not_found);
         let lost = &metrics.handles().access_log_lost;
-        let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker));
+        let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker, admin_stop.clone()));
         let logged = |routes: Router, product: &'static str, addr: SocketAddr| match &log {
             Some(log) => log.around(routes, product, addr),
             None => routes,
@@ -432,7 +432,6 @@ impl Server {
             }
         };
         let (flushed, dropped) = *before.lock();
-        drop(log);
         admin_stop.cancel();
         admin_tracker.close();
         admin_tracker.wait().await;

@@ -228,11 +228,10 @@ impl Scratch {
 }
 
 impl Table {
-    /// Tells those who wanted what is missing, as far as they want to be told: of a source, or of several together.
+    /// Tells those who wanted what is missing, as far as they want to be told. What several sources lost together is nobody's own: it would
+    /// tell each how much others send.
     fn note(&self, gap: &Gap) {
-        if gap.source_id.is_empty() {
-            self.members.values().for_each(|member| member.ring.note(gap));
-        } else if let Some(wants) = self.by_source.get(gap.source_id.as_bytes()) {
+        if let Some(wants) = self.by_source.get(gap.source_id.as_bytes()) {
             wants.iter().for_each(|wants| wants.member.ring.note(gap));
         }
     }

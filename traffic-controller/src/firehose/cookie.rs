@@ -1,6 +1,8 @@
 //! `/set-cookie`: turns a form into a cookie, for pages of the same system that read the firehose with it (contract: traffic controller v1
 //! §2.5).
 
+use std::time::Duration;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -9,9 +11,13 @@ use http::header::{
     HeaderName, ORIGIN, SET_COOKIE,
 };
 use http::{HeaderValue, StatusCode};
+use tokio::time::timeout;
 
 /// The largest form.
 const MAX_FORM: usize = 4096;
+
+/// How long a form may take to come.
+const BODY_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The answer; `domain` is the cookie's, if it has one.
 pub(super) async fn answer(request: Request, domain: Option<&str>) -> Response {
@@ -34,7 +40,7 @@ pub(super) async fn answer(request: Request, domain: Option<&str>) -> Response {
 async fn form(request: Request<Body>) -> Option<String> {
     let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let is_form = content_type.trim_start().to_ascii_lowercase().starts_with("application/x-www-form-urlencoded");
-    let bytes = to_bytes(request.into_body(), MAX_FORM).await.ok()?;
+    let bytes = timeout(BODY_DEADLINE, to_bytes(request.into_body(), MAX_FORM)).await.ok()?.ok()?;
     if is_form { String::from_utf8(bytes.into()).ok() } else { Some(String::new()) }
 }
 

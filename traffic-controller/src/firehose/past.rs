@@ -15,8 +15,9 @@ use prost::Message as _;
 use proto::events;
 use proto::logcache::v1::{EnvelopeType, ReadRequest};
 use proto::v1::{EventType, Payload, to_v1};
+use tokio::time::Instant;
 
-use crate::recent::{Cache, Refusal};
+use crate::recent::{Cache, DEADLINE, Envelopes, Refusal};
 
 /// Lines without a `limit`, and the most there are with one.
 const DEFAULT_LIMIT: i64 = 1000;
@@ -48,8 +49,10 @@ impl Past {
 pub(super) async fn answer(cache: &Cache, guid: String, past: Past) -> Response {
     let parts = match past {
         Past::Logs(0) => Ok(Vec::new()),
-        Past::Logs(limit) => newest(cache, guid, EnvelopeType::Log, limit).await.map(|all| recent_logs(&all)),
-        Past::Metrics => newest(cache, guid, EnvelopeType::Gauge, GAUGES).await.map(|all| container_metrics(&all)),
+        Past::Logs(limit) => newest(cache, guid, EnvelopeType::Log, limit).await.map(|all| recent_logs(all.iter())),
+        Past::Metrics => {
+            newest(cache, guid, EnvelopeType::Gauge, GAUGES).await.map(|all| container_metrics(all.iter()))
+        }
     };
     match parts {
         Ok(parts) => {
@@ -62,8 +65,9 @@ pub(super) async fn answer(cache: &Cache, guid: String, past: Past) -> Response 
     }
 }
 
-/// Newest first. An answer that would be too large is asked for again with fewer.
-async fn newest(cache: &Cache, source_id: String, kind: EnvelopeType, limit: i64) -> Result<Vec<Bytes>, Refusal> {
+/// Newest first. An answer that would be too large is asked for again with fewer, within the time of one.
+async fn newest(cache: &Cache, source_id: String, kind: EnvelopeType, limit: i64) -> Result<Envelopes<'_>, Refusal> {
+    let deadline = Instant::now() + DEADLINE;
     let mut request = ReadRequest {
         source_id,
         start_time: i64::MIN,
@@ -73,7 +77,7 @@ async fn newest(cache: &Cache, source_id: String, kind: EnvelopeType, limit: i64
         ..ReadRequest::default()
     };
     loop {
-        match cache.envelopes(request.clone()).await {
+        match cache.page(&request, deadline).await {
             Err(refusal) if refusal.is_too_large() && request.limit > 1 => request.limit = request.limit * 3 / 4,
             answer => return answer,
         }
@@ -81,15 +85,13 @@ async fn newest(cache: &Cache, source_id: String, kind: EnvelopeType, limit: i64
 }
 
 /// Each log message, in the order given.
-fn recent_logs(envelopes: &[Bytes]) -> Vec<Bytes> {
-    payloads(envelopes)
-        .filter(|payload| payload.event_type == EventType::LogMessage)
-        .map(|payload| payload.bytes)
-        .collect()
+fn recent_logs<'a>(envelopes: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
+    let logs = payloads(envelopes).filter(|payload| payload.event_type == EventType::LogMessage);
+    logs.map(|payload| payload.bytes).collect()
 }
 
 /// The first container metric of each instance, by instance.
-fn container_metrics(envelopes: &[Bytes]) -> Vec<Bytes> {
+fn container_metrics<'a>(envelopes: impl Iterator<Item = &'a [u8]>) -> Vec<Bytes> {
     let mut first: BTreeMap<i32, Bytes> = BTreeMap::new();
     for payload in payloads(envelopes).filter(|payload| payload.event_type == EventType::ContainerMetric) {
         let metric = events::Envelope::decode(payload.bytes.clone()).ok().and_then(|decoded| decoded.container_metric);
@@ -100,14 +102,13 @@ fn container_metrics(envelopes: &[Bytes]) -> Vec<Bytes> {
     first.into_values().collect()
 }
 
-fn payloads(envelopes: &[Bytes]) -> impl Iterator<Item = Payload> {
-    let convert = |envelope: &Bytes| {
+fn payloads<'a>(envelopes: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Item = Payload> {
+    envelopes.flat_map(|envelope| {
         let mut payloads = Vec::new();
         // What has no v1 form is not in it.
-        let _converted = to_v1(envelope.clone(), &mut payloads);
+        let _converted = to_v1(envelope, &mut payloads);
         payloads
-    };
-    envelopes.iter().flat_map(convert)
+    })
 }
 
 /// Parts without headers, one after another.
@@ -138,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    fn encoded(envelopes: impl IntoIterator<Item = v2::Envelope>) -> Vec<Bytes> {
-        envelopes.into_iter().map(|envelope| envelope.encode_to_vec().into()).collect()
+    fn encoded(envelopes: impl IntoIterator<Item = v2::Envelope>) -> Vec<Vec<u8>> {
+        envelopes.into_iter().map(|envelope| envelope.encode_to_vec()).collect()
     }
 
     #[test]
@@ -158,7 +159,8 @@ mod tests {
     #[test]
     fn an_error_is_no_log_and_each_instance_has_its_latest_metric() {
         let error = v2::Envelope::log("a", "x").tag("__v1_type", "Error");
-        assert_eq!(recent_logs(&encoded([v2::Envelope::log("a", "1"), error, v2::Envelope::log("a", "2")])).len(), 2);
+        let logs = encoded([v2::Envelope::log("a", "1"), error, v2::Envelope::log("a", "2")]);
+        assert_eq!(recent_logs(logs.iter().map(Vec::as_slice)).len(), 2);
 
         let gauge = |instance: &str, cpu: f64| {
             let mut envelope = v2::Envelope::gauge("a", "cpu", cpu, "percentage").instance(instance);
@@ -170,7 +172,8 @@ mod tests {
             envelope
         };
         let other = v2::Envelope::gauge("a", "temperature", 1.0, "C");
-        let metrics = container_metrics(&encoded([gauge("1", 5.0), other, gauge("0", 4.0), gauge("1", 3.0)]));
+        let gauges = encoded([gauge("1", 5.0), other, gauge("0", 4.0), gauge("1", 3.0)]);
+        let metrics = container_metrics(gauges.iter().map(Vec::as_slice));
         let decoded =
             metrics.iter().map(|part| events::Envelope::decode(part.clone()).unwrap().container_metric.unwrap());
         let shown: Vec<_> = decoded.map(|metric| (metric.instance_index, metric.cpu_percentage)).collect();

@@ -156,11 +156,8 @@ impl Source {
 impl Source {
     /// Reads what comes from now on of a doppler that has nothing to follow: its history is over at once, and there are no cursors.
     async fn read_live(&mut self, worked: &mut bool) -> Result<Result<(), Status>, Gone> {
-        if !std::mem::replace(&mut self.live, true) {
-            let live = v1::FollowFrame { live: true, ..v1::FollowFrame::default() };
-            self.events.send(Event::Frame(live)).await.map_err(|_| Gone)?;
-        }
         if self.request.history_only {
+            self.live = true;
             return Ok(Ok(()));
         }
         let mut known = Acquaintance::present();
@@ -170,6 +167,11 @@ impl Source {
             Ok(stream) => stream,
             Err(error) => return Ok(Err(error)),
         };
+        *worked = true;
+        if !std::mem::replace(&mut self.live, true) {
+            let live = v1::FollowFrame { live: true, ..v1::FollowFrame::default() };
+            self.events.send(Event::Frame(live)).await.map_err(|_| Gone)?;
+        }
         loop {
             let event = tokio::select! {
                 event = stream.next(&mut known) => event,
@@ -184,7 +186,6 @@ impl Source {
                 Ok(None) => return Ok(Ok(())),
                 Err(error) => return Ok(Err(error)),
             };
-            *worked = true;
             self.events.send(Event::Frame(frame)).await.map_err(|_| Gone)?;
         }
     }

@@ -5,20 +5,27 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use prost::Message as _;
 use proto::hydrant::v1;
 
-/// The longest text that is looked at: a hundred dopplers and more.
-const MAX_TEXT: usize = 8 * 1024;
+/// The longest text that is looked at: so many dopplers of the longest names.
+const MAX_TEXT: usize = 32 * 1024;
+
+/// Dopplers of one place.
+const MAX_DOPPLERS: usize = 64;
+
+/// The longest name of a doppler: a host name and a port.
+const MAX_NAME: usize = 262;
 
 /// A place in the cache of each doppler.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Place(Vec<v1::Cursor>);
 
 impl Place {
-    /// Goes on to `cursor` with its doppler.
+    /// Goes on to `cursor` with its doppler. Of too many dopplers the one that has been silent longest is forgotten.
     pub(super) fn advance(&mut self, cursor: v1::Cursor) {
-        match self.0.iter_mut().find(|known| known.doppler == cursor.doppler) {
-            Some(known) => *known = cursor,
-            None => self.0.push(cursor),
+        self.0.retain(|known| known.doppler != cursor.doppler);
+        if self.0.len() >= MAX_DOPPLERS {
+            self.0.remove(0);
         }
+        self.0.push(cursor);
     }
 
     /// True before the first frame with a cursor.
@@ -44,7 +51,12 @@ impl Place {
         }
         let request = v1::FollowRequest::decode(&*URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
         let only = v1::FollowRequest { after: request.after.clone(), ..v1::FollowRequest::default() };
-        (only == request && !request.after.is_empty()).then_some(Self(request.after))
+        let mut names: Vec<&str> = request.after.iter().map(|cursor| cursor.doppler.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let named = names.len() == request.after.len() && names.iter().all(|name| (1..=MAX_NAME).contains(&name.len()));
+        let bounded = (1..=MAX_DOPPLERS).contains(&request.after.len());
+        (only == request && named && bounded).then_some(Self(request.after))
     }
 }
 
@@ -65,11 +77,18 @@ mod tests {
         }
         let text = place.text();
         assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'), "{text}");
-        assert_eq!(Place::parse(&text), Some(Place(vec![cursor("a:1", 9), cursor("b:1", 5)])));
+        assert_eq!(Place::parse(&text), Some(Place(vec![cursor("b:1", 5), cursor("a:1", 9)])));
+        (0..MAX_DOPPLERS as u64).for_each(|i| place.advance(cursor(&format!("{}:1", "x".repeat(255)), i)));
+        (0..MAX_DOPPLERS as u64 - 1).for_each(|i| place.advance(cursor(&format!("{i}{}:1", "y".repeat(200)), i)));
+        assert_eq!((place.0.len(), place.0[0].doppler.len()), (MAX_DOPPLERS, 257));
+        assert_eq!(Place::parse(&place.text()), Some(place.clone()));
     }
 
     #[test]
     fn what_is_no_place_is_told_apart() {
+        let twice = Place(vec![cursor("a", 1), cursor("a", 2)]).text();
+        let nameless = Place(vec![cursor("", 1)]).text();
+        assert_eq!((Place::parse(&twice), Place::parse(&nameless)), (None, None));
         let other =
             v1::FollowRequest { source_ids: vec!["x".to_owned()], after: vec![cursor("a", 1)], ..Default::default() };
         let other = URL_SAFE_NO_PAD.encode(other.encode_to_vec());

@@ -116,11 +116,13 @@ impl Reader {
             }
             match &mut self.from {
                 From::Live(subscription, taken) => {
-                    if subscription.take(TAKE, taken).await == 0 {
-                        return None;
-                    }
+                    let ended = subscription.take(TAKE, taken).await == 0;
                     let lost = subscription.gaps();
                     self.steps.extend(lost.iter().map(|loss| Step::Gap(loss.gap(), "traffic_controller")));
+                    if ended {
+                        // What was lost last is told too.
+                        return self.steps.pop_front();
+                    }
                     let parts: Vec<Selection> = taken.drain(..).map(|part| subscription.in_form(&part)).collect();
                     let count = parts.iter().map(Selection::len).sum::<usize>() as u64;
                     self.steps.push_back(Step::Batch(parts, count));

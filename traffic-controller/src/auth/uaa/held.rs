@@ -45,7 +45,7 @@ impl Held {
     /// Waits until something that was admitted may no longer be read.
     ///
     /// # Cancel safety
-    /// Cancel safe.
+    /// It may be called again; but what has passed until it looks again is lost: keep it for as long as the stream.
     pub(in crate::auth) async fn revoked(&mut self) {
         loop {
             tokio::select! {
@@ -56,7 +56,13 @@ impl Held {
                 },
                 () = sleep(self.uaa.ttl()) => {}
             }
-            if !self.stands().await {
+            let expires = self.who.expires;
+            let stands = tokio::select! {
+                stands = self.stands() => stands,
+                // Whoever is slow to answer does not keep alive what has expired: that is asked about next.
+                () = clock::reached(expires) => continue,
+            };
+            if !stands {
                 return;
             }
         }
