@@ -277,3 +277,34 @@ async fn more_streams_than_may_be_are_turned_away() {
     );
     drop(first);
 }
+
+#[tokio::test]
+async fn a_consumer_of_events_that_does_not_read_is_cut_and_the_pipeline_is_told() {
+    let mut doppler = Doppler::start();
+    let mut config = Config::for_test().dopplers([doppler.addr]);
+    config.http.slow_consumer_timeout = Duration::from_millis(100);
+    let telemetry = Telemetry::default();
+    let server = config.bind(&telemetry).await.unwrap();
+    let told = server.losses();
+    let controller = server.spawn();
+    let sse =
+        Sse::open(controller.addrs().gateway, "/v2/read?log&source_id=a", &[("X-Forwarded-For", "10.1.2.3")]).await;
+    let stream = doppler.stream().await;
+    let batch: Vec<_> = (0..8).map(|_| v2::Envelope::log("a", vec![b'x'; 100_000])).collect();
+    let fill = async {
+        loop {
+            stream.send(&batch).await;
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = told.event() => {}
+        () = fill => unreachable!("it goes on"),
+    }
+    let events = told.take_events();
+    let Some(v2::envelope::Message::Event(event)) = &events[0].message else { panic!("{events:?}") };
+    assert_eq!(event.title, "Traffic Controller has disconnected slow consumer");
+    assert!(event.body.contains("X-Forwarded-For: 10.1.2.3\nPath: /v2/read?log&source_id=a\n"), "{}", event.body);
+    assert!(telemetry.render().contains("hydrant_slow_consumers_total 1"));
+    drop(sse);
+}
