@@ -50,7 +50,7 @@ pub struct Config {
     pub adapters: Vec<Address>,
     /// What each consumer may fall behind.
     pub ring: RingConfig,
-    /// What a consumer of named sources over HTTP may fall behind: 8 192 envelopes, 768 KiB.
+    /// What a consumer of named sources over HTTP may fall behind: 8 192 envelopes, 640 KiB.
     pub tail_ring: TailRingConfig,
     /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
     /// `shutdown_deadline`.
@@ -156,7 +156,7 @@ pub struct RingConfig {
 pub struct TailRingConfig {
     /// Envelopes; 8 192.
     pub envelopes: NonZeroUsize,
-    /// Bytes kept alive; 768 KiB.
+    /// Bytes kept alive; 640 KiB.
     pub bytes: NonZeroUsize,
 }
 
@@ -244,7 +244,7 @@ impl Default for RingConfig {
 
 impl Default for TailRingConfig {
     fn default() -> Self {
-        Self { envelopes: size(8_192), bytes: size(768 * 1024) }
+        Self { envelopes: size(8_192), bytes: size(640 * 1024) }
     }
 }
 
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(config.dopplers[0].addresses[0].to_string(), "d:1");
         assert_eq!(config.ring, RingConfig::default());
         let tail: Config = toml::from_str("[tail_ring]\nenvelopes = 5\n").unwrap();
-        assert_eq!((tail.tail_ring.envelopes.get(), tail.tail_ring.bytes.get()), (5, 768 * 1024));
+        assert_eq!((tail.tail_ring.envelopes.get(), tail.tail_ring.bytes.get()), (5, 640 * 1024));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use crate::websocket::feed::{Feed, Frame};
 /// What leaves the ring at once: enough to fill some writes, little enough to keep.
 pub(crate) const TAKE: Bounds = Bounds {
     envelopes: NonZeroUsize::new(256).expect("not zero"),
-    bytes: NonZeroUsize::new(256 * 1024).expect("not zero"),
+    bytes: NonZeroUsize::new(128 * 1024).expect("not zero"),
 };
 
 /// Feeds one consumer.

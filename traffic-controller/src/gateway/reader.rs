@@ -23,10 +23,10 @@ use crate::fan_in::{FanIn, Subscription};
 use crate::follow::{FollowError, Follower, Following};
 use crate::metrics::Metrics;
 
-/// What leaves the ring at once.
+/// What leaves the ring at once: as JSON twice as much, and once more in the connection's buffer.
 const TAKE: Bounds = Bounds {
     envelopes: NonZeroUsize::new(256).expect("not zero"),
-    bytes: NonZeroUsize::new(256 * 1024).expect("not zero"),
+    bytes: NonZeroUsize::new(64 * 1024).expect("not zero"),
 };
 
 /// What comes next.
