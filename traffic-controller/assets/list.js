@@ -197,10 +197,12 @@ export class List {
 
   onScroll() {
     const { scroller } = this;
-    if (this.following && scroller.scrollTop < this.last - 2) this.pausedByHand();
+    // A window that grows moves the rows too, and leaves them at their end.
+    const fromEnd = scroller.scrollHeight - scroller.clientHeight - scroller.scrollTop;
+    if (this.following && scroller.scrollTop < this.last - 2 && fromEnd > 2) this.pausedByHand();
     // What the page itself has scrolled to is no news, and no wish to follow.
     const down = this.target === undefined && scroller.scrollTop > this.last + 1;
-    const atBottom = scroller.scrollTop + scroller.clientHeight >= scroller.scrollHeight - this.rowHeight() / 2;
+    const atBottom = fromEnd <= this.rowHeight() / 2;
     this.on.scrolled(down && atBottom, scroller.scrollTop);
     this.paint();
   }

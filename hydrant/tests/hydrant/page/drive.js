@@ -114,6 +114,14 @@ const stories = {
 
     await visitor.answers();
 
+    // A window that grows is no wish to stop.
+    const { width, height } = page.viewportSize();
+    for (const more of [-200, 200, 0]) {
+      await page.setViewportSize({ width, height: height + more });
+      await page.evaluate(() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn))));
+      assert.equal(await page.locator('#state', { hasText: 'live' }).count(), 1, `followed at ${more} px more`);
+    }
+
     // A filter leaves what matches of all that is held, and marks it.
     await page.keyboard.press('/');
     await page.keyboard.type('/line \\d+777 /');

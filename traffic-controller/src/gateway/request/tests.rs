@@ -1,3 +1,5 @@
+//! Queries by the sections of the contract (loggregator v2 §12.1, §12.3), and what we add to them.
+
 use super::*;
 
 const NOW: i64 = 1_790_000_000_000_000_000;
