@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::commands::{hydrant, run};
-use crate::harness::{Producer, logs, metrics, pipeline, subscribe, sum, until};
+use crate::harness::{Producer, logs, metrics, next, pipeline, subscribe, sum, until};
 
 async fn send(producer: &mut Producer, source: &str, texts: &[&str]) {
     producer.send(texts.iter().map(|text| v2::Envelope::log(source, (*text).to_owned())).collect()).await;
@@ -77,7 +77,8 @@ async fn every_envelope_that_was_lost_is_explained() {
     assert!(shown.starts_with("No loss has been told of.\n") && shown.contains("say the same"), "{shown}");
 
     // It asks for all and reads nothing.
-    let idle = subscribe(up.doppler().grpc, &[logs()]).await;
+    let mut idle = subscribe(up.doppler().grpc, &[logs()]).await;
+    let mut sent = 0;
     let mut producer = Producer::connect(up.agent().grpc).await;
     let lost = |metrics: &std::collections::BTreeMap<String, f64>| {
         sum(metrics, "hydrant_dropped_envelopes_total", "stage=\"doppler\",reason=\"queue_full\"")
@@ -86,6 +87,7 @@ async fn every_envelope_that_was_lost_is_explained() {
     while lost(&metrics(up.doppler().admin).await) == 0 {
         producer.send((0..500).map(|_| v2::Envelope::log("loud", text.clone())).collect()).await;
         producer.settled().await;
+        sent += 500;
     }
     let counted = lost(&until(up.doppler().admin, |metrics| lost(metrics) > 0).await);
     let mut report = json(&["explain-loss", "--server", &server]).await;
@@ -100,7 +102,19 @@ async fn every_envelope_that_was_lost_is_explained() {
     assert!(shown.contains("queue_full at the doppler: a consumer is slower"), "{shown}");
     let all = json(&["sources", "--once", "--sort", "lost", "--server", &server]).await;
     assert_eq!((&all["sources"][0]["source_id"], &all["sources"][0]["lost"]), (&"loud".into(), &counted.into()));
-    drop(idle);
+
+    // To the envelope: what its consumer gets now, and what is explained, is what was sent. A quiet source's line comes last.
+    send(&mut producer, "quiet", &["the last one"]).await;
+    let mut got = 0;
+    'reading: loop {
+        for envelope in next(&mut idle).await.expect("the stream is open") {
+            if envelope.source_id == "quiet" {
+                break 'reading;
+            }
+            got += 1;
+        }
+    }
+    assert_eq!(got + counted, sent);
     up.shutdown().await.unwrap();
 }
 
