@@ -10,7 +10,6 @@
 
 use std::net::SocketAddr;
 
-use axum::Router;
 use parking_lot::Mutex;
 use proto::hydrant::v1::follow_server::FollowServer;
 use proto::hydrant::v1::overview_server::OverviewServer;
@@ -21,8 +20,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use transport::{
-    Access, AccessError, Address, ChannelOptions, Dopplers, DopplersError, Identity, Listener, LocalOnly,
-    MAX_MESSAGE_BYTES, Role, Security, ServiceRoles, TlsError, bind, serve_http, server_builder,
+    Access, AccessError, Address, ChannelOptions, Dopplers, DopplersError, Identity, Listener, MAX_MESSAGE_BYTES, Role,
+    ServiceRoles, TlsError, bind, server_builder,
 };
 
 use self::ports::Ports;
@@ -32,10 +31,9 @@ use crate::config::Config;
 use crate::fan_in::rings::Rings;
 use crate::fan_in::tails::Tails;
 use crate::fan_in::{FanIn, Room};
-use crate::firehose::{Firehose, not_found};
+use crate::firehose::Firehose;
 use crate::follow::{self, Follower};
 use crate::gateway::Gateway;
-use crate::login;
 use crate::metrics::Metrics;
 use crate::overview::Overview;
 use crate::page::{self, RoleInfo};
@@ -43,6 +41,7 @@ use crate::recent::Cache;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
 
+mod http;
 mod ports;
 
 /// The handle of a running traffic controller. Dropping it tells the server to stop.
@@ -375,7 +374,7 @@ impl Server {
             stop.cancel();
             served.map_err(|source| ServeError::Grpc { addr: addrs.grpc, source })
         };
-        // and to WebSocket;
+        // to HTTP, from rings and from the caches.
         let (v1, v2) = (&metrics.handles().firehose, &metrics.handles().gateway);
         let (v1, v2) = (fan_in(v1, tail), fan_in(v2, tail));
         let configs = (config.gateway.clone(), config.http.clone());
@@ -383,28 +382,14 @@ impl Server {
         let cache = Cache::new(upstream, authorizer.clone());
         let (guard, tasks) = (authorizer.clone(), tracker.clone());
         let firehose = Firehose::new(config.http.clone(), (v1, cache.clone()), metrics.clone(), guard, tasks);
-        // The page finds everything under its own origin.
-        let routes = firehose.router().merge(streams.routes()).merge(overview.router()).merge(cache.routes());
-        let routes = routes.merge(login::router(authorizer.clone())).merge(page).fallback(not_found);
         let lost = &metrics.handles().access_log_lost;
         let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker, admin_stop.clone()));
-        let logged = |routes: Router, product: &'static str, addr: SocketAddr| match &log {
-            Some(log) => log.around(routes, product, addr),
-            None => routes,
-        };
         let local = authorizer.is_none();
-        let routes = logged(routes, "loggregator_trafficcontroller", addrs.http);
-        let http = serve(http, ports.http, local, routes, &tracker, &stop);
-        let gateway = serve(
-            gateway,
-            ports.gateway,
-            local,
-            logged(streams.router().fallback(not_found), "loggregator_trafficcontroller", addrs.gateway),
-            &tracker,
-            &stop,
-        );
-        // and the log cache.
-        let rest = serve(rest, ports.rest, local, logged(cache.router(), "log_cache", addrs.rest), &tracker, &stop);
+        let services = http::Services { firehose, gateway: streams, overview, cache, authorizer, page };
+        let routes = services.routes(addrs, log.as_ref());
+        let http = http::serve(http, ports.http, local, routes.http, &tracker, &stop);
+        let gateway = http::serve(gateway, ports.gateway, local, routes.gateway, &tracker, &stop);
+        let rest = http::serve(rest, ports.rest, local, routes.rest, &tracker, &stop);
 
         serving.ready();
         let before = Mutex::new((0, 0));
@@ -456,22 +441,4 @@ impl Server {
         }
         roles
     }
-}
-
-/// An HTTP port. Without authentication (`local`) it is guarded against web pages.
-async fn serve(
-    listener: Listener,
-    security: Security,
-    local: bool,
-    mut routes: Router,
-    tracker: &TaskTracker,
-    stop: &CancellationToken,
-) {
-    if local {
-        let guard = LocalOnly::on(listener.addr());
-        let guard = if matches!(security, Security::Https(_)) { guard.over_tls() } else { guard };
-        routes = guard.protect(routes);
-    }
-    let incoming = listener.incoming(security, tracker, stop.clone());
-    serve_http(incoming, routes, tracker, stop).await;
 }
