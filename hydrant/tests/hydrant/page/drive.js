@@ -254,7 +254,7 @@ const stories = {
     );
     // Everything, and one of several sources beside another.
     await page.locator('.source', { hasText: 'Everything' }).click();
-    await told('ten');
+    await told('ten live');
     await visitor.figure('received', '10');
     await page.locator('.source', { hasText: 'app' }).first().click();
     await page.locator('.source', { hasText: 'other' }).click({ modifiers: ['Shift'] });
