@@ -100,7 +100,10 @@ mod tests {
 
     #[test]
     fn those_of_which_most_has_come_stand_first_and_are_as_many_as_an_answer_takes() {
-        let meta = |count, expired| SourceMeta { count, expired, bytes: 5, oldest_timestamp: 1, newest_timestamp: 2 };
+        let meta = |count, expired| {
+            let (oldest_timestamp, newest_timestamp, recent, recent_since) = (1, 2, count, 1);
+            SourceMeta { count, expired, bytes: 5, oldest_timestamp, newest_timestamp, recent, recent_since }
+        };
         let many = (0..MAX_SOURCES + 5).map(|i| (format!("{i:05}"), meta(1, 0)));
         let sources = busiest(many.chain([("loud".to_owned(), meta(3, 4))]).collect());
         assert_eq!(

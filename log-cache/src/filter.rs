@@ -7,10 +7,11 @@
 use std::fmt;
 
 use proto::raw::Kind;
-use proto::raw::wire::{self, Fields, WireType};
+use proto::raw::wire::{self, WireType};
 use regex::bytes::{Regex, RegexBuilder};
 use regex_syntax::ast::ErrorKind;
 
+use crate::message::{content, each_part, for_each, is_member, metrics, text};
 use crate::segment::KindSet;
 
 /// The longest pattern, in bytes.
@@ -26,27 +27,30 @@ pub(crate) struct NameFilter(Regex);
 /// Why a pattern cannot be used, in the words clients know.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("error parsing regexp: {0}")]
-pub struct NameError(String);
+pub struct PatternError(String);
+
+impl PatternError {
+    pub(crate) fn too_large() -> Self {
+        Self("expression too large".to_owned())
+    }
+}
 
 impl NameFilter {
     /// The kinds that have names.
     pub(crate) const KINDS: KindSet = Kind::Counter.bit() | Kind::Timer.bit() | Kind::Gauge.bit();
 
     /// Compiles a pattern; it matches anywhere in a name.
-    pub(crate) fn new(pattern: &str) -> Result<Self, NameError> {
-        if pattern.len() > MAX_PATTERN {
-            return Err(NameError("expression too large".to_owned()));
+    pub(crate) fn new(pattern: &str) -> Result<Self, PatternError> {
+        compile(pattern).map(Self)
+    }
+
+    /// True when [`NameFilter::apply`] leaves something of an envelope, or of what a packed segment keeps of it.
+    pub(crate) fn admits(&self, kind: Kind, message: &[u8]) -> bool {
+        let mut admits = false;
+        if kind.bit() & Self::KINDS != 0 {
+            metrics(kind, message, |metric| admits |= self.0.is_match(metric.name));
         }
-        if let Err(error) = regex_syntax::ast::parse::Parser::new().parse(pattern) {
-            return Err(NameError(explain(error.kind(), pattern, &pattern[error.span().start.offset..])));
-        }
-        let compiled = RegexBuilder::new(pattern).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build();
-        match compiled {
-            Ok(regex) => Ok(Self(regex)),
-            Err(regex::Error::CompiledTooBig(_)) => Err(NameError("expression too large".to_owned())),
-            // Well-formed, but with a class or a flag that is not known.
-            Err(_) => Err(NameError(format!("invalid character class range: `{pattern}`"))),
-        }
+        admits
     }
 
     /// Applies the filter to an envelope that has passed the walker. `None`: it goes. `Some(Some(_))`: it stays as it is.
@@ -98,63 +102,23 @@ impl NameFilter {
     }
 }
 
-/// Calls `part` with every occurrence of the oneof member that `kind` names since another one was set last: what a reader merges.
-fn each_part<'a>(envelope: &'a [u8], kind: Kind, mut part: impl FnMut(&'a [u8])) {
-    let wanted = match kind {
-        Kind::Counter => 5,
-        Kind::Gauge => 6,
-        Kind::Timer => 7,
-        Kind::None | Kind::Log | Kind::Event => return,
-    };
-    let mut last_other = 0;
-    let mut at = 0;
-    for_each(envelope, |number, _, field| {
-        at += field.len();
-        if is_member(number) && number != wanted {
-            last_other = at;
-        }
-    });
-    for_each(&envelope[last_other..], |number, _, field| {
-        if number == wanted {
-            part(content(field));
-        }
-    });
-}
-
-/// The last value of field 1: the name in a counter, a timer or an entry of a gauge's map.
-fn text(message: &[u8]) -> Option<&[u8]> {
-    let mut last = None;
-    for_each(message, |number, wire_type, field| {
-        if (number, wire_type) == (1, WireType::Len) {
-            last = Some(content(field));
-        }
-    });
-    last
-}
-
-fn is_member(number: u32) -> bool {
-    matches!(number, 4..=7 | 10)
-}
-
-/// Calls `visit` with every field, its key included; ends silently where the message stops being well-formed.
-fn for_each<'a>(message: &'a [u8], mut visit: impl FnMut(u32, WireType, &'a [u8])) {
-    let mut fields = Fields::new(message);
-    while !fields.is_done() {
-        let begin = fields.position();
-        let Ok((number, wire_type)) = fields.key() else { return };
-        if fields.skip(number, wire_type).is_err() {
-            return;
-        }
-        visit(number, wire_type, &message[begin..fields.position()]);
+/// Compiles a pattern, within bounds.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn compile(pattern: &str) -> Result<Regex, PatternError> {
+    if pattern.len() > MAX_PATTERN {
+        return Err(PatternError::too_large());
     }
-}
-
-/// What a length-delimited field holds.
-fn content(field: &[u8]) -> &[u8] {
-    let mut fields = Fields::new(field);
-    match fields.key().and_then(|_| fields.bytes()) {
-        Ok(bytes) => bytes,
-        Err(_) => &[],
+    if let Err(error) = regex_syntax::ast::parse::Parser::new().parse(pattern) {
+        return Err(PatternError(explain(error.kind(), pattern, &pattern[error.span().start.offset..])));
+    }
+    let compiled = RegexBuilder::new(pattern).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build();
+    match compiled {
+        Ok(regex) => Ok(regex),
+        Err(regex::Error::CompiledTooBig(_)) => Err(PatternError::too_large()),
+        // Well-formed, but with a class or a flag that is not known.
+        Err(_) => Err(PatternError(format!("invalid character class range: `{pattern}`"))),
     }
 }
 

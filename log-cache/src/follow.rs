@@ -13,12 +13,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use proto::logcache::v1::EnvelopeType;
-use proto::raw::{source_hash, wire};
+use proto::raw::source_hash;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
+use crate::opened::{Opened, SourceField};
 use crate::read;
-use crate::segment::{KindSet, Kinds, Segment};
+use crate::sealed::Sealed;
+use crate::segment::{KindSet, Kinds};
 use crate::source::Part;
 use crate::store::Store;
 
@@ -28,6 +30,9 @@ pub const MAX_FOLLOWED: usize = 64;
 /// Sources that all followers of a store may name together: what a source costs that exists only because it is followed, some 400
 /// bytes, is outside the budget.
 const MAX_FOLLOWED_IN_ALL: usize = 65_536;
+
+/// Opened segments that a follower keeps.
+const OPENED: usize = 16;
 
 /// A frame is full with this many envelopes.
 const FRAME_ENVELOPES: usize = 1000;
@@ -115,11 +120,13 @@ pub struct Follower {
     history_only: bool,
     live: bool,
     gaps: VecDeque<Gap>,
+    opened: OpenedFew,
 }
 
 #[derive(Debug)]
 struct Followed {
     id: String,
+    field: SourceField,
     hash: u64,
     /// Envelopes sent, left out or reported as lost, by kind: where this follower stands in the source's own count.
     passed: Kinds<u64>,
@@ -146,7 +153,7 @@ impl Store {
         let watch = |id: String| {
             let hash = source_hash(id.as_bytes());
             let passed = self.watch(id.as_bytes(), hash, &wake, after);
-            Followed { id, hash, passed }
+            Followed { field: SourceField::new(id.as_bytes()), id, hash, passed }
         };
         let sources = ids.into_iter().map(watch).collect();
         let types: Vec<i32> = spec.kinds.into_iter().map(i32::from).collect();
@@ -159,6 +166,7 @@ impl Store {
             history_only: spec.history_only,
             live: false,
             gaps: VecDeque::new(),
+            opened: OpenedFew::default(),
             wake,
             store: self.clone(),
         })
@@ -216,7 +224,7 @@ impl Follower {
                 let last = part.segments.last().map_or(limit, |segment| segment.last_sequence());
                 limit = limit.min(last);
             }
-            tails.extend(Tail::new(i, part, self.sequence));
+            tails.extend(Tail::new(i, part, self.sequence, &mut self.opened));
         }
         if let Some(frame) = self.gap() {
             return Some(frame);
@@ -234,17 +242,18 @@ impl Follower {
                 self.sequence = limit;
                 break;
             };
-            let (segment, i) = (&tail.segments[0], tail.next);
+            let source = &mut self.sources[tail.source];
+            let (segment, i) = (tail.open(&mut self.opened), tail.next);
             let kind = segment.kind(i);
-            self.sources[tail.source].passed[kind as usize] += 1;
+            source.passed[kind as usize] += 1;
             self.sequence = segment.sequence(i);
             let old =
                 self.sequence <= self.history && self.start_time.is_some_and(|start| segment.timestamp(i) < start);
             if kind.bit() & self.kinds != 0 && !old {
-                wire::put_bytes(&mut out, 1, segment.envelope(i));
+                segment.put_framed(i, &source.field, &mut out);
                 envelopes += 1;
             }
-            tail.advance();
+            tail.advance(&mut self.opened);
             if tail.segments.is_empty() {
                 tails.retain(|tail| !tail.segments.is_empty());
             }
@@ -289,27 +298,66 @@ impl Followed {
 /// The rest of one source's part. Has a segment, unless it is used up.
 struct Tail {
     source: usize,
-    segments: SmallVec<[Arc<Segment>; 2]>,
+    segments: SmallVec<[Arc<Sealed>; 2]>,
     /// Index into the first segment.
     next: usize,
+    /// The sequence of that envelope.
+    sequence: u64,
 }
 
 impl Tail {
-    fn new(source: usize, part: Part, after: u64) -> Option<Self> {
-        let next = part.segments.first()?.position_after(after);
-        Some(Self { source, segments: part.segments, next })
+    fn new(source: usize, part: Part, after: u64, opened: &mut OpenedFew) -> Option<Self> {
+        let first = part.segments.first()?;
+        let (next, sequence) = if first.first_sequence() > after {
+            (0, first.first_sequence())
+        } else {
+            let segment = opened.get(first);
+            let next = segment.position_after(after);
+            (next, segment.sequence(next))
+        };
+        Some(Self { source, segments: part.segments, next, sequence })
     }
 
     fn sequence(&self) -> u64 {
-        self.segments[0].sequence(self.next)
+        self.sequence
     }
 
-    fn advance(&mut self) {
+    fn open<'a>(&self, opened: &'a mut OpenedFew) -> &'a Opened {
+        opened.get(&self.segments[0])
+    }
+
+    fn advance(&mut self, opened: &mut OpenedFew) {
         self.next += 1;
         if self.next == self.segments[0].len() {
-            self.segments.remove(0);
+            opened.forget(&self.segments.remove(0));
             self.next = 0;
+            self.sequence = self.segments.first().map_or(0, |next| next.first_sequence());
+        } else {
+            self.sequence = self.open(opened).sequence(self.next);
         }
+    }
+}
+
+/// The segments that a follower has opened last: it reads on in them, frame by frame. Memory is bounded: at most 16, of 100 KiB or an
+/// envelope each.
+#[derive(Debug, Default)]
+struct OpenedFew(VecDeque<(Arc<Sealed>, Opened)>);
+
+impl OpenedFew {
+    fn get(&mut self, sealed: &Arc<Sealed>) -> &Opened {
+        let at = self.0.iter().position(|(known, _)| Arc::ptr_eq(known, sealed));
+        let at = at.unwrap_or_else(|| {
+            if self.0.len() == OPENED {
+                self.0.pop_front();
+            }
+            self.0.push_back((Arc::clone(sealed), sealed.open()));
+            self.0.len() - 1
+        });
+        &self.0[at].1
+    }
+
+    fn forget(&mut self, sealed: &Arc<Sealed>) {
+        self.0.retain(|(known, _)| !Arc::ptr_eq(known, sealed));
     }
 }
 

@@ -11,21 +11,32 @@
 mod config;
 mod filter;
 mod follow;
+mod labels;
+mod message;
 mod metrics;
+#[cfg(test)]
+mod noise;
+mod opened;
+mod packed;
 mod prune;
 mod read;
 mod replay;
 mod seal;
+mod sealed;
 mod segment;
+mod select;
 mod service;
+pub mod snapshot;
 mod source;
 mod store;
+mod text;
 
 pub use config::Config;
-pub use filter::NameError;
+pub use filter::PatternError;
 pub use follow::{Cursor, FollowError, FollowSpec, Follower, Frame, Gap, MAX_FOLLOWED};
 pub use metrics::Metrics;
 pub use read::{DEFAULT_LIMIT, MAX_ANSWER, MAX_LIMIT, Page, Read, ReadError};
 pub use replay::{Piece, Range, Replay};
+pub use select::{Select, SelectError, SelectLimits, Selected};
 pub use service::{Service, Services, routes};
 pub use store::{Numbers, SourceMeta, Store};

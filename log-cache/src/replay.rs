@@ -10,10 +10,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::raw::{Batch, source_hash, wire};
+use proto::raw::{Batch, source_hash};
 
 use crate::follow::Gap;
-use crate::segment::{KindSet, Kinds, Segment};
+use crate::opened::SourceField;
+use crate::sealed::Sealed;
+use crate::segment::{KindSet, Kinds};
 use crate::store::Store;
 
 /// What was put after the envelope numbered `after`, up to that numbered `until`.
@@ -88,7 +90,7 @@ impl Replay {
             let part = self.store.part(&current.id, current.hash, current.sequence);
             let until = self.range.until;
             // A sealed segment comes whole, also when all of it that is in the range has been read.
-            let is_next = |next: &&Arc<Segment>| current.sequence < until && next.first_sequence() <= until;
+            let is_next = |next: &&Arc<Sealed>| current.sequence < until && next.first_sequence() <= until;
             let Some(segment) = part.segments.first().filter(is_next) else {
                 let lost = current.lost(self.kinds);
                 self.now = None;
@@ -120,18 +122,19 @@ impl Replay {
 
 impl Current {
     /// What of `segment` comes next. Nothing if none of it is of the kinds.
-    fn read(&mut self, segment: &Segment, until: u64, kinds: KindSet) -> Option<Piece> {
+    fn read(&mut self, sealed: &Sealed, until: u64, kinds: KindSet) -> Option<Piece> {
+        let (segment, source) = (sealed.open(), SourceField::new(&self.id));
         let mut out = Vec::new();
         let mut sequences = Vec::new();
         for i in segment.position_after(self.sequence)..segment.position_after(until) {
             let kind = segment.kind(i);
             self.left[kind as usize] = self.left[kind as usize].saturating_sub(1);
             if kind.bit() & kinds != 0 {
-                wire::put_bytes(&mut out, 1, segment.envelope(i));
+                segment.put_framed(i, &source, &mut out);
                 sequences.push(segment.sequence(i));
             }
         }
-        self.sequence = segment.last_sequence().min(until).max(self.sequence);
+        self.sequence = sealed.last_sequence().min(until).max(self.sequence);
         // It was indexed when it was put: nothing is refused now.
         let batch = Batch::index(out.into()).0;
         debug_assert_eq!(batch.len(), sequences.len());

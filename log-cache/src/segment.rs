@@ -1,12 +1,11 @@
 //! A segment: envelopes of one source in order of arrival, with what a read needs to know before it opens one.
 //!
 //! What enters: encoded envelopes, appended. What leaves: the same bytes, by arrival or by time. A segment is open while it is
-//! appended to, then sealed for good: it gives back spare memory and, if arrival was not in order of time, keeps a permutation that
-//! is. Sealing is the one place where a segment could be compressed. Never decodes an envelope and never looks at a clock.
+//! appended to; then it is closed, and packed ([`crate::packed`]). Never decodes an envelope and never looks at a clock.
 
 use proto::raw::Kind;
 
-/// A segment takes this many envelopes at most; an index into it fits in 16 bits.
+/// A segment takes this many envelopes at most.
 pub(crate) const MAX_ITEMS: usize = 1024;
 
 /// A segment takes this many bytes at most, unless a single envelope is larger and has it for itself.
@@ -17,8 +16,19 @@ pub(crate) const MAX_ENVELOPE: usize = (1 << END_BITS) - 1 - MAX_BYTES;
 
 const END_BITS: u32 = 29;
 
-/// What an allocation costs beside the bytes asked for.
-const ALLOCATION: usize = 16;
+/// What an allocation costs beside the bytes asked for, besides being rounded up.
+const ALLOCATION: usize = 8;
+
+/// Bytes of memory that an allocation of `bytes` takes, as allocators round: to one of eight sizes between a power of two and the next.
+/// None costs nothing.
+#[inline]
+pub(crate) fn allocated(bytes: usize) -> usize {
+    match bytes {
+        0 => 0,
+        1..=64 => bytes.next_multiple_of(16) + ALLOCATION,
+        _ => bytes.next_multiple_of(1 << (bytes.ilog2() - 3)) + ALLOCATION,
+    }
+}
 
 /// How many envelopes of each kind, by `Kind as usize`.
 pub(crate) type Kinds<T> = [T; 6];
@@ -61,13 +71,10 @@ impl Item {
 pub(crate) struct Segment {
     bytes: Vec<u8>,
     items: Vec<Item>,
-    /// Indices of the items in order of (timestamp, arrival); empty while arrival is that order.
-    order: Vec<u16>,
     first_sequence: u64,
     oldest: i64,
     newest: i64,
     kinds: Kinds<u16>,
-    in_order: bool,
 }
 
 impl Segment {
@@ -76,12 +83,10 @@ impl Segment {
         Self {
             bytes: Vec::new(),
             items: Vec::new(),
-            order: Vec::new(),
             first_sequence: 0,
             oldest: i64::MAX,
             newest: i64::MIN,
             kinds: [0; 6],
-            in_order: true,
         }
     }
 
@@ -103,13 +108,11 @@ impl Segment {
     /// copy: buffers double, from the size of the first envelope.
     #[inline]
     pub(crate) fn push(&mut self, timestamp: i64, kind: Kind, sequence: u64, envelope: &[u8]) {
-        if self.items.is_empty() {
-            self.first_sequence = sequence;
-        } else {
-            self.in_order &= timestamp >= self.newest;
-        }
         grow(&mut self.bytes, envelope.len(), 64);
         self.bytes.extend_from_slice(envelope);
+        if self.items.is_empty() {
+            self.first_sequence = sequence;
+        }
         grow(&mut self.items, 1, 1);
         self.items.push(Item {
             timestamp,
@@ -119,21 +122,6 @@ impl Segment {
         self.oldest = self.oldest.min(timestamp);
         self.newest = self.newest.max(timestamp);
         self.kinds[kind as usize] += 1;
-    }
-
-    /// Closes the segment: sorts it if need be and gives back what it does not use.
-    pub(crate) fn seal(&mut self) {
-        self.sort();
-        self.bytes.shrink_to_fit();
-        self.items.shrink_to_fit();
-    }
-
-    /// Makes [`Segment::by_time`] follow time. O(n log n) if arrival did not, else nothing.
-    pub(crate) fn sort(&mut self) {
-        if !self.in_order && self.order.len() < self.items.len() {
-            self.order = (0..self.items.len() as u16).collect();
-            self.order.sort_by_key(|i| self.items[usize::from(*i)].timestamp);
-        }
     }
 
     /// A copy of what arrived after `sequence`.
@@ -164,15 +152,12 @@ impl Segment {
     /// Bytes of memory held beside the struct itself.
     #[inline]
     pub(crate) fn held(&self) -> usize {
-        let used = |bytes: usize| if bytes == 0 { 0 } else { bytes + ALLOCATION };
-        used(self.bytes.capacity())
-            + used(self.items.capacity() * size_of::<Item>())
-            + used(self.order.capacity() * size_of::<u16>())
+        allocated(self.bytes.capacity()) + allocated(self.items.capacity() * size_of::<Item>())
     }
 
-    /// Bytes of memory held by a sealed segment behind an `Arc` in its source's list.
-    pub(crate) fn held_shared(&self) -> usize {
-        self.held() + size_of::<Self>() + 3 * size_of::<usize>() + ALLOCATION
+    /// Bytes of its envelopes.
+    pub(crate) fn size(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The sequence of the first envelope; 0 if there is none.
@@ -202,26 +187,20 @@ impl Segment {
         &self.kinds
     }
 
+    /// How many envelopes of each kind have a sequence of at most `sequence`.
+    pub(crate) fn kinds_up_to(&self, sequence: u64) -> Kinds<u16> {
+        let mut kinds = Kinds::default();
+        for i in 0..self.position_after(sequence) {
+            kinds[self.kind(i) as usize] += 1;
+        }
+        kinds
+    }
+
     /// True when some envelope may have a timestamp in `[start, end)` and a kind of `kinds`. False is certain.
     pub(crate) fn may_match(&self, start: i64, end: i64, kinds: KindSet) -> bool {
         self.oldest < end
             && self.newest >= start
             && (0..self.kinds.len()).any(|kind| kinds & (1 << kind) != 0 && self.kinds[kind] > 0)
-    }
-
-    /// The index of the `nth` envelope in order of (timestamp, arrival). The segment must be sorted.
-    #[inline]
-    pub(crate) fn by_time(&self, nth: usize) -> usize {
-        if self.in_order { nth } else { usize::from(self.order[nth]) }
-    }
-
-    /// How many envelopes, in order of time, stand before the first with a timestamp of at least `timestamp`. O(log n).
-    pub(crate) fn before(&self, timestamp: i64) -> usize {
-        if self.in_order {
-            self.items.partition_point(|item| item.timestamp < timestamp)
-        } else {
-            self.order.partition_point(|i| self.items[usize::from(*i)].timestamp < timestamp)
-        }
     }
 
     /// How many envelopes, in order of arrival, have a sequence of at most `sequence`. O(log n).
@@ -254,6 +233,17 @@ impl Segment {
     #[inline]
     pub(crate) fn envelope(&self, i: usize) -> &[u8] {
         &self.bytes[self.start(i)..self.items[i].end()]
+    }
+
+    /// All envelopes, one after another.
+    pub(crate) fn envelopes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Where the `i`-th envelope stands in [`Segment::envelopes`].
+    #[inline]
+    pub(crate) fn range(&self, i: usize) -> std::ops::Range<usize> {
+        self.start(i)..self.items[i].end()
     }
 
     fn start(&self, i: usize) -> usize {
@@ -295,7 +285,6 @@ mod tests {
         for (i, kind) in kinds.into_iter().enumerate() {
             segment.push(i as i64, kind, 7 + i as u64, &vec![i as u8; i * 3]);
         }
-        segment.seal();
         for (i, kind) in kinds.into_iter().enumerate() {
             assert_eq!(segment.kind(i), kind);
             assert_eq!(segment.envelope(i), vec![i as u8; i * 3]);
@@ -305,24 +294,6 @@ mod tests {
         assert_eq!(segment.kinds(), &[1; 6]);
         assert!(segment.may_match(5, 6, Kind::Event.bit()));
         assert!(!segment.may_match(6, 9, ANY_KIND) && !segment.may_match(i64::MIN, 0, ANY_KIND));
-    }
-
-    #[test]
-    fn sorts_late_arrivals_and_keeps_ties_in_order_of_arrival() {
-        let mut segment = segment(&[5, 3, 5, i64::MAX, 3, i64::MIN]);
-        segment.seal();
-        let ordered: Vec<usize> = (0..6).map(|nth| segment.by_time(nth)).collect();
-        assert_eq!(ordered, [5, 1, 4, 0, 2, 3]);
-        assert_eq!([segment.before(3), segment.before(4), segment.before(5), segment.before(6)], [1, 3, 3, 5]);
-        assert_eq!((segment.oldest(), segment.newest()), (i64::MIN, i64::MAX));
-    }
-
-    #[test]
-    fn equal_timestamps_need_no_permutation() {
-        let mut segment = segment(&[4, 4, 4]);
-        segment.seal();
-        assert!(segment.order.is_empty());
-        assert_eq!(segment.by_time(2), 2);
     }
 
     #[test]

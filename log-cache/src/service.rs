@@ -79,24 +79,40 @@ impl Egress for Service {
         } else {
             self.store.read(&read)?
         };
-        Ok(Response::new(v1::ReadResponse { envelopes: Some(page.batch) }))
+        Ok(Response::new(v1::ReadResponse {
+            envelopes: Some(page.batch),
+            partial: page.partial.is_some(),
+            reached: page.partial.unwrap_or(0),
+        }))
     }
 
     /// This store's own sources: there is nobody else to ask, whatever `local_only` says.
-    async fn meta(&self, _: Request<v1::MetaRequest>) -> Result<Response<v1::MetaResponse>, Status> {
-        let meta = self.store.meta().into_iter().map(|(id, meta)| (id, meta.into())).collect();
+    async fn meta(&self, request: Request<v1::MetaRequest>) -> Result<Response<v1::MetaResponse>, Status> {
+        let v1::MetaRequest { details, after, limit, .. } = request.into_inner();
+        let mut all = self.store.meta();
+        if limit > 0 || !after.is_empty() {
+            all.retain(|(id, _)| *id > after);
+            let limit = limit as usize;
+            if 0 < limit && limit < all.len() {
+                all.select_nth_unstable_by(limit, |(a, _), (b, _)| a.cmp(b));
+                all.truncate(limit);
+            }
+        }
+        let now = metrics::now();
+        let meta = all.into_iter().map(|(id, meta)| (id, info(meta, details.then_some(now)))).collect();
         Ok(Response::new(v1::MetaResponse { meta }))
     }
 }
 
-impl From<SourceMeta> for v1::MetaInfo {
-    fn from(meta: SourceMeta) -> Self {
-        Self {
-            count: i64::try_from(meta.count).unwrap_or(i64::MAX),
-            expired: i64::try_from(meta.expired).unwrap_or(i64::MAX),
-            oldest_timestamp: meta.oldest_timestamp,
-            newest_timestamp: meta.newest_timestamp,
-        }
+/// A source's numbers as they are sent; with the time now, the details too.
+fn info(meta: SourceMeta, details: Option<i64>) -> v1::MetaInfo {
+    v1::MetaInfo {
+        count: i64::try_from(meta.count).unwrap_or(i64::MAX),
+        expired: i64::try_from(meta.expired).unwrap_or(i64::MAX),
+        oldest_timestamp: meta.oldest_timestamp,
+        newest_timestamp: meta.newest_timestamp,
+        bytes: details.map_or(0, |_| meta.bytes),
+        rate: details.map_or(0.0, |now| meta.rate(now)),
     }
 }
 

@@ -11,10 +11,18 @@ use proto::raw::Kind;
 use smallvec::SmallVec;
 use tokio::sync::Notify;
 
-use crate::segment::{KindSet, Kinds, Segment};
+use crate::sealed::Sealed;
+use crate::segment::{KindSet, Kinds, MAX_BYTES, Segment};
+use crate::snapshot::Record;
 
 /// What a source costs beside its segments: the struct, its box, its slot in the table, its place among the victims.
 const FIXED: usize = size_of::<Source>() + 16 + 24 + 32;
+
+/// A segment of a small source takes this share of what the source has had: what waits to be packed stays small beside what is.
+const SMALLER: u64 = 32;
+
+/// But no less than this.
+const SMALL: usize = 8 * 1024;
 
 /// How many evicted segments a source remembers, so that a follower that comes back learns what it missed.
 const REMEMBERED: usize = 16;
@@ -28,8 +36,8 @@ pub(crate) struct Source {
     /// A number no other source of the store has.
     pub(crate) born: u64,
     open: Segment,
-    sealed: VecDeque<Arc<Segment>>,
-    /// Bytes of the sealed segments.
+    sealed: VecDeque<Arc<Sealed>>,
+    /// Bytes held by the sealed segments.
     sealed_bytes: usize,
     /// What the store has been charged for this source.
     pub(crate) charged: usize,
@@ -63,15 +71,24 @@ struct Gone {
 /// A segment that has just been evicted.
 pub(crate) struct Evicted {
     /// To be dropped once no lock is held.
-    pub(crate) segment: Arc<Segment>,
+    pub(crate) segment: Arc<Sealed>,
     /// The source holds nothing any more.
     pub(crate) emptied: bool,
+}
+
+/// A source as a snapshot keeps it.
+pub(crate) struct Snapshot {
+    pub(crate) bytes: u64,
+    pub(crate) newest: i64,
+    pub(crate) evicted: Kinds<u64>,
+    /// By arrival.
+    pub(crate) segments: Vec<Arc<Sealed>>,
 }
 
 /// What a follower takes from a source in one step: at most two segments, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Part {
-    pub(crate) segments: SmallVec<[Arc<Segment>; 2]>,
+    pub(crate) segments: SmallVec<[Arc<Sealed>; 2]>,
     /// More is held beyond the last of `segments`.
     pub(crate) more: bool,
     /// Envelopes evicted from the source since it was born, by kind.
@@ -98,23 +115,45 @@ impl Source {
         }
     }
 
-    /// Appends an envelope. A segment that would pass `target` bytes is sealed first.
+    /// Appends an envelope. A segment that would pass `target` bytes, or less while the source is small, is closed first, and returned to
+    /// be packed once no lock is held.
     #[inline]
-    pub(crate) fn push(&mut self, timestamp: i64, kind: Kind, sequence: u64, envelope: &[u8], target: usize) {
-        if !self.open.fits(envelope.len(), sequence, target) {
-            self.seal(target);
-        }
+    pub(crate) fn push(
+        &mut self,
+        timestamp: i64,
+        kind: Kind,
+        sequence: u64,
+        envelope: &[u8],
+        target: usize,
+    ) -> Option<Arc<Sealed>> {
+        let small = usize::try_from(self.bytes / SMALLER).unwrap_or(usize::MAX).clamp(SMALL, MAX_BYTES);
+        let target = target.min(small);
+        let closed = (!self.open.fits(envelope.len(), sequence, target)).then(|| self.close(target));
         self.open.push(timestamp, kind, sequence, envelope);
         self.envelopes += 1;
         self.bytes += envelope.len() as u64;
         self.newest = self.newest.max(timestamp);
+        closed
     }
 
-    fn seal(&mut self, target: usize) {
-        let mut sealed = std::mem::replace(&mut self.open, Segment::expecting(target));
-        sealed.seal();
-        self.sealed_bytes += sealed.held_shared();
-        self.sealed.push_back(Arc::new(sealed));
+    fn close(&mut self, target: usize) -> Arc<Sealed> {
+        let segment = std::mem::replace(&mut self.open, Segment::expecting(target));
+        let sealed = Arc::new(Sealed::plain(segment));
+        self.sealed_bytes += sealed.held();
+        self.sealed.push_back(Arc::clone(&sealed));
+        sealed
+    }
+
+    /// Puts a packed segment in the place of the same as it was. False if that is no longer held.
+    pub(crate) fn put_packed(&mut self, packed: Arc<Sealed>) -> bool {
+        let at = self.sealed.partition_point(|sealed| sealed.first_sequence() < packed.first_sequence());
+        let Some(sealed) = self.sealed.get_mut(at) else { return false };
+        if sealed.first_sequence() != packed.first_sequence() {
+            return false;
+        }
+        self.sealed_bytes = self.sealed_bytes - sealed.held() + packed.held();
+        *sealed = packed;
+        true
     }
 
     /// Bytes of memory held. O(1).
@@ -144,14 +183,37 @@ impl Source {
         self.sealed.front().map_or(self.open.first_sequence(), |segment| segment.first_sequence())
     }
 
+    /// What a snapshot keeps of it.
+    pub(crate) fn record(&self) -> Snapshot {
+        let mut segments: Vec<_> = self.sealed.iter().cloned().collect();
+        if !self.open.is_empty() {
+            segments.push(Arc::new(Sealed::plain(self.open.clone())));
+        }
+        Snapshot { bytes: self.bytes, newest: self.newest, evicted: self.evicted(), segments }
+    }
+
+    /// Takes back what a snapshot kept of it. Its segments must follow those it has, and nothing has been pushed yet.
+    pub(crate) fn put_record(&mut self, record: Record) {
+        self.bytes = record.bytes;
+        self.newest = record.newest;
+        if record.evicted != [0; 6] {
+            self.lost.get_or_insert_default().by_kind = record.evicted;
+        }
+        for sealed in record.segments {
+            self.envelopes += sealed.len() as u64;
+            self.sealed_bytes += sealed.held();
+            self.sealed.push_back(Arc::new(sealed));
+        }
+    }
+
     /// Takes the segment that arrived first, open or sealed. The source must not be empty.
     pub(crate) fn evict(&mut self) -> Evicted {
         let segment = match self.sealed.pop_front() {
             Some(segment) => {
-                self.sealed_bytes -= segment.held_shared();
+                self.sealed_bytes -= segment.held();
                 segment
             }
-            None => Arc::new(std::mem::replace(&mut self.open, Segment::new())),
+            None => Arc::new(Sealed::plain(std::mem::replace(&mut self.open, Segment::new()))),
         };
         self.envelopes -= segment.len() as u64;
         let lost = self.lost.get_or_insert_default();
@@ -185,6 +247,12 @@ impl Source {
         self.sealed.iter().map(|segment| segment.oldest()).fold(self.open.oldest(), i64::min)
     }
 
+    /// How many envelopes the open segment and the one before it hold, and their smallest timestamp.
+    pub(crate) fn recent(&self) -> (u64, i64) {
+        let (last, oldest) = self.sealed.back().map_or((0, i64::MAX), |sealed| (sealed.len(), sealed.oldest()));
+        ((self.open.len() + last) as u64, oldest.min(self.open.oldest()))
+    }
+
     /// The largest timestamp ever seen, 0 at least.
     pub(crate) fn newest(&self) -> i64 {
         self.newest
@@ -192,11 +260,11 @@ impl Source {
 
     /// The segments that may hold an envelope in `[start, end)` of a kind in `kinds`. The open one is copied: at most 64 KiB, or one
     /// envelope.
-    pub(crate) fn matching(&self, start: i64, end: i64, kinds: KindSet) -> Vec<Arc<Segment>> {
-        let matches = |segment: &Segment| segment.may_match(start, end, kinds);
-        let mut found: Vec<_> = self.sealed.iter().filter(|segment| matches(segment)).cloned().collect();
-        if matches(&self.open) {
-            found.push(Arc::new(self.open.clone()));
+    pub(crate) fn matching(&self, start: i64, end: i64, kinds: KindSet) -> Vec<Arc<Sealed>> {
+        let matches = |sealed: &&Arc<Sealed>| sealed.may_match(start, end, kinds);
+        let mut found: Vec<_> = self.sealed.iter().filter(matches).cloned().collect();
+        if self.open.may_match(start, end, kinds) {
+            found.push(Arc::new(Sealed::plain(self.open.clone())));
         }
         found
     }
@@ -210,33 +278,59 @@ impl Source {
         if self.sealed.len() - begin > 2 || (open && part.segments.len() == 2) {
             part.more = true;
         } else if open {
-            part.segments.push(Arc::new(self.open.after(sequence)));
+            part.segments.push(Arc::new(Sealed::plain(self.open.after(sequence))));
         }
         part
     }
 
-    /// How many envelopes, by kind, stand at or before `sequence`, those evicted included: where a reader stands that has seen all up
-    /// to there. Exact while nothing after `sequence` has been evicted, else too low by what was, as far as it is remembered: the
-    /// segment that `sequence` fell into counts as unseen. O(segments).
-    pub(crate) fn passed(&self, sequence: u64) -> Kinds<u64> {
-        let mut passed = self.evicted();
+    /// Where a reader stands that has seen all up to `sequence`.
+    ///
+    /// Exact while nothing after `sequence` has been evicted, else too low by what was, as far as it is remembered: the segment that
+    /// `sequence` fell into counts as unseen. O(segments).
+    pub(crate) fn passed(&self, sequence: u64) -> Passed {
+        let mut passed = Passed { counts: self.evicted(), within: None };
         let recent = self.lost.iter().flat_map(|lost| &lost.recent);
         for gone in recent.filter(|gone| gone.last_sequence > sequence) {
-            for (sum, count) in passed.iter_mut().zip(gone.by_kind) {
+            for (sum, count) in passed.counts.iter_mut().zip(gone.by_kind) {
                 *sum -= u64::from(count);
             }
         }
-        for segment in self.sealed.iter().map(AsRef::as_ref).chain([&self.open]) {
-            if segment.last_sequence() <= sequence {
-                for (sum, count) in passed.iter_mut().zip(segment.kinds()) {
-                    *sum += u64::from(*count);
-                }
-                continue;
-            }
-            for i in 0..segment.position_after(sequence) {
-                passed[segment.kind(i) as usize] += 1;
+        for sealed in &self.sealed {
+            if sealed.last_sequence() <= sequence {
+                passed.add(sealed.kinds());
+            } else if sealed.first_sequence() <= sequence {
+                passed.within = Some((Arc::clone(sealed), sequence));
             }
         }
+        if self.open.last_sequence() <= sequence {
+            passed.add(self.open.kinds());
+        } else {
+            passed.add(&self.open.kinds_up_to(sequence));
+        }
         passed
+    }
+}
+
+/// How many envelopes of a source, by kind, stand at or before some sequence, those evicted included.
+#[derive(Debug, Default)]
+pub(crate) struct Passed {
+    counts: Kinds<u64>,
+    /// A segment of which some do, which is still to be opened.
+    within: Option<(Arc<Sealed>, u64)>,
+}
+
+impl Passed {
+    fn add(&mut self, kinds: &Kinds<u16>) {
+        for (sum, count) in self.counts.iter_mut().zip(kinds) {
+            *sum += u64::from(*count);
+        }
+    }
+
+    /// The counts. May open a segment: not to be called under a lock.
+    pub(crate) fn counts(mut self) -> Kinds<u64> {
+        if let Some((sealed, sequence)) = self.within.take() {
+            self.add(&sealed.open().kinds_up_to(sequence));
+        }
+        self.counts
     }
 }

@@ -7,7 +7,8 @@
 //! **Locks.** Sources are spread over shards by the hash of their id; each shard's mutex guards its sources, is taken once per run of
 //! envelopes of one source, and never while another shard's is held. The victims' mutex guards the order of eviction; it is taken
 //! before a shard's, never after. Reads copy the open segment and share the sealed ones, then work without a lock: what they hold
-//! beyond its eviction is not charged.
+//! beyond its eviction is not charged. A segment that a put has filled is packed by that put, with no lock held: until it has taken its
+//! place again, it is held and charged as it was.
 //!
 //! **Sequences.** Every envelope gets the next number of the store under its shard's lock. So numbers ascend per source, and whoever
 //! reads the counter and then takes a shard's lock finds there every envelope up to that number: an envelope not yet there takes its
@@ -26,8 +27,10 @@ use tokio::sync::Notify;
 use crate::config::Config;
 use crate::prune::{Line, Shares, Victim, Victims};
 use crate::seal::Seal;
-use crate::segment::{KindSet, Kinds, MAX_ENVELOPE, Segment};
-use crate::source::{Part, Source};
+use crate::sealed::Sealed;
+use crate::segment::{KindSet, Kinds, MAX_ENVELOPE};
+use crate::snapshot::Record;
+use crate::source::{Part, Passed, Snapshot, Source};
 
 /// A power of two. Enough that ingress tasks rarely meet, few enough that a sweep is short.
 const SHARDS: usize = 64;
@@ -101,6 +104,19 @@ pub struct SourceMeta {
     pub oldest_timestamp: i64,
     /// The largest timestamp ever seen, at least 0.
     pub newest_timestamp: i64,
+    /// Envelopes of the newest two segments.
+    pub recent: u64,
+    /// The smallest timestamp among those.
+    pub recent_since: i64,
+}
+
+impl SourceMeta {
+    /// Envelopes per second lately: those of the newest two segments, over the time since the oldest of them, a second at least. `now` is
+    /// in nanoseconds since the Unix epoch.
+    #[expect(clippy::cast_precision_loss, reason = "a rate")]
+    pub fn rate(&self, now: i64) -> f64 {
+        self.recent as f64 / (now.saturating_sub(self.recent_since) as f64 / 1e9).max(1.0)
+    }
 }
 
 /// What one put leaves to be done once its shard's lock is free.
@@ -108,6 +124,8 @@ pub struct SourceMeta {
 struct After {
     victims: SmallVec<[(Line, Victim); 8]>,
     wake: SmallVec<[Arc<Notify>; 4]>,
+    /// Segments to be packed, with the hash and number of their sources.
+    closed: Vec<(u64, u64, Arc<Sealed>)>,
 }
 
 impl Store {
@@ -156,6 +174,7 @@ impl Store {
             let mut victims = self.shared.victims.lock();
             after.victims.drain(..).for_each(|(line, victim)| victims.insert(line, victim));
         }
+        after.closed.drain(..).for_each(|(hash, born, sealed)| self.shared.pack(hash, born, sealed));
         if self.shared.held.load(Relaxed) > self.shared.shares.budget() {
             self.evict();
         }
@@ -187,7 +206,10 @@ impl Store {
                 rejected += 1;
                 continue;
             }
-            source.push(entry.timestamp, entry.kind, sequence, batch.envelope(entry), segment_bytes);
+            let envelope = batch.envelope(entry);
+            if let Some(closed) = source.push(entry.timestamp, entry.kind, sequence, envelope, segment_bytes) {
+                after.closed.push((hash, source.born, closed));
+            }
         }
         if source.is_empty() {
             shared.forget_shell(&mut table, hash, id);
@@ -234,12 +256,15 @@ impl Store {
         for shard in &self.shared.shards {
             let table = shard.0.lock();
             all.extend(table.iter().filter(|source| !source.is_empty()).map(|source| {
+                let (recent, recent_since) = source.recent();
                 let meta = SourceMeta {
                     count: source.envelopes(),
                     expired: source.expired(),
                     bytes: source.bytes(),
                     oldest_timestamp: source.oldest(),
                     newest_timestamp: source.newest(),
+                    recent,
+                    recent_since,
                 };
                 (String::from_utf8_lossy(&source.id).into_owned(), meta)
             }));
@@ -289,7 +314,7 @@ impl Store {
     }
 
     /// The segments of a source that a read must look at.
-    pub(crate) fn matching(&self, id: &[u8], start: i64, end: i64, kinds: KindSet) -> Vec<Arc<Segment>> {
+    pub(crate) fn matching(&self, id: &[u8], start: i64, end: i64, kinds: KindSet) -> Vec<Arc<Sealed>> {
         let hash = source_hash(id);
         let table = self.shared.shard(hash).0.lock();
         let source = table.find(hash, |source| *source.id == *id);
@@ -320,7 +345,10 @@ impl Store {
         let born = || self.shared.sequence.fetch_add(1, Relaxed) + 1;
         let source = source.or_insert_with(|| Box::new(Source::new(id, hash, born()))).into_mut();
         source.followers.push(Arc::clone(wake));
-        after.map_or_else(|| source.evicted(), |sequence| source.passed(sequence))
+        let Some(sequence) = after else { return source.evicted() };
+        let passed = source.passed(sequence);
+        drop(table);
+        passed.counts()
     }
 
     /// Ends [`Store::watch`]. A source that holds nothing and has no follower is forgotten.
@@ -350,12 +378,51 @@ impl Store {
     /// [`Source::passed`].
     pub(crate) fn arrived(&self, id: &[u8], hash: u64, after: u64, until: u64) -> Kinds<u64> {
         let table = self.shared.shard(hash).0.lock();
-        let Some(source) = table.find(hash, |source| *source.id == *id) else { return Kinds::default() };
-        let mut arrived = source.passed(until);
-        for (sum, before) in arrived.iter_mut().zip(source.passed(after)) {
+        let found = table.find(hash, |source| *source.id == *id);
+        let found: Option<(Passed, Passed)> = found.map(|source| (source.passed(until), source.passed(after)));
+        drop(table);
+        let Some((until, after)) = found else { return Kinds::default() };
+        let mut arrived = until.counts();
+        for (sum, before) in arrived.iter_mut().zip(after.counts()) {
             *sum = sum.saturating_sub(before);
         }
         arrived
+    }
+
+    /// A source as a snapshot keeps it; `None` if it holds nothing.
+    pub(crate) fn record(&self, id: &[u8], hash: u64) -> Option<Snapshot> {
+        let table = self.shared.shard(hash).0.lock();
+        table.find(hash, |source| *source.id == *id).filter(|source| !source.is_empty()).map(|source| source.record())
+    }
+
+    /// Puts back what a snapshot kept of a source: behind what it holds. To be called before anything else is put.
+    pub(crate) fn put_record(&self, record: Record) {
+        let shared = &*self.shared;
+        let Some(last) = record.segments.last() else { return };
+        let (hash, last) = (source_hash(&record.id), last.last_sequence());
+        let envelopes = record.segments.iter().map(|segment| segment.len() as u64).sum();
+        shared.sequence.fetch_max(last, Relaxed);
+        let mut table = shared.shard(hash).0.lock();
+        let source = table.entry(hash, |source| *source.id == *record.id, |source| source.hash);
+        let born = || shared.sequence.fetch_add(1, Relaxed) + 1;
+        let source = source.or_insert_with(|| Box::new(Source::new(&record.id, hash, born()))).into_mut();
+        if source.is_empty() {
+            shared.shares.source_came();
+        }
+        source.put_record(record);
+        shared.charge(source);
+        drop(table);
+        shared.counts.offered.fetch_add(envelopes, Relaxed);
+        shared.counts.accepted.fetch_add(envelopes, Relaxed);
+        self.restored();
+    }
+
+    /// Keeps the budget after [`Store::put_record`].
+    pub(crate) fn restored(&self) {
+        if self.shared.held.load(Relaxed) > self.shared.shares.budget() {
+            self.shared.sweep(&mut self.shared.victims.lock());
+            self.evict();
+        }
     }
 
     /// What arrived at a source after `sequence`, at most two segments of it.
@@ -386,6 +453,20 @@ impl Shared {
         {
             entry.remove();
         }
+    }
+
+    /// Packs a segment that its source has closed, and puts it there in its place, if it is still held.
+    fn pack(&self, hash: u64, born: u64, sealed: Arc<Sealed>) {
+        let Some(packed) = sealed.pack().map(Arc::new) else { return };
+        let mut table = self.shard(hash).0.lock();
+        let source = table.find_mut(hash, |source| source.born == born);
+        if let Some(source) = source
+            && source.put_packed(packed)
+        {
+            self.charge(source);
+        }
+        drop(table);
+        drop(sealed);
     }
 
     /// Evicts the oldest segment of a victim, if it still is over its line.

@@ -4,6 +4,7 @@
 //! answers, merged. A doppler that cannot be asked makes the answer partial, and the answer says so in `X-Hydrant-Partial`, which
 //! names it: an answer is never short in silence. Nothing is kept between requests.
 
+use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -165,10 +166,10 @@ impl Shared {
         &self,
         request: &v1::ReadRequest,
         deadline: Instant,
-    ) -> Result<(merge::Page, Answers<Bytes>, SemaphorePermit<'_>), Refusal> {
+    ) -> Result<(merge::Page, Answers<v1::ReadResponse>, SemaphorePermit<'_>), Refusal> {
         let turn = self.turn(deadline).await?;
         let answers = self.dopplers.read(request, deadline).await?;
-        let page = merge::pages(answers.answers.iter().map(|(_, page)| page.clone()), request)?;
+        let page = merge::pages(answers.answers.iter().map(|(_, page)| page), request)?;
         Ok((page, answers, turn))
     }
 
@@ -176,6 +177,10 @@ impl Shared {
         let (page, answers, _turn) = self.page(&request, Instant::now() + DEADLINE).await?;
         let mut body = Vec::new();
         json::put_read(&mut body, page.envelopes());
+        let Some(reached) = page.reached else { return Ok(json_response(body, &answers)) };
+        // Only whoever asks for more than the original has gets here: clients that know no other fields do not.
+        body.pop();
+        write!(body, r#","partial":true,"reached":"{reached}"}}"#).expect("writing to memory");
         Ok(json_response(body, &answers))
     }
 

@@ -10,6 +10,7 @@ use proto::v2::{self, Envelope};
 
 use super::*;
 use crate::config::Config;
+use crate::noise::noise;
 
 fn store(budget: u64) -> Store {
     Store::new(&Config::with_budget(budget))
@@ -119,7 +120,7 @@ fn only_the_kinds_asked_for_are_sent_and_counted() {
     put(&store, [Envelope::counter("a", "c", 1), line("a", 1, "log"), Envelope::event("a", "t", "b")]);
     assert_eq!(drain(&mut follower), ["live", "log"]);
     for i in 0..1000 {
-        put(&store, [Envelope::counter("a", "x".repeat(100), 1), line("a", 1, i)]);
+        put(&store, [Envelope::counter("a", noise(100), 1), line("a", 1, i)]);
     }
     let seen = drain(&mut follower);
     let lost: usize = seen[0].strip_prefix("a-").expect("a gap first").parse().unwrap();
@@ -143,7 +144,7 @@ async fn history_alone_ends() {
 fn frames_are_bounded_and_resume_anywhere() {
     let store = store(64 << 20);
     for i in 0..5000 {
-        put(&store, [line(["a", "b"][i % 2], 0, i), line("c", 0, "x".repeat(500))]);
+        put(&store, [line(["a", "b"][i % 2], 0, i), line("c", 0, noise(500))]);
     }
     let mut cursor = None;
     let mut seen = Vec::new();
@@ -185,7 +186,7 @@ fn one_who_comes_back_learns_what_was_evicted_meanwhile() {
     let cursor = now(&mut follower).unwrap().cursor;
     drop(follower);
     for i in 0..300 {
-        put(&store, [line("a", 0, i), line("a", 0, "x".repeat(300))]);
+        put(&store, [line("a", 0, i), line("a", 0, noise(300))]);
     }
     let mut follower = store.follow(FollowSpec { after: Some(cursor), ..spec(&["a"]) }).unwrap();
     let gap = now(&mut follower).unwrap().gap.expect("a gap");
@@ -210,7 +211,7 @@ fn limits_on_followed_sources() {
 #[test]
 fn an_envelope_larger_than_a_frame_is_sent() {
     let store = store(8 << 20);
-    put(&store, [line("a", 1, "x".repeat(FRAME_BYTES * 3)), line("a", 2, "small")]);
+    put(&store, [line("a", 1, noise(FRAME_BYTES * 3)), line("a", 2, "small")]);
     let mut follower = follow(&store, &["a"]);
     assert_eq!(now(&mut follower).unwrap().envelopes, 1);
     assert_eq!(drain(&mut follower), ["small", "live"]);
@@ -270,7 +271,7 @@ proptest! {
                     let count = sent.entry(source.clone()).or_default();
                     let numbered = *count..*count + envelopes as u64;
                     *count = numbered.end;
-                    put(&store, numbered.map(|n| line(&source, n as i64, "x".repeat(size))));
+                    put(&store, numbered.map(|n| line(&source, n as i64, noise(size))));
                 }
                 Step::Take { frames } => {
                     for _ in 0..frames {

@@ -6,6 +6,7 @@ use proto::v2::{self, Envelope};
 
 use super::*;
 use crate::config::Config;
+use crate::noise::noise;
 
 fn parse(request: v1::ReadRequest) -> Result<Read, String> {
     Read::parse(request, 1000).map_err(|error| error.to_string())
@@ -101,4 +102,92 @@ fn an_answer_over_the_limit_of_every_reader_is_refused_and_a_smaller_one_is_not(
     assert!(error.to_string().starts_with("grpc: received message larger than max ("), "{error}");
     assert_eq!(tonic::Status::from(error).code(), tonic::Code::ResourceExhausted);
     assert_eq!(read(50).unwrap().envelopes, 50);
+}
+
+/// The texts of a page of logs.
+fn texts(page: &Page) -> Vec<String> {
+    let found = v2::EnvelopeBatch::decode(page.batch.clone()).unwrap().batch;
+    found.iter().map(|envelope| String::from_utf8(envelope.payload().to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_text_filter_finds_payloads_in_open_and_packed_segments() {
+    let line = |i: i64| Envelope::log("a", format!("request {i} {}", noise(100))).at(i).tag("request 7 ", "x");
+    let store = store((0..2000).map(line).collect());
+    let request = |text: &str, text_regex: &str| v1::ReadRequest {
+        source_id: "a".to_owned(),
+        end_time: 5000,
+        text: text.to_owned(),
+        text_regex: text_regex.to_owned(),
+        ..v1::ReadRequest::default()
+    };
+    let found = |request: v1::ReadRequest| {
+        let page = store.read(&parse(request).unwrap()).unwrap();
+        assert_eq!(page.partial, None);
+        texts(&page).iter().map(|text| text.split(' ').nth(1).unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(found(request("request 7 ", "")), ["7"]);
+    assert_eq!(found(request("", "^request 1?99[89] ")), ["998", "999", "1998", "1999"]);
+    let newest = v1::ReadRequest { descending: true, limit: 2, ..request("request 19", "") };
+    assert_eq!(found(newest), ["1999", "1998"]);
+    assert!(found(v1::ReadRequest { envelope_types: vec![2], ..request("request", "") }).is_empty());
+    assert!(parse(request("a", "b")).unwrap_err().contains("exclude each other"));
+    assert!(parse(request("", "(")).unwrap_err().starts_with("text_regex must be a valid regular expression: "));
+}
+
+/// Page by page, from where each gave up, everything is found once.
+#[test]
+fn a_search_that_gives_up_says_where_and_the_next_goes_on_there() {
+    for descending in [false, true] {
+        let line = |i: i64| Envelope::log("a", format!("{} {i}", noise(200))).at((i * 7919) % 1000);
+        let store = store((0..1000).map(line).collect());
+        let (mut start, mut end, mut all, mut pages) = (0, 1000, Vec::new(), 0);
+        loop {
+            let request = v1::ReadRequest {
+                source_id: "a".to_owned(),
+                start_time: start,
+                end_time: end,
+                limit: 1000,
+                descending,
+                text_regex: "7$".to_owned(),
+                ..v1::ReadRequest::default()
+            };
+            let mut read = parse(request).unwrap();
+            // Less each time until it comes to something: in this order every segment spans nearly all times.
+            read.scan = 100_000 + pages * 20_000;
+            let page = store.read(&read).unwrap();
+            all.extend(texts(&page));
+            pages += 1;
+            match page.partial {
+                None => break,
+                Some(reached) if descending => end = reached + 1,
+                Some(reached) => start = reached,
+            }
+            assert!(pages < 100);
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert!(pages > 1 && all.len() == 100, "{pages} pages, {} lines", all.len());
+    }
+}
+
+/// However a source's times jump about, a read gives the first ones, and holds few segments open.
+#[test]
+fn times_that_jump_about_are_read_in_order() {
+    let line = |i: i64| Envelope::log("a", noise(300)).at((i * 7919) % 5000);
+    let store = store((0..5000).map(line).collect());
+    for descending in [false, true] {
+        let request = v1::ReadRequest {
+            source_id: "a".to_owned(),
+            end_time: 4000,
+            limit: 700,
+            descending,
+            ..v1::ReadRequest::default()
+        };
+        let page = store.read(&parse(request).unwrap()).unwrap();
+        let batch = v2::EnvelopeBatch::decode(page.batch).unwrap().batch;
+        let times: Vec<i64> = batch.iter().map(|envelope| envelope.timestamp).collect();
+        let expected: Vec<i64> = if descending { (3300..4000).rev().collect() } else { (0..700).collect() };
+        assert_eq!(times, expected);
+    }
 }

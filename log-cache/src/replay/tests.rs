@@ -9,6 +9,7 @@ use proto::v2::{self, Envelope};
 
 use super::*;
 use crate::config::Config;
+use crate::noise::noise;
 use crate::segment::ANY_KIND;
 
 fn put(store: &Store, envelopes: Vec<Envelope>) {
@@ -19,7 +20,7 @@ fn put(store: &Store, envelopes: Vec<Envelope>) {
 }
 
 fn line(source: &str, number: i64) -> Envelope {
-    Envelope::log(source, "x".repeat(100)).at(number)
+    Envelope::log(source, noise(100)).at(number)
 }
 
 /// The timestamps by source, and the gaps.

@@ -80,8 +80,8 @@ async fn what_is_sent_is_read_and_summed_up() {
     let read = cache.read(of("a")).await.unwrap();
     assert_eq!(read, [Envelope::log("a", "1").at(1), Envelope::log("a", "2").at(9)]);
     let mut egress = EgressClient::new(cache.channel());
-    let meta = egress.meta(v1::MetaRequest { local_only: false }).await.unwrap().into_inner().meta;
-    let info = v1::MetaInfo { count: 2, expired: 0, oldest_timestamp: 1, newest_timestamp: 9 };
+    let meta = egress.meta(v1::MetaRequest::default()).await.unwrap().into_inner().meta;
+    let info = v1::MetaInfo { count: 2, oldest_timestamp: 1, newest_timestamp: 9, ..v1::MetaInfo::default() };
     assert_eq!((meta.len(), &meta["a"]), (2, &info));
 }
 

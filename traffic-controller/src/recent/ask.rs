@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use proto::logcache::v1;
 use proto::logcache::v1::egress_client::EgressClient;
 use telemetry::Throttle;
@@ -38,11 +37,15 @@ impl Dopplers {
         Self(upstream)
     }
 
-    /// Reads from all of them; each answer is an encoded `EnvelopeBatch`.
-    pub(super) async fn read(&self, request: &v1::ReadRequest, deadline: Instant) -> Result<Answers<Bytes>, Refusal> {
+    /// Reads from all of them.
+    pub(super) async fn read(
+        &self,
+        request: &v1::ReadRequest,
+        deadline: Instant,
+    ) -> Result<Answers<v1::ReadResponse>, Refusal> {
         let read = |mut client: EgressClient<Channel>| {
             let request = request.clone();
-            async move { client.read(request).await.map(|response| response.into_inner().envelopes.unwrap_or_default()) }
+            async move { client.read(request).await.map(tonic::Response::into_inner) }
         };
         self.each(deadline, read).await
     }
@@ -53,8 +56,9 @@ impl Dopplers {
         request: v1::MetaRequest,
         deadline: Instant,
     ) -> Result<Answers<v1::MetaResponse>, Refusal> {
-        let meta = |mut client: EgressClient<Channel>| async move {
-            client.meta(request).await.map(tonic::Response::into_inner)
+        let meta = |mut client: EgressClient<Channel>| {
+            let request = request.clone();
+            async move { client.meta(request).await.map(tonic::Response::into_inner) }
         };
         self.each(deadline, meta).await
     }

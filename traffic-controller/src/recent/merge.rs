@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::fmt::Display;
 
-use bytes::Bytes;
 use proto::logcache::v1;
 use proto::raw::{Batch, Entry};
 use serde::{Serialize, Serializer};
@@ -26,6 +25,8 @@ pub(super) struct Page {
     batches: Vec<Batch>,
     /// Which batch, and where in it.
     order: Vec<(usize, Entry)>,
+    /// How far a doppler came whose cache gave up looking: at this time and behind it there may be more.
+    pub(super) reached: Option<i64>,
 }
 
 impl Page {
@@ -40,10 +41,21 @@ impl Page {
 ///
 /// # Errors
 /// [`Refusal::TooLarge`].
-pub(super) fn pages(pages: impl Iterator<Item = Bytes>, request: &v1::ReadRequest) -> Result<Page, Refusal> {
-    let batches: Vec<Batch> = pages.map(|page| Batch::index(page).0).collect();
+pub(super) fn pages<'a>(
+    pages: impl Iterator<Item = &'a v1::ReadResponse> + Clone,
+    request: &v1::ReadRequest,
+) -> Result<Page, Refusal> {
+    let gave_up = pages.clone().filter(|page| page.partial).map(|page| page.reached);
+    let reached = if request.descending { gave_up.max() } else { gave_up.min() };
+    let batches: Vec<Batch> = pages.map(|page| Batch::index(page.envelopes.clone().unwrap_or_default()).0).collect();
     let all = batches.iter().enumerate().flat_map(|(i, batch)| batch.entries().iter().map(move |entry| (i, *entry)));
-    let mut order: Vec<(usize, Entry)> = all.collect();
+    // Behind the place where one gave up, others know more than it does.
+    let looked_at = |entry: &Entry| match reached {
+        None => true,
+        Some(reached) if request.descending => entry.timestamp > reached,
+        Some(reached) => entry.timestamp < reached,
+    };
+    let mut order: Vec<(usize, Entry)> = all.filter(|(_, entry)| looked_at(entry)).collect();
     // Stable: within a doppler the page's own order stays, which is arrival or its reverse.
     if request.descending {
         order.sort_by_key(|(doppler, entry)| std::cmp::Reverse((entry.timestamp, *doppler)));
@@ -60,7 +72,8 @@ pub(super) fn pages(pages: impl Iterator<Item = Bytes>, request: &v1::ReadReques
     if size > MAX_ANSWER {
         return Err(Refusal::TooLarge(size));
     }
-    Ok(Page { batches, order })
+    let reached = reached.filter(|_| order.len() < limit);
+    Ok(Page { batches, order, reached })
 }
 
 /// A source in a few numbers, written as texts.
@@ -112,16 +125,37 @@ mod tests {
 
     use super::*;
 
-    fn page(lines: &[(i64, &str)]) -> Bytes {
-        let batch = lines.iter().map(|(timestamp, text)| Envelope::log("a", text.to_string()).at(*timestamp)).collect();
-        EnvelopeBatch { batch }.encode_to_vec().into()
+    fn answer(batch: Vec<Envelope>) -> v1::ReadResponse {
+        let envelopes = Some(EnvelopeBatch { batch }.encode_to_vec().into());
+        v1::ReadResponse { envelopes, ..v1::ReadResponse::default() }
     }
 
-    fn merged(all: &[Bytes], limit: i64, descending: bool) -> Vec<String> {
-        let request = v1::ReadRequest { limit, descending, ..v1::ReadRequest::default() };
-        let page = pages(all.iter().cloned(), &request).unwrap();
+    fn page(lines: &[(i64, &str)]) -> v1::ReadResponse {
+        answer(lines.iter().map(|(timestamp, text)| Envelope::log("a", text.to_string()).at(*timestamp)).collect())
+    }
+
+    fn texts(page: &Page) -> Vec<String> {
         let text = |bytes| String::from_utf8(Envelope::decode(bytes).unwrap().payload().to_vec()).unwrap();
         page.envelopes().map(text).collect()
+    }
+
+    fn merged(all: &[v1::ReadResponse], limit: i64, descending: bool) -> Vec<String> {
+        let request = v1::ReadRequest { limit, descending, ..v1::ReadRequest::default() };
+        texts(&pages(all.iter(), &request).unwrap())
+    }
+
+    #[test]
+    fn where_one_gave_up_nobody_knows_more() {
+        let gave_up = |reached, page| v1::ReadResponse { partial: true, reached, ..page };
+        let all = [gave_up(5, page(&[(1, "a"), (4, "d")])), page(&[(2, "b"), (5, "e"), (6, "f")])];
+        let request = v1::ReadRequest::default();
+        let merged = pages(all.iter(), &request).unwrap();
+        assert_eq!((texts(&merged).join(""), merged.reached), ("abd".to_owned(), Some(5)));
+        let full = pages(all.iter(), &v1::ReadRequest { limit: 2, ..request.clone() }).unwrap();
+        assert_eq!((texts(&full).join(""), full.reached), ("ab".to_owned(), None), "a full page is whole");
+        let all = [gave_up(2, page(&[(9, "x")])), gave_up(7, page(&[(8, "y")])), page(&[(7, "z")])];
+        let merged = pages(all.iter(), &v1::ReadRequest { descending: true, ..request }).unwrap();
+        assert_eq!((texts(&merged).join(""), merged.reached), ("xy".to_owned(), Some(7)));
     }
 
     #[test]
@@ -138,7 +172,7 @@ mod tests {
         assert_eq!(merged(&all, 2, false), ["a", "b"]);
         assert_eq!(merged(&all, 3, false), ["a", "b", "c", "d", "e"]);
         assert_eq!(merged(&all, 1000, false).len(), 7);
-        assert!(merged(&[Bytes::new(), page(&[])], 3, false).is_empty());
+        assert!(merged(&[v1::ReadResponse::default(), page(&[])], 3, false).is_empty());
     }
 
     #[test]
@@ -150,13 +184,13 @@ mod tests {
     #[test]
     fn too_much_is_refused() {
         let half = vec![b'x'; MAX_ANSWER / 2];
-        let big = EnvelopeBatch { batch: vec![Envelope::log("a", half)] }.encode_to_vec();
-        let all = [Bytes::from(big.clone()), Bytes::from(big)];
+        let big = answer(vec![Envelope::log("a", half)]);
+        let all = [big.clone(), big];
         let request = v1::ReadRequest { limit: 2, ..v1::ReadRequest::default() };
-        assert!(matches!(pages(all.iter().cloned(), &request), Err(Refusal::TooLarge(_))));
+        assert!(matches!(pages(all.iter(), &request), Err(Refusal::TooLarge(_))));
         let request = v1::ReadRequest { limit: 1, ..request };
         // Equal timestamps: one run, which is not split, so it is still too much.
-        assert!(pages(all.iter().cloned(), &request).is_err());
+        assert!(pages(all.iter(), &request).is_err());
     }
 
     #[test]
@@ -166,6 +200,7 @@ mod tests {
             expired,
             oldest_timestamp,
             newest_timestamp,
+            ..v1::MetaInfo::default()
         };
         let one = v1::MetaResponse {
             meta: [("a".to_owned(), info(1, 2, 30, 40)), ("b".to_owned(), info(1, 0, 1, 1))].into(),

@@ -45,6 +45,8 @@ pub(super) fn read(escaped_id: &str, params: &[(String, String)]) -> Result<v1::
             "limit" => request.limit = integer("limit", &values)?,
             "descending" => request.descending = boolean("descending", &values)?,
             "name_filter" | "nameFilter" => single("name_filter", &values)?.clone_into(&mut request.name_filter),
+            "text" => single("text", &values)?.clone_into(&mut request.text),
+            "text_regex" => single("text_regex", &values)?.clone_into(&mut request.text_regex),
             "envelope_types" | "envelopeTypes" => {
                 for value in values {
                     request.envelope_types.push(envelope_type(value)?);
@@ -63,8 +65,16 @@ pub(super) fn read(escaped_id: &str, params: &[(String, String)]) -> Result<v1::
 pub(super) fn meta(params: &[(String, String)]) -> Result<v1::MetaRequest, Refusal> {
     let mut request = v1::MetaRequest::default();
     for (key, values) in grouped(params) {
-        if let "local_only" | "localOnly" = key {
-            request.local_only = boolean("local_only", &values)?;
+        match key {
+            "local_only" | "localOnly" => request.local_only = boolean("local_only", &values)?,
+            "details" => request.details = boolean("details", &values)?,
+            "after" => single("after", &values)?.clone_into(&mut request.after),
+            "limit" => {
+                let limit = integer("limit", &values)?;
+                request.limit = u32::try_from(limit)
+                    .map_err(|_| unparsable("limit", "ParseUint", &limit.to_string(), "value out of range"))?;
+            }
+            _ => {}
         }
     }
     Ok(request)
@@ -159,9 +169,12 @@ mod tests {
             envelope_types: vec![1, 5],
             descending: true,
             name_filter: "a+b c".to_owned(),
+            ..v1::ReadRequest::default()
         };
         assert_eq!(request(text), Ok(expected));
         assert_eq!(request("name_filter=").unwrap().name_filter, "");
+        let beyond = request("text=a%20b&text_regex=%5Ea").unwrap();
+        assert_eq!((beyond.text.as_str(), beyond.text_regex.as_str()), ("a b", "^a"));
     }
 
     #[test]
