@@ -10,9 +10,9 @@ use crate::config::Config;
 
 const SECOND: i64 = 1_000_000_000;
 
-fn store(envelopes: Vec<Envelope>) -> Store {
+fn store(envelopes: impl AsRef<[Envelope]>) -> Store {
     let store = Store::new(&Config::with_budget(64 << 20));
-    for some in envelopes.chunks(500) {
+    for some in envelopes.as_ref().chunks(500) {
         let encoded = v2::EnvelopeBatch { batch: some.to_vec() }.encode_to_vec();
         let (batch, refused) = Batch::check(encoded.into(), &proto::raw::Limits::default());
         assert_eq!(refused.total(), 0);
@@ -115,7 +115,7 @@ fn many_samples_of_several_series_over_many_segments() {
         let envelope = Envelope::gauge("app", "g", i as f64, "ms").at((i ^ 1) * SECOND);
         turned.fold(envelope, |envelope, (key, value)| envelope.tag(key, value.to_string()))
     };
-    let store = store((0..6000).map(line).collect());
+    let store = store((0..6000).map(line).collect::<Vec<_>>());
     let found = select(&store, r#"g{source_id="app",b="1"}"#, (100, 5000));
     assert_eq!(found.len(), 3);
     for (series, a) in found.iter().zip(0..) {
@@ -129,7 +129,8 @@ fn many_samples_of_several_series_over_many_segments() {
 
 #[test]
 fn too_much_is_an_error_and_labels_alone_are_not_much() {
-    let store = store((0..500).map(|i| Envelope::gauge("app", format!("g{}", i % 50), 1.0, "u").at(i)).collect());
+    let store =
+        store((0..500).map(|i| Envelope::gauge("app", format!("g{}", i % 50), 1.0, "u").at(i)).collect::<Vec<_>>());
     let matchers = || {
         let query = Query::parse(r#"{source_id="app",__name__=~"g.*"}"#, &Limits::default()).unwrap();
         query.selects(&Span::instant(0)).remove(0).matchers
