@@ -74,14 +74,6 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
     lower::lower(tree, canon.patterns, limits)
 }
 
-impl Place {
-    fn of(text: &str, at: usize) -> Self {
-        let before = &text[..at];
-        let line = before.matches('\n').count() + 1;
-        Self { line, column: before[before.rfind('\n').map_or(0, |n| n + 1)..].chars().count() + 1 }
-    }
-}
-
 impl SyntaxError {
     fn at(place: Place, what: impl Into<String>) -> Self {
         Self { place: Some(place), what: what.into() }
