@@ -70,7 +70,7 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
         return Err(ParseError::TooLong { limit: limits.query_bytes });
     }
     let canon = canon::rewrite(&lex::lex(text)?, limits)?;
-    let tree = promql_parser::parser::parse(&canon.text).map_err(|error| SyntaxError::somewhere(&error))?;
+    let tree = promql_parser::parser::parse(&canon.text).map_err(|error| SyntaxError::of_grammar(&error))?;
     lower::lower(tree, canon.patterns, limits)
 }
 
@@ -79,14 +79,19 @@ impl SyntaxError {
         Self { place: Some(place), what: what.into() }
     }
 
-    /// An error of the grammar, which knows no place and calls types by other names than Prometheus does.
-    fn somewhere(what: &str) -> Self {
-        let mut what = what.to_owned();
+    /// An error whose place is not known.
+    fn somewhere(what: impl Into<String>) -> Self {
+        Self { place: None, what: what.into() }
+    }
+
+    /// An error of the grammar, which quotes in another way than Prometheus does and calls types by other names.
+    fn of_grammar(what: &str) -> Self {
+        let mut what = what.replace('\'', "\"");
         for (theirs, ours) in [("vector", "instant vector"), ("matrix", "range vector")] {
             what = what.replace(&format!("type {theirs}"), &format!("type {ours}"));
             what = what.replace(&format!("got {theirs}"), &format!("got {ours}"));
         }
-        Self { place: None, what }
+        Self::somewhere(what)
     }
 }
 

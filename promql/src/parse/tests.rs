@@ -161,10 +161,10 @@ fn errors_tell_the_place_and_what_is_wrong() {
         ("1 ! 2", "1:3: parse error: unexpected character: '!'"),
         ("é", "1:1: parse error: unexpected character: 'é'"),
         ("1.2.3", "1:1: parse error: bad number or duration syntax: \"1.2.3\""),
-        ("nonsense(x{source_id=\"s\"})", "parse error: unknown function with name 'nonsense'"),
+        ("nonsense(x{source_id=\"s\"})", "parse error: unknown function with name \"nonsense\""),
         (
             "rate(x{source_id=\"s\"})",
-            "parse error: expected type range vector in call to function 'rate', got instant vector",
+            "parse error: expected type range vector in call to function \"rate\", got instant vector",
         ),
         ("exp(Inf)", "parse error: expected type instant vector in call to function \"exp\", got scalar"),
         ("limitk(1, x{source_id=\"s\"})", "1:1: parse error: unknown function with name \"limitk\""),
