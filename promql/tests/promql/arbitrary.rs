@@ -6,7 +6,7 @@ use hydrant_promql::{EvalError, Labels, Limits, Query, Sample, Series, Span, Val
 use proptest::prelude::*;
 
 use crate::generate::Generator;
-use crate::queries::{HAND_PICKED, expand};
+use crate::queries::{expand, picked};
 
 fn limits() -> Limits {
     Limits { points: 300, samples: 50_000, bytes: 8 << 20, ..Limits::default() }
@@ -141,8 +141,8 @@ const WORDS: &[&str] = &[
 
 /// One of those picked by hand, or a generated one.
 fn query(seed: u64) -> String {
-    let picked = HAND_PICKED.get(seed as usize % (2 * HAND_PICKED.len()));
-    expand(&picked.map_or_else(|| Generator::new(seed).query(), |query| (*query).to_owned()))
+    let picked = picked().nth(seed as usize % (2 * picked().count()));
+    expand(&picked.map_or_else(|| Generator::new(seed).query(), str::to_owned))
 }
 
 fn samples(value: &Value) -> usize {
