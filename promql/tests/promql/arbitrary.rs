@@ -27,6 +27,21 @@ proptest! {
         let _ = Query::parse(&words.join(gap), &limits());
     }
 
+    /// Patterns made of what patterns are made of, matched and expanded.
+    #[test]
+    fn any_pattern_is_read_or_refused(
+        words in prop::collection::vec(prop::sample::select(PATTERNS), 0..20),
+        template in prop::collection::vec(prop::sample::select(TEMPLATES), 0..8),
+    ) {
+        let (pattern, template) = (words.concat().replace('`', ""), template.concat());
+        let text = format!("label_replace(x{{source_id=\"s\",app=~`{pattern}|a`}}, \"b\", \"{template}\", \"app\", `{pattern}`)");
+        let Ok(query) = Query::parse(&text, &limits()) else { return Ok(()) };
+        let labels = Labels::new([("__name__", "x"), ("source_id", "s"), ("app", "a")]);
+        let series = Series { labels, samples: vec![Sample { at: 0, value: 1.0 }] };
+        let answer = query.evaluate(&Span::instant(0), vec![vec![series]], &limits(), &|| false);
+        prop_assert!(matches!(answer, Ok(Value::Vector(elements)) if elements.len() <= 1));
+    }
+
     /// Queries with a few characters changed; those that are read print as something that reads the same.
     #[test]
     fn queries_with_mistakes_are_read_or_refused(seed in 0_u64..1 << 32, edits in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(WORDS)), 0..3)) {
@@ -138,6 +153,66 @@ const WORDS: &[&str] = &[
     "\u{0}",
     "$1",
 ];
+
+const PATTERNS: &[&str] = &[
+    "a",
+    ".",
+    "*",
+    "+",
+    "?",
+    "|",
+    "(",
+    ")",
+    "(?:",
+    "(?i)",
+    "(?s:",
+    "(?P<n>",
+    "(?=",
+    "[",
+    "]",
+    "[^",
+    "[:",
+    ":]",
+    "[[:alpha:]]",
+    "-",
+    "^",
+    "$",
+    "{",
+    "}",
+    "{2}",
+    "{2,",
+    ",3}",
+    "{1001}",
+    "&&",
+    "~~",
+    "--",
+    "\\",
+    "\\d",
+    "\\W",
+    "\\s",
+    "\\b",
+    "\\B",
+    "\\pL",
+    "\\p{Greek}",
+    "\\p{",
+    "\\x4",
+    "\\x{61}",
+    "\\x{",
+    "\\101",
+    "\\0",
+    "\\9",
+    "\\Q",
+    "\\E",
+    "\\C",
+    "\\z",
+    "\\<",
+    "é",
+    "\n",
+    "#",
+    " ",
+];
+
+const TEMPLATES: &[&str] = &["$1", "${n}", "$$", "$", "${", "}", "x", "$0", "$99", "é"];
 
 /// One of those picked by hand, or a generated one.
 fn query(seed: u64) -> String {
