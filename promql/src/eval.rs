@@ -22,6 +22,7 @@ use column::{Column, distinct, is_absent};
 use input::Input;
 use meter::{Held, Meter};
 
+use crate::labels::Labels;
 use crate::limits::Limits;
 use crate::span::{Line, Span};
 use crate::tree::{Kind, Node, Query};
@@ -59,6 +60,17 @@ pub enum EvalError {
     Cancelled,
 }
 
+impl EvalError {
+    /// The word that Prometheus' HTTP API has for this kind of error; for all that is wrong before evaluation it is `bad_data`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Kind(_) => "bad_data",
+            Self::Cancelled => "canceled",
+            _ => "execution",
+        }
+    }
+}
+
 /// See [`Query::evaluate`].
 pub(crate) fn evaluate(
     query: &Query,
@@ -86,7 +98,7 @@ pub(crate) fn evaluate(
         (Out::Scalar(values), true) if values.is_empty() => Value::Matrix(Vec::new()),
         (Out::Scalar(values), true) => {
             let samples = line.times().zip(values).map(|(at, value)| Sample { at, value }).collect();
-            Value::Matrix(vec![Series { labels: crate::labels::Labels::empty(), samples }])
+            Value::Matrix(vec![Series { labels: Labels::empty(), samples }])
         }
         (Out::Vector(columns), false) => Value::Vector(columns.iter().map(|column| element(column, line)).collect()),
         (Out::Vector(columns), true) => Value::Matrix(eval.matrix(columns, line)?),

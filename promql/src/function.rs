@@ -61,8 +61,11 @@ pub(crate) enum Over {
     Sum,
 }
 
+/// The name that newer versions of Prometheus, and the grammar, have for `holt_winters`.
+pub(crate) const SMOOTHING: &str = "double_exponential_smoothing";
+
 /// By name. Those that Prometheus 2.42 does not have come last.
-const TABLE: [(&str, Function); 74] = [
+const TABLE: [(&str, Function); 73] = [
     ("abs", Function::Map(f64::abs)),
     ("absent", Function::Absent),
     ("absent_over_time", Function::AbsentOverTime),
@@ -133,7 +136,6 @@ const TABLE: [(&str, Function); 74] = [
     ("timestamp", Function::Timestamp),
     ("vector", Function::Vector),
     ("year", Function::Date(Civil::year)),
-    ("double_exponential_smoothing", Function::Over(Over::HoltWinters)),
     ("first_over_time", Function::Over(Over::First)),
     ("histogram_avg", Function::Native),
     ("mad_over_time", Function::Over(Over::Mad)),
@@ -142,6 +144,7 @@ const TABLE: [(&str, Function); 74] = [
 impl Function {
     /// The function of a name, and the name.
     pub(crate) fn named(name: &str) -> Option<(&'static str, Self)> {
+        let name = if name == SMOOTHING { "holt_winters" } else { name };
         TABLE.into_iter().find(|(other, _)| *other == name)
     }
 
@@ -185,7 +188,7 @@ mod tests {
     fn the_grammar_knows_every_function_and_gives_what_we_give() {
         for (name, function) in TABLE {
             let tells = |error: &str| error.contains("unknown function");
-            let written = if name == "holt_winters" { "double_exponential_smoothing" } else { name };
+            let written = if name == "holt_winters" { SMOOTHING } else { name };
             if let Err(error) = promql_parser::parser::parse(&format!("{written}()")) {
                 assert!(!tells(&error), "{name}: {error}");
             }

@@ -3,123 +3,133 @@
 //! What enters: a [`Value`], or an error's kind and text. What leaves: one JSON document. Times have exactly three decimals, values are
 //! the shortest decimal that gives the same number back, never with an exponent (contract `log-cache.md` §3).
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
 use crate::labels::{Labels, NAME};
 use crate::value::{Sample, Value};
 
-/// Writes an answer: `{"status":"success","data":{"resultType":…,"result":…}}`.
+/// An answer as text: `{"status":"success","data":{"resultType":…,"result":…}}`.
 pub fn success(value: &Value) -> String {
-    let mut out = String::from(r#"{"status":"success","data":{"resultType":""#);
-    match value {
-        Value::Scalar(one) => {
-            out.push_str(r#"scalar","result":"#);
-            sample(&mut out, *one);
-        }
-        Value::Text(at, what) => {
-            out.push_str(r#"string","result":["#);
-            time(&mut out, *at);
-            out.push(',');
-            text(&mut out, what);
-            out.push(']');
-        }
-        Value::Vector(elements) => {
-            out.push_str(r#"vector","result":["#);
-            each(&mut out, elements, |out, element| {
-                metric(out, &element.labels);
-                out.push_str(r#","value":"#);
-                sample(out, element.sample);
-                out.push('}');
-            });
-            out.push(']');
-        }
-        Value::Matrix(series) => {
-            out.push_str(r#"matrix","result":["#);
-            each(&mut out, series, |out, series| {
-                metric(out, &series.labels);
-                out.push_str(r#","values":["#);
-                each(out, &series.samples, |out, one| sample(out, *one));
-                out.push_str("]}");
-            });
-            out.push(']');
-        }
-    }
-    out.push_str("}}");
+    let mut out = String::new();
+    let _ = write_success(&mut out, value);
     out
 }
 
-/// Writes an error: `{"status":"error","errorType":…,"error":…}`. The kind is a word such as `bad_data`, `internal` or `timeout`.
+/// Writes an answer. A sample may take 350 bytes: who has to bound the whole gives something that refuses to be written to.
+///
+/// # Errors
+///
+/// Those of `out`.
+pub fn write_success(out: &mut impl Write, value: &Value) -> fmt::Result {
+    out.write_str(r#"{"status":"success","data":{"resultType":""#)?;
+    match value {
+        Value::Scalar(one) => {
+            out.write_str(r#"scalar","result":"#)?;
+            sample(out, *one)?;
+        }
+        Value::Text(at, what) => {
+            out.write_str(r#"string","result":["#)?;
+            time(out, *at)?;
+            out.write_str(",")?;
+            text(out, what)?;
+            out.write_str("]")?;
+        }
+        Value::Vector(elements) => {
+            out.write_str(r#"vector","result":["#)?;
+            each(out, elements, |out, element| {
+                metric(out, &element.labels)?;
+                out.write_str(r#","value":"#)?;
+                sample(out, element.sample)?;
+                out.write_str("}")
+            })?;
+            out.write_str("]")?;
+        }
+        Value::Matrix(series) => {
+            out.write_str(r#"matrix","result":["#)?;
+            each(out, series, |out, series| {
+                metric(out, &series.labels)?;
+                out.write_str(r#","values":["#)?;
+                each(out, &series.samples, |out, one| sample(out, *one))?;
+                out.write_str("]}")
+            })?;
+            out.write_str("]")?;
+        }
+    }
+    out.write_str("}}")
+}
+
+/// An error as text: `{"status":"error","errorType":…,"error":…}`. The kind is a word such as `bad_data`, `internal` or `timeout`.
 pub fn error(kind: &str, what: &str) -> String {
     let mut out = String::from(r#"{"status":"error","errorType":"#);
-    text(&mut out, kind);
+    let _ = text(&mut out, kind);
     out.push_str(r#","error":"#);
-    text(&mut out, what);
+    let _ = text(&mut out, what);
     out.push('}');
     out
 }
 
-fn each<T>(out: &mut String, items: &[T], mut write: impl FnMut(&mut String, &T)) {
+/// Items with commas between them.
+fn each<W: Write, T>(out: &mut W, items: &[T], mut write: impl FnMut(&mut W, &T) -> fmt::Result) -> fmt::Result {
     for (i, item) in items.iter().enumerate() {
         if i > 0 {
-            out.push(',');
+            out.write_str(",")?;
         }
-        write(out, item);
+        write(out, item)?;
     }
+    Ok(())
 }
 
 /// Opens an element with its labels.
-fn metric(out: &mut String, labels: &Labels) {
-    out.push_str(r#"{"metric":{"#);
+fn metric(out: &mut impl Write, labels: &Labels) -> fmt::Result {
+    out.write_str(r#"{"metric":{"#)?;
     let labels: Vec<_> = labels.iter().filter(|(name, _)| *name != NAME).collect();
     each(out, &labels, |out, (name, value)| {
-        text(out, name);
-        out.push(':');
-        text(out, value);
-    });
-    out.push('}');
+        text(out, name)?;
+        out.write_str(":")?;
+        text(out, value)
+    })?;
+    out.write_str("}")
 }
 
-fn sample(out: &mut String, sample: Sample) {
-    out.push('[');
-    time(out, sample.at);
-    out.push_str(",\"");
-    number(out, sample.value);
-    out.push_str("\"]");
+fn sample(out: &mut impl Write, sample: Sample) -> fmt::Result {
+    out.write_str("[")?;
+    time(out, sample.at)?;
+    out.write_str(",\"")?;
+    number(out, sample.value)?;
+    out.write_str("\"]")
 }
 
-fn time(out: &mut String, at: i64) {
+fn time(out: &mut impl Write, at: i64) -> fmt::Result {
     let sign = if at < 0 { "-" } else { "" };
     let millis = at.unsigned_abs();
-    let _ = write!(out, "{sign}{}.{:03}", millis / 1000, millis % 1000);
+    write!(out, "{sign}{}.{:03}", millis / 1000, millis % 1000)
 }
 
 /// Writes a value as Go does with `'f'` and the shortest precision.
-pub(crate) fn number(out: &mut String, value: f64) {
-    if value.is_nan() {
-        out.push_str("NaN");
-    } else if value.is_infinite() {
-        out.push_str(if value > 0.0 { "+Inf" } else { "-Inf" });
-    } else {
-        let _ = write!(out, "{value}");
+pub(crate) fn number(out: &mut impl Write, value: f64) -> fmt::Result {
+    match value {
+        value if value.is_nan() => out.write_str("NaN"),
+        value if value.is_infinite() => out.write_str(if value > 0.0 { "+Inf" } else { "-Inf" }),
+        value => write!(out, "{value}"),
     }
 }
 
-fn text(out: &mut String, text: &str) {
-    out.push('"');
+fn text(out: &mut impl Write, text: &str) -> fmt::Result {
+    out.write_str("\"")?;
     for c in text.chars() {
         match c {
-            '"' | '\\' => out.extend(['\\', c]),
-            '\n' => out.push_str("\\n"),
-            '\r' => out.push_str("\\r"),
-            '\t' => out.push_str("\\t"),
+            '"' | '\\' => write!(out, "\\{c}")?,
+            '\n' => out.write_str("\\n")?,
+            '\r' => out.write_str("\\r")?,
+            '\t' => out.write_str("\\t")?,
             // The last two end a line in JavaScript; the first three must not reach a page as markup.
             '<' | '>' | '&' | '\0'..'\u{20}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => {
-                let _ = write!(out, "\\u{:04x}", u32::from(c));
+                write!(out, "\\u{:04x}", u32::from(c))?
             }
-            _ => out.push(c),
+            _ => out.write_char(c)?,
         }
     }
-    out.push('"');
+    out.write_str("\"")
 }
 
 #[cfg(test)]
@@ -129,7 +139,7 @@ mod tests {
 
     fn value(value: f64) -> String {
         let mut out = String::new();
-        number(&mut out, value);
+        number(&mut out, value).unwrap();
         out
     }
 

@@ -12,6 +12,7 @@ mod display;
 mod duration;
 mod eval;
 mod function;
+pub mod fuzz;
 pub mod json;
 mod labels;
 mod limits;

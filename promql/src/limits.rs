@@ -5,7 +5,8 @@
 pub struct Limits {
     /// Length of the query text, in bytes. Default: 4096.
     pub query_bytes: usize,
-    /// Brackets within brackets; operators nest eight times as deep. Default: 32.
+    /// Brackets within brackets; operators nest eight times as deep. What is let through by default needs less than 512 KiB of stack.
+    /// Default: 32.
     pub depth: usize,
     /// Steps of one range query. Default: 11,000.
     pub points: usize,

@@ -70,16 +70,8 @@ pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
         return Err(ParseError::TooLong { limit: limits.query_bytes });
     }
     let canon = canon::rewrite(&lex::lex(text)?, limits)?;
-    let tree = promql_parser::parser::parse(&canon.text).map_err(|error| SyntaxError::somewhere(&error))?;
+    let tree = promql_parser::parser::parse(&canon.text).map_err(|error| SyntaxError::of_grammar(&error))?;
     lower::lower(tree, canon.patterns, limits)
-}
-
-impl Place {
-    fn of(text: &str, at: usize) -> Self {
-        let before = &text[..at];
-        let line = before.matches('\n').count() + 1;
-        Self { line, column: before[before.rfind('\n').map_or(0, |n| n + 1)..].chars().count() + 1 }
-    }
 }
 
 impl SyntaxError {
@@ -87,14 +79,19 @@ impl SyntaxError {
         Self { place: Some(place), what: what.into() }
     }
 
-    /// An error of the grammar, which knows no place and calls types by other names than Prometheus does.
-    fn somewhere(what: &str) -> Self {
-        let mut what = what.to_owned();
+    /// An error whose place is not known.
+    fn somewhere(what: impl Into<String>) -> Self {
+        Self { place: None, what: what.into() }
+    }
+
+    /// An error of the grammar, which quotes in another way than Prometheus does and calls types by other names.
+    fn of_grammar(what: &str) -> Self {
+        let mut what = what.replace('\'', "\"");
         for (theirs, ours) in [("vector", "instant vector"), ("matrix", "range vector")] {
             what = what.replace(&format!("type {theirs}"), &format!("type {ours}"));
             what = what.replace(&format!("got {theirs}"), &format!("got {ours}"));
         }
-        Self { place: None, what }
+        Self::somewhere(what)
     }
 }
 

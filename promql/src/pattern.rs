@@ -107,7 +107,13 @@ mod tests {
     fn what_only_looks_like_syntax_is_text() {
         assert!(matches("a{b}c", "a{b}c") && matches("a{,2}", "a{,2}") && matches("a{2}", "aa") && matches("{", "{"));
         assert!(matches("[a[b]", "[") && matches("[a&&b]+", "&a") && matches("[a~~b]", "~") && matches("[]a]", "]"));
-        assert!(matches("[[:alpha:]_]+", "ab_") && matches("[+--]", ",") && matches("[a-]", "-"));
+        assert!(
+            matches("[[:alpha:]_]+", "ab_")
+                && matches("[[:]", ":")
+                && matches("[[:^digit:]]", "x")
+                && matches("[+--]", ",")
+                && matches("[a-]", "-")
+        );
         assert!(matches(r"\Qa.b\E+", "a.bb") && !matches(r"\Qa.b\E", "axb") && matches(r"\Qa*", "a*"));
         assert!(matches(r"\101\x42\x{43}", "ABC") && matches(r"\<\-\_", "<-_"));
     }

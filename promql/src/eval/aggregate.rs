@@ -121,8 +121,7 @@ impl Eval<'_> {
     fn ranked(&self, groups: Groups, greatest: bool, parameter: &[f64], line: Line) -> Result<Vec<Column>, EvalError> {
         if let Some(k) = parameter.iter().find(|k| !(-9.223_372_036_854_776e18..9.223_372_036_854_776e18).contains(*k))
         {
-            let mut text = String::new();
-            json::number(&mut text, *k);
+            let text = decimal(*k);
             return Err(EvalError::Parameter(format!("Scalar value {text} overflows int64")));
         }
         let order = if greatest { greatest_first } else { least_first };
@@ -168,8 +167,7 @@ impl Eval<'_> {
                     Some((before, place)) if before.to_bits() == value.to_bits() => place,
                     _ => {
                         self.meter.work(256)?;
-                        let mut text = String::new();
-                        json::number(&mut text, value);
+                        let text = decimal(value);
                         let labels = if listed { base.clone() } else { base.with(label, &text) };
                         match places.entry(labels) {
                             Entry::Occupied(entry) => *entry.get(),
@@ -208,6 +206,14 @@ fn grouped(labels: &Labels, grouping: Option<&LabelList>) -> Labels {
             labels.without(|name| name == NAME || names.iter().any(|other| other == name))
         }
     }
+}
+
+/// A number as Prometheus writes it.
+fn decimal(number: f64) -> String {
+    let mut text = String::new();
+    // A string takes whatever is written.
+    let _ = json::number(&mut text, number);
+    text
 }
 
 /// What one group has come to at one step.

@@ -151,7 +151,10 @@ impl Eval<'_> {
     /// Refuses a second result of a group at a step.
     fn once(&self, matched: &mut Vec<bool>, column: &Column) -> Result<(), EvalError> {
         self.meter.work(column.values.len())?;
-        matched.resize(column.values.len(), false);
+        if matched.is_empty() {
+            self.meter.bytes(column.values.len())?;
+            matched.resize(column.values.len(), false);
+        }
         for (matched, value) in matched.iter_mut().zip(&column.values) {
             if is_absent(*value) {
                 continue;

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::column::{ABSENT, Column};
+use super::column::{Column, present};
 use super::meter::{Held, Meter};
 use super::{Eval, EvalError};
 use crate::labels::Labels;
@@ -99,7 +99,7 @@ impl Eval<'_> {
             held = Held { samples: held.samples + count, bytes: held.bytes + bytes };
             let mut samples = Vec::with_capacity(count);
             let values = line.times().zip(column.values);
-            samples.extend(values.filter_map(|(at, value)| Some(Sample { at, value: super::column::present(value)? })));
+            samples.extend(values.filter_map(|(at, value)| Some(Sample { at, value: present(value)? })));
             series.push((column.labels, Cow::Owned(samples)));
         }
         self.meter.settle(mark, held)?;
@@ -108,8 +108,14 @@ impl Eval<'_> {
 }
 
 /// The series of one selector, whatever they were fetched with.
-fn prepare(selector: &Selector, mut series: Vec<Series>, meter: &Meter<'_>) -> Result<Vec<Series>, EvalError> {
-    series.retain(|series| !series.samples.is_empty() && admits(selector, &series.labels));
+fn prepare(selector: &Selector, fetched: Vec<Series>, meter: &Meter<'_>) -> Result<Vec<Series>, EvalError> {
+    let mut series = Vec::with_capacity(fetched.len());
+    for one in fetched {
+        meter.work(64 * (1 + selector.matchers.len()))?;
+        if !one.samples.is_empty() && admits(selector, &one.labels) {
+            series.push(one);
+        }
+    }
     series.sort_by(|a, b| a.labels.cmp(&b.labels));
     let mut prepared: Vec<Series> = Vec::with_capacity(series.len());
     for mut series in series {
@@ -125,12 +131,12 @@ fn prepare(selector: &Selector, mut series: Vec<Series>, meter: &Meter<'_>) -> R
             series.samples.sort_by_key(|sample| sample.at);
         }
         for sample in &mut series.samples {
+            // One of them would read as absent.
             if sample.value.is_nan() {
                 sample.value = f64::NAN;
             }
         }
     }
-    debug_assert!(f64::NAN.to_bits() != ABSENT.to_bits());
     Ok(prepared)
 }
 

@@ -4,17 +4,16 @@
 //! expressions apart, compiled. Brackets are balanced and nest within the limit, and so do operators: their number within each open
 //! bracket, added up, is never less than the height of the tree to come.
 
-use std::fmt::Write;
+mod lists;
+mod times;
 
 use super::lex::{Lexeme, Token};
 use super::{ParseError, Place, SyntaxError};
 use crate::duration;
-use crate::labels::NAME;
+use crate::function::SMOOTHING;
 use crate::limits::Limits;
 use crate::matcher::Quoted;
-use crate::name::is_label_name;
-use crate::pattern::{MAX_PATTERNS, Pattern, PatternError};
-use crate::tree::SOURCE;
+use crate::pattern::Pattern;
 
 /// A query for the grammar to read.
 #[derive(Debug)]
@@ -164,7 +163,7 @@ impl<'a> Writer<'a> {
                 self.name(&format!("{ESCAPE}{word}"));
             }
             _ if word.starts_with(ESCAPE) => self.name(&format!("{ESCAPE}{word}")),
-            _ if word == "holt_winters" && opens => self.name("double_exponential_smoothing"),
+            _ if word == "holt_winters" && opens => self.name(SMOOTHING),
             _ => self.name(word),
         }
         Ok(())
@@ -173,189 +172,6 @@ impl<'a> Writer<'a> {
     fn name(&mut self, name: &str) {
         self.state = State::Have;
         self.put(name);
-    }
-
-    /// `by (a, b)` and its kind: names, which the grammar takes quoted whatever they are.
-    fn grouping(&mut self, word: &str, after: State) -> Result<(), ParseError> {
-        self.put(word);
-        self.take();
-        self.put("(");
-        loop {
-            let Some(lexeme) = self.take() else { return Err(self.ended("unclosed left parenthesis")) };
-            match &lexeme.token {
-                Token::Sign(")") => break,
-                Token::Word(name) if is_label_name(name) => self.put(&Quoted(name).to_string()),
-                Token::Text(name) => self.put(&Quoted(name).to_string()),
-                _ => return Err(wrong(lexeme.place, "unexpected token in grouping opts, expected label")),
-            }
-            match self.take() {
-                Some(Lexeme { token: Token::Sign(")"), .. }) => break,
-                Some(Lexeme { token: Token::Sign(","), .. }) => self.put(","),
-                Some(lexeme) => {
-                    return Err(wrong(lexeme.place, "unexpected token in grouping opts, expected \",\" or \")\""));
-                }
-                None => return Err(self.ended("unclosed left parenthesis")),
-            }
-        }
-        self.put(")");
-        self.state = after;
-        Ok(())
-    }
-
-    /// What stands between braces.
-    fn matchers(&mut self, name: Option<&str>) -> Result<(), ParseError> {
-        self.state = State::Have;
-        self.put("{");
-        loop {
-            let Some(lexeme) = self.take() else { return Err(self.ended("unexpected end of input inside braces")) };
-            let label = match &lexeme.token {
-                Token::Sign("}") => break,
-                Token::Word(label) | Token::Text(label) => label,
-                _ => {
-                    return Err(wrong(
-                        lexeme.place,
-                        "unexpected token in label matching, expected identifier or \"}\"",
-                    ));
-                }
-            };
-            if let (Some(name), NAME) = (name, label.as_str()) {
-                return Err(wrong(lexeme.place, format!("metric name must not be set twice: {name:?} and in braces")));
-            }
-            self.matcher(label)?;
-            match self.take() {
-                Some(Lexeme { token: Token::Sign("}"), .. }) => break,
-                Some(Lexeme { token: Token::Sign(","), .. }) => self.out.text.push(','),
-                Some(lexeme) => {
-                    return Err(wrong(lexeme.place, "unexpected token in label matching, expected \",\" or \"}\""));
-                }
-                None => return Err(self.ended("unexpected end of input inside braces")),
-            }
-        }
-        self.out.text.push('}');
-        Ok(())
-    }
-
-    /// The operator and the value of a matcher.
-    fn matcher(&mut self, label: &str) -> Result<(), ParseError> {
-        let Some(operator) = self.take() else { return Err(self.ended("unexpected end of input inside braces")) };
-        let Token::Sign(op @ ("=" | "!=" | "=~" | "!~")) = operator.token else {
-            return Err(wrong(
-                operator.place,
-                "unexpected token in label matching, expected one of \"=\", \"!=\", \"=~\", \"!~\"",
-            ));
-        };
-        let Some(value) = self.take() else { return Err(self.ended("unexpected end of input inside braces")) };
-        let Token::Text(text) = &value.token else {
-            return Err(wrong(value.place, "unexpected token in label matching, expected string"));
-        };
-        let _ = write!(self.out.text, "{}{op}", Quoted(label));
-        if matches!(op, "=" | "!=") {
-            let _ = write!(self.out.text, "{}", Quoted(text));
-            return Ok(());
-        }
-        // Alternatives of source ids are literals.
-        let pattern = if (label, op) == (SOURCE, "=~") {
-            None
-        } else {
-            let large = ParseError::LargePattern { limit: self.limits.regex_bytes };
-            if self.out.patterns.len() == MAX_PATTERNS {
-                return Err(large);
-            }
-            Some(Pattern::new(text, self.limits.regex_bytes).map_err(|error| match error {
-                PatternError::Large => large,
-                PatternError::Syntax(what) => wrong(value.place, format!("error parsing regexp: {what}")),
-            })?)
-        };
-        let _ = write!(self.out.text, "\"{}\"", self.out.patterns.len());
-        self.out.patterns.push((text.clone(), pattern));
-        Ok(())
-    }
-
-    /// `[5m]`, `[5m:]` or `[5m:1m]`.
-    fn brackets(&mut self, place: Place) -> Result<(), ParseError> {
-        if self.state == State::Want {
-            return Err(wrong(place, "unexpected \"[\""));
-        }
-        // A subquery adds to the height.
-        self.operator()?;
-        self.put("[");
-        self.duration("missing unit character in duration")?;
-        if self.peek() == Some(&Token::Sign(":")) {
-            self.take();
-            self.put(":");
-            if matches!(self.peek(), Some(Token::Duration(_) | Token::Number(_))) {
-                self.duration("missing unit character in duration")?;
-            }
-        }
-        match self.take() {
-            Some(Lexeme { token: Token::Sign("]"), .. }) => self.put("]"),
-            Some(lexeme) => return Err(wrong(lexeme.place, "unexpected token in brackets, expected \"]\"")),
-            None => return Err(self.ended("unclosed left bracket")),
-        }
-        self.state = State::Have;
-        Ok(())
-    }
-
-    fn offset(&mut self, place: Place) -> Result<(), ParseError> {
-        self.put("offset");
-        self.state = State::Have;
-        if let Some(Token::Sign(sign @ ("+" | "-"))) = self.peek() {
-            self.take();
-            self.put(sign);
-        }
-        if self.peek().is_none() {
-            return Err(wrong(place, "unexpected end of input in offset, expected duration"));
-        }
-        self.duration("unexpected token in offset, expected duration")
-    }
-
-    fn duration(&mut self, else_wrong: &str) -> Result<(), ParseError> {
-        match self.take() {
-            Some(Lexeme { token: Token::Duration(millis), .. }) => {
-                // The grammar's numbers are of 32 bits; days are few enough for them.
-                let _ = write!(self.out.text, "{}d{}ms ", millis / 86_400_000, millis % 86_400_000);
-                Ok(())
-            }
-            Some(lexeme) => Err(wrong(lexeme.place, else_wrong)),
-            None => Err(self.ended(else_wrong)),
-        }
-    }
-
-    /// `@` and its time.
-    fn at(&mut self, place: Place) -> Result<(), ParseError> {
-        if self.state == State::Want {
-            return Err(wrong(place, "unexpected \"@\""));
-        }
-        self.put("@");
-        self.state = State::Have;
-        let mut sign = 1.0;
-        if let Some(Token::Sign(op @ ("+" | "-"))) = self.peek() {
-            self.take();
-            sign = if *op == "-" { -1.0 } else { 1.0 };
-        }
-        let Some(lexeme) = self.take() else {
-            return Err(wrong(place, "unexpected end of input in @, expected timestamp"));
-        };
-        match &lexeme.token {
-            Token::Number(seconds) if (seconds * 1e3).abs() < 9.2e18 => {
-                self.number(sign * seconds);
-                Ok(())
-            }
-            Token::Number(seconds) => {
-                Err(wrong(lexeme.place, format!("timestamp out of bounds for @ modifier: {seconds}")))
-            }
-            Token::Word(word) if matches!(word.to_ascii_lowercase().as_str(), "start" | "end") => {
-                self.put(&word.to_ascii_lowercase());
-                for bracket in ["(", ")"] {
-                    match self.take() {
-                        Some(Lexeme { token: Token::Sign(sign), .. }) if *sign == bracket => self.put(bracket),
-                        _ => return Err(wrong(lexeme.place, format!("expected {word}() in @"))),
-                    }
-                }
-                Ok(())
-            }
-            _ => Err(wrong(lexeme.place, "unexpected token in @, expected timestamp")),
-        }
     }
 
     fn operand(&mut self, place: Place, what: &str) -> Result<(), ParseError> {

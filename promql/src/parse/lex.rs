@@ -31,7 +31,7 @@ const SIGNS: [&str; 22] =
 
 /// Splits a query into tokens.
 pub(super) fn lex(text: &str) -> Result<Vec<Lexeme>, SyntaxError> {
-    let mut lexer = Lexer { text, at: 0, within: None };
+    let mut lexer = Lexer { text, at: 0, within: None, known: (0, Place { line: 1, column: 1 }) };
     let mut lexemes = Vec::new();
     while let Some(lexeme) = lexer.next()? {
         lexemes.push(lexeme);
@@ -44,12 +44,14 @@ struct Lexer<'a> {
     at: usize,
     /// The brace or bracket that is open, within which other rules hold.
     within: Option<&'static str>,
+    /// Where the last token begins, and what place that is.
+    known: (usize, Place),
 }
 
 impl<'a> Lexer<'a> {
     fn next(&mut self) -> Result<Option<Lexeme>, SyntaxError> {
         self.skip_blank();
-        let begin = self.at;
+        self.known = (self.at, self.place(self.at));
         let rest = self.rest();
         let Some(first) = rest.chars().next() else { return Ok(None) };
         let token = match first {
@@ -57,10 +59,10 @@ impl<'a> Lexer<'a> {
             '.' if rest[1..].starts_with(|c: char| c.is_ascii_digit()) => self.number()?,
             '"' | '\'' | '`' => self.string(first)?,
             '_' | 'a'..='z' | 'A'..='Z' => self.word(),
-            ':' if self.within != Some("[") => self.word(),
+            ':' if self.within.is_none() => self.word(),
             _ => self.sign()?,
         };
-        Ok(Some(Lexeme { token, place: Place::of(self.text, begin) }))
+        Ok(Some(Lexeme { token, place: self.known.1 }))
     }
 
     fn rest(&self) -> &'a str {
@@ -85,7 +87,16 @@ impl<'a> Lexer<'a> {
     }
 
     fn error(&self, begin: usize, what: impl Into<String>) -> SyntaxError {
-        SyntaxError::at(Place::of(self.text, begin), what)
+        SyntaxError::at(self.place(begin), what)
+    }
+
+    /// The place of what is not before the last token: counted from there, so that all tokens together cost one pass.
+    fn place(&self, at: usize) -> Place {
+        let (begin, place) = self.known;
+        self.text[begin..at].chars().fold(place, |place, c| match c {
+            '\n' => Place { line: place.line + 1, column: 1 },
+            _ => Place { column: place.column + 1, ..place },
+        })
     }
 
     fn word(&mut self) -> Token {
@@ -101,7 +112,7 @@ impl<'a> Lexer<'a> {
     /// A number, or a duration where units follow.
     fn number(&mut self) -> Result<Token, SyntaxError> {
         let begin = self.at;
-        let hex = self.rest().len() > 2 && self.rest()[..2].eq_ignore_ascii_case("0x");
+        let hex = self.rest().starts_with("0x") || self.rest().starts_with("0X");
         if hex {
             self.at += 2;
         }

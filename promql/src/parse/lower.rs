@@ -247,6 +247,6 @@ fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn wrong(what: impl AsRef<str>) -> ParseError {
-    SyntaxError::somewhere(what.as_ref()).into()
+fn wrong(what: impl Into<String>) -> ParseError {
+    SyntaxError::somewhere(what).into()
 }

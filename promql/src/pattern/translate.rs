@@ -145,15 +145,12 @@ impl<'a> Translator<'a> {
                 return Ok(());
             }
             first = false;
-            if self.rest.starts_with("[:")
-                && let Some(end) = self.rest.find(":]")
-            {
-                let name = self.rest[2..end].trim_start_matches('^');
-                if !POSIX.contains(&name) {
-                    return Err(format!("invalid character class range: `{}`", &self.rest[..end + 2]));
+            if let Some((name, rest)) = self.rest.strip_prefix("[:").and_then(|rest| rest.split_once(":]")) {
+                if !POSIX.contains(&name.strip_prefix('^').unwrap_or(name)) {
+                    return Err(format!("invalid character class range: `[:{name}:]`"));
                 }
-                self.out.push_str(&self.rest[..end + 2]);
-                self.rest = &self.rest[end + 2..];
+                self.out.extend(["[:", name, ":]"]);
+                self.rest = rest;
                 continue;
             }
             match self.item()? {
