@@ -97,6 +97,7 @@ const SERVICES: &[ServiceRoles] = &[
     ("/loggregator.v2.Egress/", READERS),
     ("/hydrant.v1.Egress/", READERS),
     ("/hydrant.v1.Follow/", READERS),
+    ("/hydrant.v1.Samples/", READERS),
     ("/hydrant.v1.Overview/", READERS),
     ("/logcache.v1.Egress/", READERS),
     ("/plumbing.Doppler/", READERS),
@@ -181,8 +182,8 @@ struct Cache {
 
 impl Cache {
     fn add_to(&self, routes: Routes) -> Routes {
-        let log_cache::Services { ingress, egress, follow } = self.services.clone();
-        routes.add_service(ingress).add_service(egress).add_service(follow)
+        let log_cache::Services { ingress, egress, follow, samples } = self.services.clone();
+        routes.add_service(ingress).add_service(egress).add_service(follow).add_service(samples)
     }
 }
 

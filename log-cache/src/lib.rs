@@ -21,6 +21,7 @@ mod packed;
 mod prune;
 mod read;
 mod replay;
+mod samples;
 mod seal;
 mod sealed;
 mod segment;
@@ -37,6 +38,7 @@ pub use follow::{Cursor, FollowError, FollowSpec, Follower, Frame, Gap, MAX_FOLL
 pub use metrics::Metrics;
 pub use read::{DEFAULT_LIMIT, MAX_ANSWER, MAX_LIMIT, Page, Read, ReadError};
 pub use replay::{Piece, Range, Replay};
+pub use samples::SamplesService;
 pub use select::{Select, SelectError, SelectLimits, Selected};
 pub use service::{Service, Services, routes};
 pub use store::{Numbers, SourceMeta, Store};

@@ -273,7 +273,8 @@ impl<'a> Selection<'a> {
 /// these is hidden by it.
 fn labels(fields: &[u8], source_id: &str) -> Labels {
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    let (mut pairs, mut instance): (HashMap<String, String>, _) = (HashMap::default(), String::new());
+    let mut pairs = HashMap::<String, String, foldhash::fast::RandomState>::default();
+    let mut instance = String::new();
     message::for_each(fields, |number, wire_type, field| match (number, wire_type) {
         (8, WireType::Len) => instance = text(message::content(field)),
         (9, WireType::Len) => {

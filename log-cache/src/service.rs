@@ -1,4 +1,4 @@
-//! The cache over gRPC: `logcache.v1` Ingress and Egress, and `hydrant.v1` Follow.
+//! The cache over gRPC: `logcache.v1` Ingress and Egress, `hydrant.v1` Follow and Samples.
 //!
 //! What enters: requests of any client. What leaves: answers made of stored bytes, streams that end with OK when the server stops.
 //! Nothing here keeps state; no task is started.
@@ -7,6 +7,7 @@ use futures_util::Stream;
 use futures_util::stream;
 use proto::hydrant::v1 as hydrant;
 use proto::hydrant::v1::follow_server::{Follow, FollowServer};
+use proto::hydrant::v1::samples_server::SamplesServer;
 use proto::logcache::v1;
 use proto::logcache::v1::EnvelopeType;
 use proto::logcache::v1::egress_server::{Egress, EgressServer};
@@ -18,6 +19,7 @@ use tonic::{Request, Response, Status};
 use crate::follow::{Cursor, FollowError, FollowSpec, Follower, Frame};
 use crate::metrics::{self, Metrics};
 use crate::read::{self, Read};
+use crate::samples::SamplesService;
 use crate::seal::Seal;
 use crate::store::{SourceMeta, Store};
 
@@ -36,6 +38,8 @@ pub struct Services {
     pub egress: EgressServer<Service>,
     /// `hydrant.v1.Follow`: reading on and on.
     pub follow: FollowServer<Service>,
+    /// `hydrant.v1.Samples`: metrics by series.
+    pub samples: SamplesServer<SamplesService>,
 }
 
 /// The implementation behind [`Services`].
@@ -53,6 +57,7 @@ pub fn routes(store: &Store, metrics: &Metrics, stop: &CancellationToken) -> Ser
         ingress: IngressServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE + FRAMING),
         egress: EgressServer::new(service.clone()).max_encoding_message_size(MAX_MESSAGE + FRAMING),
         follow: FollowServer::new(service),
+        samples: SamplesServer::new(SamplesService::new(store)),
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::fmt;
 
+use crate::limits::Limits;
 use crate::name::is_label_name;
-use crate::pattern::Pattern;
+use crate::pattern::{Pattern, PatternError};
 
 /// How a matcher compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -29,6 +30,27 @@ pub struct Matcher {
 }
 
 impl Matcher {
+    /// A matcher that comes from elsewhere than a query.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with a regular expression.
+    pub fn compile(label: &str, op: MatchOp, value: &str, limits: &Limits) -> Result<Self, String> {
+        let pattern = match op {
+            MatchOp::Equal | MatchOp::NotEqual => None,
+            MatchOp::Regex | MatchOp::NotRegex => {
+                let pattern = Pattern::new(value, limits.regex_bytes);
+                Some(pattern.map_err(|error| match error {
+                    PatternError::Large => {
+                        format!("regular expression too large: at most {} bytes", limits.regex_bytes)
+                    }
+                    PatternError::Syntax(what) => what,
+                })?)
+            }
+        };
+        Ok(Self::new(label.to_owned(), op, value.to_owned(), pattern))
+    }
+
     pub(crate) fn new(label: String, op: MatchOp, value: String, pattern: Option<Pattern>) -> Self {
         Self { label, op, value, pattern }
     }
