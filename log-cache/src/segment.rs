@@ -105,7 +105,7 @@ impl Segment {
     }
 
     /// Appends an envelope that [`Segment::fits`], at most [`MAX_ENVELOPE`] bytes, with a sequence above all before it. Amortised one
-    /// copy: buffers double, from the size of the first envelope.
+    /// copy: buffers grow by half, from the size of the first envelope.
     #[inline]
     pub(crate) fn push(&mut self, timestamp: i64, kind: Kind, sequence: u64, envelope: &[u8]) {
         grow(&mut self.bytes, envelope.len(), 64);
@@ -251,12 +251,13 @@ impl Segment {
     }
 }
 
-/// Makes room for `more`, doubling, with no slack beyond that: the first envelope of a quiet source gets what it needs.
+/// Makes room for `more`, by half as much again and with no slack beyond that: the first envelope of a quiet source gets what it needs,
+/// and what waits to be packed holds little that it does not use.
 #[inline]
 fn grow<T>(buffer: &mut Vec<T>, more: usize, step: usize) {
     let needed = buffer.len() + more;
     if needed > buffer.capacity() {
-        let room = needed.next_multiple_of(step).max(buffer.capacity() * 2);
+        let room = needed.next_multiple_of(step).max(buffer.capacity() + buffer.capacity() / 2);
         buffer.reserve_exact(room - buffer.len());
     }
 }

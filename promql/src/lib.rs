@@ -33,7 +33,7 @@ pub use limits::Limits;
 pub use matcher::{MatchOp, Matcher};
 pub use name::metric_name;
 pub use parse::{ParseError, SyntaxError};
-pub use select::Select;
+pub use select::{Select, SeriesSelector};
 pub use span::{Span, SpanError};
 pub use time::{TimeError, parse_step, parse_time};
 pub use tree::Query;

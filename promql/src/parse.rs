@@ -10,7 +10,11 @@ mod lower;
 
 use std::fmt;
 
+use promql_parser::parser::Expr;
+
 use crate::limits::Limits;
+use crate::pattern::Pattern;
+use crate::select::SeriesSelector;
 use crate::tree::Query;
 
 /// Why a query is none.
@@ -66,12 +70,27 @@ struct Place {
 
 /// Reads a query.
 pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
+    let (tree, patterns) = read(text, limits)?;
+    lower::lower(tree, patterns, limits)
+}
+
+/// The regular expressions of a query, those compiled that can be.
+type Patterns = Vec<(String, Option<Pattern>)>;
+
+/// The grammar's tree, and the regular expressions that it refers to.
+fn read(text: &str, limits: &Limits) -> Result<(Expr, Patterns), ParseError> {
     if text.len() > limits.query_bytes {
         return Err(ParseError::TooLong { limit: limits.query_bytes });
     }
     let canon = canon::rewrite(&lex::lex(text)?, limits)?;
     let tree = promql_parser::parser::parse(&canon.text).map_err(|error| SyntaxError::of_grammar(&error))?;
-    lower::lower(tree, canon.patterns, limits)
+    Ok((tree, canon.patterns))
+}
+
+/// Reads one selector of series, which need not name sources.
+pub(crate) fn selector(text: &str, limits: &Limits) -> Result<SeriesSelector, ParseError> {
+    let (tree, patterns) = read(text, limits)?;
+    lower::lower_selector(tree, patterns, limits)
 }
 
 impl SyntaxError {

@@ -1,6 +1,8 @@
 //! What has to be fetched before a query can be evaluated.
 
+use crate::limits::Limits;
 use crate::matcher::Matcher;
+use crate::parse::{self, ParseError};
 use crate::span::{Line, Span};
 use crate::tree::{Node, Query, Shift, Subquery};
 
@@ -21,6 +23,26 @@ pub struct Select {
     pub start: i64,
     /// The latest time; before `start` when nothing is wanted.
     pub end: i64,
+}
+
+/// A selector of series whose samples do not matter: what clients ask for to complete what is typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeriesSelector {
+    /// The ids of sources, sorted; `None` when it names none.
+    pub sources: Option<Vec<String>>,
+    /// What must match beside them; a metric's name is matched as `__name__`.
+    pub matchers: Vec<Matcher>,
+}
+
+impl SeriesSelector {
+    /// Reads a selector, which need not name sources.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is no selector, and what is beyond the limits.
+    pub fn parse(text: &str, limits: &Limits) -> Result<Self, ParseError> {
+        parse::selector(text, limits)
+    }
 }
 
 /// What all selectors of a query want, in their order.

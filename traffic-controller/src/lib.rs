@@ -27,6 +27,7 @@ mod notices;
 mod overview;
 mod page;
 mod pieces;
+mod prometheus;
 mod recent;
 mod rlp;
 mod server;

@@ -20,8 +20,11 @@ use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use self::ask::{Answers, Dopplers};
+use self::ask::Answers;
+pub(crate) use self::ask::Dopplers;
 pub(crate) use self::error::Refusal;
+pub(crate) use self::merge::MAX_ANSWER;
+pub(crate) use self::query::unescape;
 use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
 use crate::upstream::Upstream;
 
@@ -44,7 +47,7 @@ const AT_ONCE: usize = 32;
 const MAX_SOURCE_ID: usize = 256;
 
 /// Names the dopplers whose envelopes are missing from an answer.
-const PARTIAL: &str = "x-hydrant-partial";
+pub(crate) const PARTIAL: &str = "x-hydrant-partial";
 
 /// The log cache, as its clients see it. Cloning shares it.
 #[derive(Clone)]
@@ -210,7 +213,7 @@ fn refused(_denied: Denied) -> Response {
 }
 
 /// The parameters of a request: those of a form first, then those of the query.
-async fn params(request: Request) -> Result<Vec<(String, String)>, Refusal> {
+pub(crate) async fn params(request: Request) -> Result<Vec<(String, String)>, Refusal> {
     let form = request.method() == Method::POST && is_form(&request);
     let method = match request.headers().get("x-http-method-override") {
         Some(method) if form => Method::from_bytes(method.as_bytes().to_ascii_uppercase().as_slice()),

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use parking_lot::Mutex;
 use proto::hydrant::v1::follow_server::FollowServer;
 use proto::hydrant::v1::overview_server::OverviewServer;
+use proto::logcache::v1::prom_ql_querier_server::PromQlQuerierServer;
 use proto::loss::Loss;
 use proto::v2::egress_server::EgressServer;
 use telemetry::{Admin, Latch, Readiness, Telemetry};
@@ -37,6 +38,7 @@ use crate::gateway::Gateway;
 use crate::metrics::Metrics;
 use crate::overview::Overview;
 use crate::page::{self, RoleInfo};
+use crate::prometheus::Queries;
 use crate::recent::Cache;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
@@ -364,11 +366,13 @@ impl Server {
             authorizer.clone(),
             (metrics.clone(), telemetry),
         );
+        let queries = Queries::new(upstream.clone(), authorizer.clone());
+        let querier = PromQlQuerierServer::new(queries.service());
         let told = OverviewServer::new(overview.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(ports.grpc, &tracker, stop.clone());
         let grpc = async {
             let server = server_builder(&config.grpc.limits).layer(access).add_service(rlp).add_service(follow);
-            let server = server.add_service(told);
+            let server = server.add_service(told).add_service(querier);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             // By itself it ends only when it has failed: the others are not to go on without it.
             stop.cancel();
@@ -385,7 +389,7 @@ impl Server {
         let lost = &metrics.handles().access_log_lost;
         let log = access_log.map(|file| AccessLog::start(file, lost.clone(), &admin_tracker, admin_stop.clone()));
         let local = authorizer.is_none();
-        let services = http::Services { firehose, gateway: streams, overview, cache, authorizer, page };
+        let services = http::Services { firehose, gateway: streams, overview, cache, queries, authorizer, page };
         let routes = services.routes(addrs, log.as_ref());
         let http = http::serve(http, ports.http, local, routes.http, &tracker, &stop);
         let gateway = http::serve(gateway, ports.gateway, local, routes.gateway, &tracker, &stop);

@@ -19,6 +19,7 @@ use crate::matcher::{MatchOp, Matcher};
 use crate::name::is_label_name;
 use crate::operator::{Aggregator, Operator};
 use crate::pattern::{MAX_PATTERNS, Pattern, PatternError};
+use crate::select::SeriesSelector;
 use crate::tree::{
     Aggregate, At, Binary, Call, Kind, LabelList, Matching, Node, Query, SOURCE, Selector, Shift, Side, Subquery,
 };
@@ -29,12 +30,30 @@ pub(super) fn lower(
     patterns: Vec<(String, Option<Pattern>)>,
     limits: &Limits,
 ) -> Result<Query, ParseError> {
-    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, limits };
+    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: false, limits };
     let root = lowerer.node(tree)?;
     Ok(Query { root: root.into(), selectors: lowerer.selectors })
 }
 
+/// Makes a selector of a tree that is one, with or without sources.
+pub(super) fn lower_selector(
+    tree: theirs::Expr,
+    patterns: Vec<(String, Option<Pattern>)>,
+    limits: &Limits,
+) -> Result<SeriesSelector, ParseError> {
+    let theirs::Expr::VectorSelector(selector) = tree else {
+        return Err(wrong("only a selector of series is taken here, such as requests{code=\"200\"}"));
+    };
+    let any = !selector.matchers.matchers.iter().any(|matcher| matcher.name == SOURCE);
+    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: any, limits };
+    lowerer.selector(selector, None)?;
+    let Selector { matchers, sources, .. } = lowerer.selectors.remove(0);
+    Ok(SeriesSelector { sources: (!any).then_some(sources), matchers })
+}
+
 struct Lowerer<'a> {
+    /// Selectors need not name sources.
+    any_source: bool,
     patterns: Vec<(String, Option<Pattern>)>,
     selectors: Vec<Selector>,
     /// How many patterns there are beside those of selectors.
@@ -79,9 +98,14 @@ impl Lowerer<'_> {
             let matcher = self.matcher(matcher)?;
             if matcher.label() == SOURCE { of_source.push(matcher) } else { matchers.push(matcher) }
         }
-        let (sources, source_op) = sources(&of_source).ok_or_else(|| ParseError::NoSource {
-            metric: matchers.iter().find(|matcher| matcher.label() == NAME).map_or("", Matcher::value).to_owned(),
-        })?;
+        let (sources, source_op) = match sources(&of_source) {
+            Some(named) => named,
+            None if self.any_source => (Vec::new(), MatchOp::Equal),
+            None => {
+                let name = matchers.iter().find(|matcher| matcher.label() == NAME);
+                return Err(ParseError::NoSource { metric: name.map_or("", Matcher::value).to_owned() });
+            }
+        };
         let selects_all = |matcher: &Matcher| matcher.matches(None);
         if matchers.iter().all(selects_all) && sources.iter().any(String::is_empty) {
             return Err(wrong("vector selector must contain at least one non-empty matcher"));

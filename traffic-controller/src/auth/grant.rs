@@ -4,7 +4,7 @@
 //! may be read, what of a list is shown, and the word when what was granted no longer stands: the token was removed, has expired, or
 //! reads less now. Nobody asks for the file in turns: the one task that watches it wakes the grants.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -86,6 +86,18 @@ impl Grant {
             Kind::Token(held) => held.admit(access),
             Kind::Uaa(held) => Box::pin(held.admit(access)).await,
             Kind::Claims(held) => held.admit(access),
+        }
+    }
+
+    /// The sources that callers call by another name: of a UAA's, apps by their names (contract `log-cache.md` §6). One that is no name
+    /// of anything is not among them.
+    ///
+    /// # Errors
+    /// Those who know could not be asked.
+    pub(crate) async fn named(&self, names: &[String]) -> Result<HashMap<String, Vec<String>>, Denied> {
+        match &self.0 {
+            Kind::Uaa(held) => Box::pin(held.named(names)).await,
+            _ => Ok(HashMap::new()),
         }
     }
 

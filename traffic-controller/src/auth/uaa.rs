@@ -6,6 +6,7 @@
 //!
 //! One order serves all endpoints: an app, by `log_access`, then a service instance. A v1 app stream is of an app.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -282,6 +283,16 @@ impl Uaa {
             Err(Denied::Forbidden) => Err(of_app),
             Err(denied) => Err(denied),
         }
+    }
+
+    /// The GUIDs of apps by their names; what could be a GUID itself is no name.
+    async fn named(&self, proof: &Proof, names: &[String]) -> Result<HashMap<String, Vec<String>>, Denied> {
+        let names: Vec<&str> = names.iter().map(String::as_str).filter(|name| !is_guid(name)).collect();
+        if names.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let _turn = self.limits.enter(proof.digest(), Instant::now())?;
+        self.cloud_controller.apps_named(proof.authorization(), &names).await
     }
 
     /// What of a list may be shown; nothing when Cloud Controller does not say it whole.

@@ -22,18 +22,18 @@ use crate::upstream::Upstream;
 const FRAMING: usize = 1024;
 
 /// The caches of all dopplers.
-pub(super) struct Dopplers(Upstream);
+pub(crate) struct Dopplers(Upstream);
 
 /// What dopplers answered, and which did not.
-pub(super) struct Answers<T> {
+pub(crate) struct Answers<T> {
     /// At least one, in the order of the dopplers.
-    pub(super) answers: Vec<(Address, T)>,
+    pub(crate) answers: Vec<(Address, T)>,
     /// Dopplers whose envelopes are missing.
-    pub(super) missing: Vec<Address>,
+    pub(crate) missing: Vec<Address>,
 }
 
 impl Dopplers {
-    pub(super) fn new(upstream: Upstream) -> Self {
+    pub(crate) fn new(upstream: Upstream) -> Self {
         Self(upstream)
     }
 
@@ -51,7 +51,7 @@ impl Dopplers {
     }
 
     /// Has all of them sum up their sources.
-    pub(super) async fn meta(
+    pub(crate) async fn meta(
         &self,
         request: v1::MetaRequest,
         deadline: Instant,

@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer};
 use super::error::Refusal;
 
 /// The largest answer (contract `log-cache.md` §1): 50 MiB.
-pub(super) const MAX_ANSWER: usize = 50 * 1024 * 1024;
+pub(crate) const MAX_ANSWER: usize = 50 * 1024 * 1024;
 
 /// What a request without a limit gets.
 const DEFAULT_LIMIT: usize = 100;

@@ -133,7 +133,7 @@ fn envelope_type(value: &str) -> Result<i32, Refusal> {
 }
 
 /// Undoes percent escapes, once.
-fn unescape(text: &str) -> Result<String, Refusal> {
+pub(crate) fn unescape(text: &str) -> Result<String, Refusal> {
     for (at, _) in text.match_indices('%') {
         let escape = text.as_bytes().get(at..(at + 3).min(text.len())).unwrap_or_default();
         if !(escape.len() == 3 && escape[1..].iter().all(u8::is_ascii_hexdigit)) {

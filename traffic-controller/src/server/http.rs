@@ -16,6 +16,7 @@ use crate::firehose::{Firehose, not_found};
 use crate::gateway::Gateway;
 use crate::login;
 use crate::overview::Overview;
+use crate::prometheus::Queries;
 use crate::recent::Cache;
 
 /// The products under which the originals log.
@@ -28,6 +29,7 @@ pub(super) struct Services {
     pub(super) gateway: Gateway,
     pub(super) overview: Overview,
     pub(super) cache: Cache,
+    pub(super) queries: Queries,
     pub(super) authorizer: Authorizer,
     pub(super) page: Router,
 }
@@ -42,9 +44,14 @@ pub(super) struct Routes {
 impl Services {
     /// What stands on each port of `addrs`; requests are noted in `log`, if there is one.
     pub(super) fn routes(self, addrs: Addrs, log: Option<&AccessLog>) -> Routes {
-        let Self { firehose, gateway, overview, cache, authorizer, page } = self;
+        let Self { firehose, gateway, overview, cache, queries, authorizer, page } = self;
         // The page finds everything under its own origin.
-        let http = firehose.router().merge(gateway.routes()).merge(overview.router()).merge(cache.routes());
+        let http = firehose
+            .router()
+            .merge(gateway.routes())
+            .merge(overview.router())
+            .merge(cache.routes())
+            .merge(queries.routes());
         let http = http.merge(login::router(authorizer)).merge(page).fallback(not_found);
         let logged = |routes: Router, product: &'static str, addr: SocketAddr| match log {
             Some(log) => log.around(routes, product, addr),
@@ -53,7 +60,7 @@ impl Services {
         Routes {
             http: logged(http, TRAFFIC_CONTROLLER, addrs.http),
             gateway: logged(gateway.router().fallback(not_found), TRAFFIC_CONTROLLER, addrs.gateway),
-            rest: logged(cache.router(), LOG_CACHE, addrs.rest),
+            rest: logged(queries.router().merge(cache.router()), LOG_CACHE, addrs.rest),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! What enters: a caller's authorization, which goes on as it came, and a GUID. What leaves: whether that caller may read it, or the
 //! GUIDs of all that it may. An id that is no GUID never gets here, and what does is escaped.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use http::{HeaderValue, StatusCode};
@@ -64,6 +64,8 @@ struct Link {
 #[derive(Deserialize)]
 struct Resource {
     guid: String,
+    #[serde(default)]
+    name: String,
 }
 
 impl CloudController {
@@ -104,6 +106,32 @@ impl CloudController {
             self.list(authorization, list, &mut guids).await?;
         }
         Ok(guids)
+    }
+
+    /// The GUIDs of apps that have one of `names`, by name; the same name may be that of several, in spaces of their own.
+    ///
+    /// # Errors
+    /// As [`log_access`](Self::log_access).
+    pub(super) async fn apps_named(
+        &self,
+        authorization: &HeaderValue,
+        names: &[&str],
+    ) -> Result<HashMap<String, Vec<String>>, Denied> {
+        let _list = self.lists.acquire().await.map_err(|_| Denied::Unavailable)?;
+        // A comma in a name is escaped twice: once as part of the list, once as part of the URL.
+        let escaped: Vec<String> =
+            names.iter().map(|name| utf8_percent_encode(&name.replace(',', "%2C"), ESCAPED).to_string()).collect();
+        let path = format!("{APPS}?names={}&per_page=5000", escaped.join(","));
+        let answer = self.ask(&self.api, authorization, &path, MAX_PAGE).await?;
+        outcome(answer.status)?;
+        let page: Page = serde_json::from_slice(&answer.body).map_err(|_| Denied::Unavailable)?;
+        let mut by_name: HashMap<String, Vec<String>> = HashMap::new();
+        for Resource { guid, name } in page.resources {
+            if is_guid(&guid) && names.contains(&name.as_str()) {
+                by_name.entry(name).or_default().push(guid);
+            }
+        }
+        Ok(by_name)
     }
 
     /// Looks at the certificate files again. Blocks.

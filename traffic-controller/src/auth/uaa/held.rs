@@ -3,6 +3,7 @@
 //! What enters: a caller and what it wants to read. What leaves: whether it may, and the word when it no longer may: its token has
 //! ended, or whoever was asked says otherwise when asked again. That a service does not answer ends no stream before its token does.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::sleep;
@@ -35,6 +36,14 @@ impl Held {
             .inspect_err(|denied| self.uaa.metrics().denied(*denied))?;
         self.admitted.push(access.into());
         Ok(())
+    }
+
+    /// The GUIDs of apps that are called by these names.
+    ///
+    /// # Errors
+    /// Cloud Controller could not be asked.
+    pub(in crate::auth) async fn named(&self, names: &[String]) -> Result<HashMap<String, Vec<String>>, Denied> {
+        self.uaa.named(&self.proof, names).await
     }
 
     /// What of a list may be shown.

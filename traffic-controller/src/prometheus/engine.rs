@@ -1,0 +1,113 @@
+//! Evaluating a query: its turn, its samples, and the work, which ends when nobody waits for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use promql::{EvalError, Limits, Query, Select, Series, Span, Value};
+use tokio::time::{Instant, timeout_at};
+use transport::Address;
+
+use super::answer::{Answer, Failure};
+use super::fetch::{self, MAX_SAMPLES};
+use super::turns::{Key, Turn, Turns};
+use crate::recent::Dopplers;
+use crate::upstream::Upstream;
+
+/// How long a query may take in all.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Evaluates queries.
+pub(super) struct Engine {
+    pub(super) upstream: Upstream,
+    pub(super) dopplers: Dopplers,
+    pub(super) turns: Turns,
+}
+
+/// Whole seconds, in milliseconds since the Unix epoch: the time of a query that names none.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000)
+}
+
+/// Tells the work to stop when whoever waits for it goes.
+struct Stops(Arc<AtomicBool>);
+
+impl Drop for Stops {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    pub(super) fn new(upstream: Upstream) -> Self {
+        Self { dopplers: Dopplers::new(upstream.clone()), upstream, turns: Turns::new() }
+    }
+
+    /// The answer to a query whose sources may all be read.
+    pub(super) async fn evaluate(
+        &self,
+        query: Query,
+        span: Span,
+        key: Key,
+        deadline: Instant,
+    ) -> Result<Answer, Failure> {
+        self.work(query, span, key, deadline, |value, missing| Answer::of(&value, missing)).await
+    }
+
+    /// Has `then` make something of the value of a query, and of those who could not be asked, still where nobody else waits for it.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        query: Query,
+        span: Span,
+        key: Key,
+        deadline: Instant,
+        then: impl FnOnce(Value, Vec<Address>) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let turn: Turn = self.turns.take(key, deadline).await?;
+        let (data, missing) = self.fetch(query.selects(&span), deadline).await?;
+        let told = Arc::new(AtomicBool::new(false));
+        let _stops = Stops(Arc::clone(&told));
+        let task = tokio::task::spawn_blocking(move || {
+            // The turn lasts as long as the work does, also when nobody waits any more.
+            let _turn = turn;
+            let cancelled = || told.load(Ordering::Relaxed);
+            let value = query.evaluate(&span, data, &Limits::default(), &cancelled).map_err(|error| match error {
+                EvalError::Cancelled => Failure::Timeout,
+                other => Failure::Evaluation(other),
+            })?;
+            then(value, missing)
+        });
+        match timeout_at(deadline, task).await {
+            Err(_) => Err(Failure::Timeout),
+            Ok(Err(_)) => Err(Failure::Unavailable("the evaluation failed".to_owned())),
+            Ok(Ok(outcome)) => outcome,
+        }
+    }
+
+    /// The series of each selection. What is selected twice is fetched once.
+    async fn fetch(
+        &self,
+        selects: Vec<Select>,
+        deadline: Instant,
+    ) -> Result<(Vec<Vec<Series>>, Vec<Address>), Failure> {
+        let (mut data, mut missing): (Vec<Vec<Series>>, Vec<Address>) = (Vec::new(), Vec::new());
+        let mut left = MAX_SAMPLES;
+        for (i, select) in selects.iter().enumerate() {
+            if let Some(same) = selects[..i].iter().position(|earlier| earlier == select) {
+                data.push(data[same].clone());
+                continue;
+            }
+            let range = (select.start, select.end);
+            let request = fetch::request(select.sources.clone(), &select.matchers, range, false);
+            let fetched = fetch::fetch(&self.upstream, &request, &mut left, deadline).await?;
+            data.push(
+                fetched.parts.into_iter().map(|part| Series { labels: part.labels, samples: part.samples }).collect(),
+            );
+            missing.extend(fetched.missing);
+        }
+        missing.sort_unstable();
+        missing.dedup();
+        Ok((data, missing))
+    }
+}

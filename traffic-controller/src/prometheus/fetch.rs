@@ -1,0 +1,150 @@
+//! Fetching series from the caches of all dopplers.
+//!
+//! What enters: what to select. What leaves: the series of each selection, in parts as they came, and who could not be asked. A doppler
+//! that says that the request is wrong, or asks for too much, speaks for all.
+
+use std::time::Duration;
+
+use promql::{Labels, MatchOp, Matcher, Sample};
+use proto::hydrant::v1;
+use proto::hydrant::v1::samples_client::SamplesClient;
+use proto::logcache::v1::EnvelopeType;
+use telemetry::Throttle;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+use tracing::warn;
+use transport::Address;
+
+use super::answer::Failure;
+use crate::upstream::Upstream;
+
+/// Samples that are fetched for one query.
+pub(super) const MAX_SAMPLES: usize = 1_000_000;
+
+/// Series that are fetched for one query.
+const MAX_SERIES: usize = 100_000;
+
+/// The largest frame taken.
+const MAX_FRAME: usize = 64 * 1024 * 1024;
+
+/// One part of a series.
+#[derive(Clone, Debug)]
+pub(super) struct Part {
+    pub(super) labels: Labels,
+    pub(super) samples: Vec<Sample>,
+    pub(super) envelope_type: EnvelopeType,
+    pub(super) unit: String,
+}
+
+/// What came of one selection.
+#[derive(Debug, Default)]
+pub(super) struct Fetched {
+    pub(super) parts: Vec<Part>,
+    pub(super) missing: Vec<Address>,
+}
+
+/// A request for the series of these sources in `[start, end]`, milliseconds.
+pub(super) fn request(
+    source_ids: Vec<String>,
+    matchers: &[Matcher],
+    (start, end): (i64, i64),
+    labels_only: bool,
+) -> v1::SelectRequest {
+    let matcher = |matcher: &Matcher| {
+        let op = match matcher.op() {
+            MatchOp::Equal => v1::matcher::Op::Equal,
+            MatchOp::NotEqual => v1::matcher::Op::NotEqual,
+            MatchOp::Regex => v1::matcher::Op::Regex,
+            MatchOp::NotRegex => v1::matcher::Op::NotRegex,
+        };
+        v1::Matcher { label: matcher.label().to_owned(), op: op.into(), value: matcher.value().to_owned() }
+    };
+    let matchers = matchers.iter().map(matcher).collect();
+    v1::SelectRequest { source_ids, matchers, start, end, labels_only, max_samples: MAX_SAMPLES as u64 }
+}
+
+/// Asks every doppler of `upstream`, of which `left` samples may come.
+pub(super) async fn fetch(
+    upstream: &Upstream,
+    request: &v1::SelectRequest,
+    left: &mut usize,
+    deadline: Instant,
+) -> Result<Fetched, Failure> {
+    let mut fetched = Fetched::default();
+    if request.source_ids.is_empty() || request.start > request.end {
+        return Ok(fetched);
+    }
+    let most = *left;
+    let outcomes = upstream.ask_each(deadline, |channel| one(channel, request.clone(), most)).await;
+    let (mut failed, mut answered) = (None, false);
+    for (address, outcome) in outcomes {
+        match outcome {
+            Ok(parts) => {
+                answered = true;
+                let samples: usize = parts.iter().map(|part| part.samples.len()).sum();
+                *left = left.checked_sub(samples).ok_or_else(|| too_many("samples", MAX_SAMPLES))?;
+                fetched.parts.extend(parts);
+                if fetched.parts.len() > MAX_SERIES {
+                    return Err(too_many("series", MAX_SERIES));
+                }
+            }
+            Err(status) => match status.code() {
+                Code::ResourceExhausted => return Err(Failure::TooMuch(status.message().to_owned())),
+                Code::InvalidArgument => return Err(Failure::Bad(status.message().to_owned())),
+                _ => {
+                    warn_missing(&address, &status);
+                    fetched.missing.push(address);
+                    failed = Some(status);
+                }
+            },
+        }
+    }
+    match failed {
+        Some(status) if !answered && status.code() == Code::DeadlineExceeded => Err(Failure::Timeout),
+        Some(status) if !answered => Err(Failure::Unavailable(status.message().to_owned())),
+        None if !answered => Err(Failure::Unavailable("no doppler is configured".to_owned())),
+        _ => Ok(fetched),
+    }
+}
+
+fn too_many(what: &str, most: usize) -> Failure {
+    Failure::TooMuch(format!("the query would load more than {most} {what}; ask for less time, or for fewer series"))
+}
+
+async fn one(channel: Channel, request: v1::SelectRequest, most: usize) -> Result<Vec<Part>, Status> {
+    let mut client = SamplesClient::new(channel).max_decoding_message_size(MAX_FRAME);
+    let mut stream = client.select(request).await?.into_inner();
+    let (mut parts, mut samples) = (Vec::new(), 0);
+    while let Some(frame) = stream.message().await? {
+        for series in frame.series {
+            samples += series.values.len();
+            if samples > most || parts.len() == MAX_SERIES {
+                let what = format!("the query would load more than {MAX_SAMPLES} samples or {MAX_SERIES} series");
+                return Err(Status::resource_exhausted(what));
+            }
+            parts.push(part(series));
+        }
+    }
+    Ok(parts)
+}
+
+fn part(series: v1::Series) -> Part {
+    let envelope_type = series.envelope_type();
+    let mut second = 0_i64;
+    let sample = |(step, value): (i64, f64)| {
+        second = second.wrapping_add(step);
+        Sample { at: second.saturating_mul(1000), value }
+    };
+    let samples = series.steps.into_iter().zip(series.values).map(sample).collect();
+    let labels = Labels::new(series.labels.into_iter().map(|label| (label.name, label.value)));
+    Part { labels, samples, envelope_type, unit: series.unit }
+}
+
+fn warn_missing(doppler: &Address, status: &Status) {
+    static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
+    if let Some(suppressed) = AWAY.pass() {
+        let (code, message) = (status.code(), status.message());
+        warn!(%doppler, ?code, message, suppressed, "Doppler's cache could not be asked, query is partial");
+    }
+}
