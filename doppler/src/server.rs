@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
-use log_cache::Store;
+use log_cache::{Intake, IntakeError, Node, Store, SyslogKeys};
 use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
@@ -56,6 +56,14 @@ pub enum BindError {
     /// A rule of access.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The syslog intake of the cache.
+    #[error(transparent)]
+    Syslog(#[from] IntakeError),
+    /// Syslog without a cache that it could go to.
+    #[error(
+        "doppler.cache_syslog: there is no cache to take it; set doppler.cache.enabled = true, or leave the table out"
+    )]
+    NoCache,
 }
 
 /// Why a doppler ended other than by being told to.
@@ -73,6 +81,8 @@ pub struct Addrs {
     pub grpc: SocketAddr,
     /// The log-cache services alone; nothing without a cache.
     pub cache_grpc: Option<SocketAddr>,
+    /// Syslog into the cache, where it is configured.
+    pub cache_syslog: Option<SocketAddr>,
     /// `/metrics`, `/live`, `/ready`.
     pub admin: SocketAddr,
 }
@@ -103,6 +113,13 @@ const SERVICES: &[ServiceRoles] = &[
     ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::Operator]),
 ];
 
+const SYSLOG: SyslogKeys = SyslogKeys {
+    listen: "doppler.cache_syslog.listen",
+    tls: "doppler.cache_syslog.tls",
+    insecure_plaintext: "doppler.cache_syslog.insecure_plaintext",
+    name: "doppler_cache_syslog",
+};
+
 const WRITERS: &[Role] = &[Role::Agent, Role::Operator];
 
 const READERS: &[Role] = &[Role::TrafficController, Role::Adapters, Role::Operator];
@@ -117,6 +134,7 @@ pub struct Server {
     access: Access,
     config: Config,
     cache: Option<Cache>,
+    syslog: Option<(Intake, Node)>,
     router: Router,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -153,6 +171,14 @@ impl Config {
             Some(_) => Some(transport::bind("doppler.cache_grpc.listen", self.cache_grpc.listen)?),
             None => None,
         };
+        let syslog = match (&self.cache_syslog, &store) {
+            (None, _) => None,
+            (Some(config), Some(store)) => {
+                config.bind(SYSLOG, telemetry)?.map(|intake| (intake, Node::from(store.clone())))
+            }
+            (Some(config), None) if config.enabled => return Err(BindError::NoCache),
+            (Some(_), None) => None,
+        };
         let readiness = Readiness::default();
         let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
         let router = Router::new(&self.egress, store, telemetry);
@@ -164,6 +190,7 @@ impl Config {
             access,
             config: self,
             cache,
+            syslog,
             router,
             readiness,
             telemetry: telemetry.clone(),
@@ -192,6 +219,7 @@ impl Server {
         Addrs {
             grpc: self.grpc.addr(),
             cache_grpc: self.cache_grpc.as_ref().map(Listener::addr),
+            cache_syslog: self.syslog.as_ref().map(|(intake, _)| intake.addr()),
             admin: self.admin.addr(),
         }
     }
@@ -235,6 +263,9 @@ impl Server {
             let server = server.add_routes(cache.add_to(Routes::default()));
             let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
             alone = Some(serve.instrument(info_span!("log_cache_grpc")));
+        }
+        if let Some((syslog, node)) = self.syslog {
+            intake.spawn(syslog.serve(node, stop.clone()));
         }
         if let Security::MutualTls(identity) = &self.security {
             identity.watch("doppler.grpc.tls", &tracker, told.clone());

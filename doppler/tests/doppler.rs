@@ -27,6 +27,8 @@ mod router;
 mod selectors;
 #[path = "doppler/stop.rs"]
 mod stop;
+#[path = "doppler/syslog.rs"]
+mod syslog;
 #[path = "doppler/tls.rs"]
 mod tls;
 #[path = "doppler/v1.rs"]

@@ -107,7 +107,12 @@ pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {
 }
 
 pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {
-    json!({ "grpc": addrs.grpc, "cache_grpc": addrs.cache_grpc, "admin": addrs.admin })
+    json!({
+        "grpc": addrs.grpc,
+        "cache_grpc": addrs.cache_grpc,
+        "cache_syslog": addrs.cache_syslog,
+        "admin": addrs.admin,
+    })
 }
 
 pub(crate) fn traffic_controller(addrs: traffic_controller::Addrs) -> serde_json::Value {

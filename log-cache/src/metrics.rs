@@ -12,6 +12,10 @@ use telemetry::{QueueMetrics, QueueNumbers, StageMetrics, Telemetry};
 
 use crate::store::Store;
 
+mod intake;
+
+pub(crate) use intake::{Ended, IntakeMetrics};
+
 /// The counts that the services keep.
 #[derive(Clone, Debug)]
 pub struct Metrics {

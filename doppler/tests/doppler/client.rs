@@ -65,6 +65,11 @@ impl Doppler {
         self.handle.addrs().grpc
     }
 
+    /// Where it takes syslog into its cache.
+    pub(crate) fn cache_syslog(&self) -> SocketAddr {
+        self.handle.addrs().cache_syslog.unwrap()
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         channel(self.addr(), &self.options)
     }
