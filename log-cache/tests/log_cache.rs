@@ -11,5 +11,7 @@ mod golden;
 mod intake;
 #[path = "log_cache/rsyslog.rs"]
 mod rsyslog;
+#[path = "log_cache/server.rs"]
+mod server;
 #[path = "log_cache/service.rs"]
 mod service;

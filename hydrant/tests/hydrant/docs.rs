@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hydrant::Config;
 
-use crate::harness::{get, pipeline};
+use crate::harness::{Process, get, pipeline};
 
 fn document(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
@@ -52,7 +52,7 @@ async fn every_command_is_documented() {
 /// `docs/metrics.md` lists every family of every role, and no other.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_metric_is_documented() {
-    let up = pipeline("doppler.cache_syslog.listen = \"127.0.0.1:0\"\n").await;
+    let up = pipeline("").await;
     let document = document("docs/metrics.md");
     let documented: std::collections::BTreeSet<&str> = document
         .lines()
@@ -61,7 +61,9 @@ async fn every_metric_is_documented() {
         .map(|name| name.split('{').next().unwrap_or(name))
         .collect();
     let mut served = std::collections::BTreeSet::new();
-    for admin in [up.agent().admin, up.doppler().admin, up.traffic_controller().admin, up.adapters().admin] {
+    let node = Process::start("log-cache", "").await;
+    let roles = [up.agent().admin, up.doppler().admin, up.traffic_controller().admin, up.adapters().admin];
+    for admin in roles.into_iter().chain([node.addr("admin")]) {
         let page = get(admin, "/metrics").await.body;
         served
             .extend(page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)));

@@ -1,0 +1,69 @@
+//! What a cache node can be told.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use telemetry::AdminConfig;
+use transport::{AccessConfig, GrpcLimits, TlsFiles};
+
+use crate::config::Config;
+use crate::intake::SyslogConfig;
+
+/// The port that `/metrics`, `/live` and `/ready` of a cache node are on unless configured otherwise.
+pub const ADMIN_PORT: u16 = 14828;
+
+/// The configuration of a cache node of its own. The default runs, on loopback.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeConfig {
+    /// Where envelopes are brought and read.
+    pub grpc: NodeGrpcConfig,
+    /// Where syslog is taken.
+    pub syslog: SyslogConfig,
+    /// The cache of recent envelopes.
+    pub cache: Config,
+    /// `/metrics`, `/live`, `/ready`.
+    pub admin: AdminConfig<ADMIN_PORT>,
+}
+
+/// The `[log_cache.grpc]` table: `logcache.v1` and `hydrant.v1.Follow`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NodeGrpcConfig {
+    /// Where to listen. Default `127.0.0.1:8080`; port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Certificate, key and CA bundle: with them every peer must show a certificate of that CA. The certificate must name `log-cache`.
+    /// Without them the port is plaintext.
+    pub tls: Option<TlsFiles>,
+    /// Serve plain text, to anybody, also on another address than loopback; false. Shown as `hydrant_insecure_mode`.
+    pub insecure_plaintext: bool,
+    /// Which certificates may call what; any of the authorities, everything.
+    pub access: AccessConfig,
+    /// HTTP/2 limits.
+    pub limits: GrpcLimits,
+}
+
+impl Default for NodeGrpcConfig {
+    fn default() -> Self {
+        Self {
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            tls: None,
+            insecure_plaintext: false,
+            access: AccessConfig::default(),
+            limits: GrpcLimits::default(),
+        }
+    }
+}
+
+#[cfg(feature = "test-util")]
+impl NodeConfig {
+    /// The defaults on any free ports.
+    pub fn for_test() -> Self {
+        let any = (Ipv4Addr::LOCALHOST, 0).into();
+        Self {
+            grpc: NodeGrpcConfig { listen: any, ..NodeGrpcConfig::default() },
+            syslog: SyslogConfig::for_test(),
+            cache: Config::with_budget(64 << 20),
+            admin: AdminConfig::any_port(),
+        }
+    }
+}
