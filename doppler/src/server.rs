@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
-use log_cache::{Intake, IntakeError, Node, Store, SyslogKeys};
+use log_cache::{
+    ClusterConfig, ClusterError, Intake, IntakeError, Links, Node, Placement, Services, Store, SyslogKeys,
+};
 use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
@@ -16,7 +18,7 @@ use proto::plumbing::doppler_server::DopplerServer;
 use proto::v2::egress_server::EgressServer;
 use proto::v2::ingress_server::IngressServer;
 use telemetry::{Admin, Readiness, Telemetry};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -59,11 +61,12 @@ pub enum BindError {
     /// The syslog intake of the cache.
     #[error(transparent)]
     Syslog(#[from] IntakeError),
-    /// Syslog without a cache that it could go to.
-    #[error(
-        "doppler.cache_syslog: there is no cache to take it; set doppler.cache.enabled = true, or leave the table out"
-    )]
-    NoCache,
+    /// A table for a cache that there is not.
+    #[error("{0}: there is no cache; set doppler.cache.enabled = true, or leave the table out")]
+    NoCache(&'static str),
+    /// The other nodes of the cache.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// Why a doppler ended other than by being told to.
@@ -108,9 +111,9 @@ const SERVICES: &[ServiceRoles] = &[
     ("/hydrant.v1.Egress/", READERS),
     ("/hydrant.v1.Follow/", READERS),
     ("/hydrant.v1.Overview/", READERS),
-    ("/logcache.v1.Egress/", READERS),
+    ("/logcache.v1.Egress/", CACHE_READERS),
     ("/plumbing.Doppler/", READERS),
-    ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::Operator]),
+    ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::LogCache, Role::Operator]),
 ];
 
 const SYSLOG: SyslogKeys = SyslogKeys {
@@ -124,6 +127,13 @@ const WRITERS: &[Role] = &[Role::Agent, Role::Operator];
 
 const READERS: &[Role] = &[Role::TrafficController, Role::Adapters, Role::Operator];
 
+/// Other nodes of the cache too.
+const CACHE_READERS: &[Role] =
+    &[Role::TrafficController, Role::Adapters, Role::Operator, Role::Doppler, Role::LogCache];
+
+/// The table of the other nodes of the cache.
+const CLUSTER: &str = "doppler.cache_cluster";
+
 /// A doppler with everything bound and nothing running.
 #[derive(Debug)]
 pub struct Server {
@@ -134,7 +144,7 @@ pub struct Server {
     access: Access,
     config: Config,
     cache: Option<Cache>,
-    syslog: Option<(Intake, Node)>,
+    syslog: Option<Intake>,
     router: Router,
     readiness: Readiness,
     telemetry: Telemetry,
@@ -163,25 +173,33 @@ impl Config {
         telemetry.watch_listener("doppler_grpc", grpc.stats());
         telemetry.watch_access("doppler_grpc", access.clone());
         let store = self.cache.enabled.then(|| Store::new(&self.cache));
-        let cache = store.as_ref().map(|store| {
-            let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
-            Cache { services: log_cache::routes(store, &metrics, &ended), ended }
-        });
+        let identity = match &security {
+            Security::MutualTls(identity) => Some(identity),
+            _ => None,
+        };
+        let cache = match &store {
+            Some(store) => Some(Cache::new(store, &self.cache_cluster, identity, telemetry)?),
+            None if self.cache_cluster.placement == Placement::Jump => return Err(BindError::NoCache(CLUSTER)),
+            None => None,
+        };
         let cache_grpc = match &store {
             Some(_) => Some(transport::bind("doppler.cache_grpc.listen", self.cache_grpc.listen)?),
             None => None,
         };
-        let syslog = match (&self.cache_syslog, &store) {
-            (None, _) => None,
-            (Some(config), Some(store)) => {
-                config.bind(SYSLOG, telemetry)?.map(|intake| (intake, Node::from(store.clone())))
+        let syslog = match &self.cache_syslog {
+            Some(config) if config.enabled && cache.is_none() => {
+                return Err(BindError::NoCache("doppler.cache_syslog"));
             }
-            (Some(config), None) if config.enabled => return Err(BindError::NoCache),
-            (Some(_), None) => None,
+            Some(config) => config.bind(SYSLOG, telemetry)?,
+            None => None,
         };
         let readiness = Readiness::default();
         let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
         let router = Router::new(&self.egress, store, telemetry);
+        let router = match &cache {
+            Some(cache) => router.placed(cache.node.clone()),
+            None => router,
+        };
         Ok(Server {
             grpc,
             cache_grpc,
@@ -201,16 +219,33 @@ impl Config {
 /// What serves the cache.
 #[derive(Debug)]
 struct Cache {
-    services: log_cache::Services,
+    node: Node,
+    links: Links,
+    /// Of this doppler's cache alone: traffic controllers ask every doppler.
+    own: Services,
+    /// Of all nodes together.
+    all: Services,
     /// Ends the streams that follow it.
     ended: CancellationToken,
 }
 
 impl Cache {
-    fn add_to(&self, routes: Routes) -> Routes {
-        let log_cache::Services { ingress, egress, follow } = self.services.clone();
-        routes.add_service(ingress).add_service(egress).add_service(follow)
+    fn new(
+        store: &Store,
+        cluster: &ClusterConfig,
+        identity: Option<&Identity>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, ClusterError> {
+        let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
+        let (node, links) = Node::new(store.clone(), (CLUSTER, cluster), identity, telemetry)?;
+        let all = node.routes(&metrics, &ended);
+        let own = Services { ingress: all.ingress.clone(), ..log_cache::routes(store, &metrics, &ended) };
+        Ok(Self { node, links, own, all, ended })
     }
+}
+
+fn add(Services { ingress, egress, follow }: Services, routes: Routes) -> Routes {
+    routes.add_service(ingress).add_service(egress).add_service(follow)
 }
 
 impl Server {
@@ -219,7 +254,7 @@ impl Server {
         Addrs {
             grpc: self.grpc.addr(),
             cache_grpc: self.cache_grpc.as_ref().map(Listener::addr),
-            cache_syslog: self.syslog.as_ref().map(|(intake, _)| intake.addr()),
+            cache_syslog: self.syslog.as_ref().map(Intake::addr),
             admin: self.admin.addr(),
         }
     }
@@ -255,17 +290,18 @@ impl Server {
             .add_service(DopplerServer::new(egress))
             .add_service(SubscribeServer::new(subscribe))
             .add_service(OverviewServer::new(Overview::new(self.router.clone(), self.telemetry)));
-        let mut alone = None;
-        if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
-            routes = cache.add_to(routes);
+        let (mut alone, mut cached) = (None, None);
+        if let (Some(cache), Some(listener)) = (self.cache, self.cache_grpc) {
+            routes = add(cache.own, routes);
             let incoming = listener.incoming(self.security.clone(), &tracker, stop.clone());
             let mut server = server_builder(&self.config.grpc.limits).layer(self.access.clone());
-            let server = server.add_routes(cache.add_to(Routes::default()));
+            let server = server.add_routes(add(cache.all, Routes::default()));
             let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
             alone = Some(serve.instrument(info_span!("log_cache_grpc")));
-        }
-        if let Some((syslog, node)) = self.syslog {
-            intake.spawn(syslog.serve(node, stop.clone()));
+            if let Some(syslog) = self.syslog {
+                intake.spawn(syslog.serve(cache.node.clone(), stop.clone()));
+            }
+            cached = Some((cache.node, cache.links.spawn(&tracker, stop.clone()), cache.ended));
         }
         if let Security::MutualTls(identity) = &self.security {
             identity.watch("doppler.grpc.tls", &tracker, told.clone());
@@ -286,11 +322,13 @@ impl Server {
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         ready.ready();
 
-        let (router, readiness, cache) = (self.router, self.readiness, self.cache);
+        let (router, readiness) = (self.router, self.readiness);
+        let stopped = Mutex::new(None);
         let before = Mutex::new(Totals::default());
         let drain = async {
             stop.cancelled().await;
             readiness.stopping();
+            *stopped.lock() = Some(Instant::now());
             *before.lock() = router.totals();
             let mut deadline = pin!(sleep(self.config.flush_timeout));
             intake.close();
@@ -303,8 +341,8 @@ impl Server {
             *before.lock() = totals;
             info!(envelopes = totals.resident(), "Doppler is stopping; consumers get what is in their rings");
             router.close();
-            if let Some(cache) = &cache {
-                cache.ended.cancel();
+            if let Some((.., ended)) = &cached {
+                ended.cancel();
             }
             // Agents go on elsewhere at the end of their streams: by then consumers are to have what came here.
             let _in_time = timeout(HELD, router.drained()).await;
@@ -326,11 +364,19 @@ impl Server {
         }
         // Whoever has not taken everything by now goes without, and is counted.
         router.cut();
+        let mut to_nodes = (0, 0);
+        if let Some((node, links, _)) = cached {
+            // Nothing comes any more: what waits for other nodes of the cache is the rest.
+            node.close();
+            let passed = stopped.lock().map_or(Duration::ZERO, |stopped: Instant| stopped.elapsed());
+            to_nodes = links.end(self.config.flush_timeout.saturating_sub(passed).max(LEAST)).await;
+        }
         told.cancel();
         tracker.close();
         tracker.wait().await;
         let before = before.into_inner();
         let dropped = router.totals().lost - before.lost;
-        Ok(Drained { flushed: before.resident().saturating_sub(dropped), dropped })
+        let flushed = before.resident().saturating_sub(dropped);
+        Ok(Drained { flushed: flushed + to_nodes.0, dropped: dropped + to_nodes.1 })
     }
 }

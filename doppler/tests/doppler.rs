@@ -11,6 +11,8 @@ extern crate hydrant_doppler as doppler;
 mod accounting;
 #[path = "doppler/client.rs"]
 mod client;
+#[path = "doppler/cluster.rs"]
+mod cluster;
 #[path = "doppler/hostile.rs"]
 mod hostile;
 #[path = "doppler/ingress.rs"]

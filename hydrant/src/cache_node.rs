@@ -4,16 +4,17 @@
 //! and the HTTP port of the traffic controller's, which reads from the node over gRPC as from any other.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
-use log_cache::{Drained, NodeConfig, NodeGrpcConfig, ServeError, SyslogConfig};
+use log_cache::{ClusterConfig, Drained, NodeConfig, NodeGrpcConfig, ServeError, SyslogConfig};
 use serde::{Deserialize, Serialize};
 use telemetry::{AdminConfig, Readiness, Telemetry};
 use tokio_util::sync::CancellationToken;
 use traffic_controller::{CacheRest, RestConfig};
-use transport::ChannelOptions;
+use transport::{ChannelOptions, duration_text};
 
 /// The `[log_cache]` table.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogCacheConfig {
     /// `logcache.v1` over gRPC, 127.0.0.1:8080.
@@ -24,8 +25,27 @@ pub struct LogCacheConfig {
     pub rest: RestConfig,
     /// The cache of recent envelopes.
     pub cache: log_cache::Config,
+    /// The other nodes, where there are some.
+    pub cluster: ClusterConfig,
+    /// How long a stop may take to bring other nodes what waits for them; `"25s"`. What is left then is counted as `shutdown_deadline`.
+    #[serde(with = "duration_text")]
+    pub flush_timeout: Duration,
     /// `/metrics`, `/live` and `/ready`.
     pub admin: AdminConfig<{ log_cache::ADMIN_PORT }>,
+}
+
+impl Default for LogCacheConfig {
+    fn default() -> Self {
+        Self {
+            grpc: NodeGrpcConfig::default(),
+            syslog: SyslogConfig::default(),
+            rest: RestConfig::default(),
+            cache: log_cache::Config::default(),
+            cluster: ClusterConfig::default(),
+            flush_timeout: log_cache::FLUSH_TIMEOUT,
+            admin: AdminConfig::default(),
+        }
+    }
 }
 
 /// Where a cache node listens.
@@ -69,8 +89,8 @@ impl CacheNode {
 
 impl LogCacheConfig {
     fn split(self) -> (NodeConfig, RestConfig) {
-        let Self { grpc, syslog, rest, cache, admin } = self;
-        (NodeConfig { grpc, syslog, cache, admin }, rest)
+        let Self { grpc, syslog, rest, cache, cluster, flush_timeout, admin } = self;
+        (NodeConfig { grpc, syslog, cache, cluster, flush_timeout, admin }, rest)
     }
 }
 

@@ -8,6 +8,7 @@
 //! a sender's timestamp, and no source can take what stands under another's floor. Nothing is lost uncounted. A reader never makes a
 //! writer wait for longer than a copy of one open segment.
 
+mod cluster;
 mod config;
 mod filter;
 mod follow;
@@ -24,6 +25,7 @@ mod service;
 mod source;
 mod store;
 
+pub use cluster::{ClusterConfig, ClusterError, Links, Placement, RunningLinks};
 pub use config::Config;
 pub use filter::NameError;
 pub use follow::{Cursor, FollowError, FollowSpec, Follower, Frame, Gap, MAX_FOLLOWED};
@@ -32,6 +34,8 @@ pub use metrics::Metrics;
 pub use node::Node;
 pub use read::{DEFAULT_LIMIT, MAX_ANSWER, MAX_LIMIT, Page, Read, ReadError};
 pub use replay::{Piece, Range, Replay};
-pub use server::{ADMIN_PORT, Addrs, BindError, Drained, Handle, NodeConfig, NodeGrpcConfig, ServeError, Server};
+pub use server::{
+    ADMIN_PORT, Addrs, BindError, Drained, FLUSH_TIMEOUT, Handle, NodeConfig, NodeGrpcConfig, ServeError, Server,
+};
 pub use service::{Service, Services, routes};
 pub use store::{Numbers, SourceMeta, Store};

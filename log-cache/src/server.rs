@@ -4,6 +4,8 @@
 //! logcache.v1 Ingress ─┐             ┌─► logcache.v1 Egress, hydrant.v1 Follow
 //!                      ├─► the store ┤
 //! syslog ──────────────┘             └─► (over HTTP: the traffic controller's crate, in front of Egress)
+//!
+//! With `placement = "jump"` there are other nodes: what is theirs goes on to them, and is read from them.
 //! ```
 //!
 //! What enters: a configuration; then connections. What leaves: served connections, and a stop in the direction of the flow.
@@ -20,12 +22,13 @@ use transport::{
 
 mod config;
 
-pub use config::{ADMIN_PORT, NodeConfig, NodeGrpcConfig};
+pub use config::{ADMIN_PORT, FLUSH_TIMEOUT, NodeConfig, NodeGrpcConfig};
 
+use crate::cluster::{ClusterError, Links};
 use crate::intake::{Intake, IntakeError, SyslogKeys};
 use crate::metrics::Metrics;
 use crate::node::Node;
-use crate::service::{Services, routes};
+use crate::service::Services;
 use crate::store::Store;
 
 /// Why a cache node could not start.
@@ -49,6 +52,9 @@ pub enum BindError {
     /// The syslog intake.
     #[error(transparent)]
     Syslog(#[from] IntakeError),
+    /// The other nodes.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A cache node without a cache.
     #[error("log_cache.cache.enabled: a cache node without a cache has nothing to serve; leave it true")]
     NoCache,
@@ -93,6 +99,9 @@ const WRITERS: &[Role] = &[Role::Agent, Role::Doppler, Role::Adapters, Role::Log
 
 const READERS: &[Role] = &[Role::TrafficController, Role::Adapters, Role::Doppler, Role::LogCache, Role::Operator];
 
+/// The table of the other nodes.
+const CLUSTER: &str = "log_cache.cluster";
+
 const SYSLOG: SyslogKeys = SyslogKeys {
     listen: "log_cache.syslog.listen",
     tls: "log_cache.syslog.tls",
@@ -111,6 +120,7 @@ pub struct Server {
     admin: Admin,
     readiness: Readiness,
     node: Node,
+    links: Links,
     services: Services,
     /// Ends the streams that follow the store.
     ended: CancellationToken,
@@ -131,7 +141,7 @@ impl NodeConfig {
         if self.syslog.enabled {
             self.syslog.check(SYSLOG)?;
         }
-        Ok(())
+        Ok(self.cluster.check(CLUSTER)?)
     }
 
     /// Binds every address and loads every file that the configuration names. Nothing runs yet. Must be called within a tokio runtime.
@@ -159,9 +169,13 @@ impl NodeConfig {
         let admin = self.admin.bind("log_cache.admin.listen", telemetry, &readiness)?;
         let (store, ended) = (Store::new(&self.cache), CancellationToken::new());
         let metrics = Metrics::register(telemetry, &store);
-        let services = routes(&store, &metrics, &ended);
-        let node = Node::from(store);
-        Ok(Server { config: self, grpc, security, access, intake, admin, readiness, node, services, ended })
+        let identity = match &security {
+            Security::MutualTls(identity) => Some(identity),
+            _ => None,
+        };
+        let (node, links) = Node::new(store, (CLUSTER, &self.cluster), identity, telemetry)?;
+        let services = node.routes(&metrics, &ended);
+        Ok(Server { config: self, grpc, security, access, intake, admin, readiness, node, links, services, ended })
     }
 
     fn is_exposed(&self) -> bool {
@@ -193,7 +207,8 @@ impl Server {
         Handle::spawn(self.addrs(), |stop| self.serve(stop))
     }
 
-    /// Serves until `stop`, then takes in what has arrived, answers what was asked, and ends the streams that follow.
+    /// Serves until `stop`, then takes in what has arrived, answers what was asked, ends the streams that follow, and brings other nodes
+    /// what waits for them.
     ///
     /// # Errors
     /// The gRPC server failed.
@@ -234,11 +249,15 @@ impl Server {
             stop.cancel();
             served
         };
+        let links = self.links.spawn(&tracker, stop.clone());
         let (served, ()) = tokio::join!(served, drain);
+        // Nothing comes any more: what waits for other nodes is the rest.
+        self.node.close();
+        let (flushed, dropped) = links.end(self.config.flush_timeout).await;
         told.cancel();
         tracker.close();
         tracker.wait().await;
         served?;
-        Ok(Drained::default())
+        Ok(Drained { flushed, dropped })
     }
 }

@@ -5,6 +5,8 @@
 // Under the name that the rest of the workspace uses.
 extern crate hydrant_log_cache as log_cache;
 
+#[path = "log_cache/cluster.rs"]
+mod cluster;
 #[path = "log_cache/golden.rs"]
 mod golden;
 #[path = "log_cache/intake.rs"]

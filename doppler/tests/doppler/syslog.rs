@@ -36,5 +36,5 @@ async fn syslog_without_a_cache_is_refused() {
     config.cache.enabled = false;
     config.cache_syslog = Some(SyslogConfig::for_test());
     let error = config.bind(&Telemetry::default()).await.unwrap_err().to_string();
-    assert!(error.starts_with("doppler.cache_syslog: there is no cache to take it"), "{error}");
+    assert!(error.starts_with("doppler.cache_syslog: there is no cache;"), "{error}");
 }

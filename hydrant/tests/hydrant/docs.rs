@@ -61,7 +61,7 @@ async fn every_metric_is_documented() {
         .map(|name| name.split('{').next().unwrap_or(name))
         .collect();
     let mut served = std::collections::BTreeSet::new();
-    let node = Process::start("log-cache", "").await;
+    let node = Process::start("log-cache", JUMP).await;
     let roles = [up.agent().admin, up.doppler().admin, up.traffic_controller().admin, up.adapters().admin];
     for admin in roles.into_iter().chain([node.addr("admin")]) {
         let page = get(admin, "/metrics").await.body;
@@ -77,6 +77,10 @@ async fn every_metric_is_documented() {
     assert!(unknown.is_empty(), "docs/metrics.md lists {unknown:?}, which no role has");
     up.shutdown().await.unwrap();
 }
+
+/// A node with another.
+const JUMP: &str =
+    "log_cache.cluster = { placement = \"jump\", nodes = [\"127.0.0.1:1\", \"127.0.0.1:2\"], node_index = 0 }\n";
 
 /// Families that appear only under a configuration that this pipeline does not have: TLS, an insecure choice, a drain.
 const CONDITIONAL: [&str; 7] = [

@@ -153,3 +153,20 @@ async fn what_cannot_be_is_named_before_anything_starts() {
     let (help, _, code) = run(&["log-cache", "--help"]).await;
     assert!(code == 0 && help.contains("Keep recent envelopes in a cache node of its own"), "{help}");
 }
+
+/// A node of the list that is away is named over HTTP too.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_lacks_a_nodes_envelopes_says_so_over_http() {
+    let config =
+        "log_cache.cluster = { placement = \"jump\", nodes = [\"127.0.0.1:1\", \"127.0.0.1:2\"], node_index = 1 }\n";
+    let node = Process::start("log-cache", config).await;
+    let mut names = (0..).map(|i| format!("app-{i}"));
+    let away = names.find(|name| proto::jump::owner(name.as_bytes(), 2) == 0).unwrap();
+    for path in [format!("/api/v1/read/{away}"), "/api/v1/meta".to_owned()] {
+        let answer = get(node.addr("rest"), &path).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert!(answer.head.to_ascii_lowercase().contains("x-hydrant-partial: 127.0.0.1:1"), "{}", answer.head);
+    }
+    node.terminate();
+    assert!(node.ended().await.success());
+}

@@ -1,19 +1,21 @@
 //! What a cache node can be told.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
 use transport::{AccessConfig, GrpcLimits, TlsFiles};
 
+use crate::cluster::ClusterConfig;
 use crate::config::Config;
 use crate::intake::SyslogConfig;
 
 /// The port that `/metrics`, `/live` and `/ready` of a cache node are on unless configured otherwise.
 pub const ADMIN_PORT: u16 = 14828;
 
-/// The configuration of a cache node of its own. The default runs, on loopback.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The configuration of a cache node of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeConfig {
     /// Where envelopes are brought and read.
     pub grpc: NodeGrpcConfig,
@@ -21,9 +23,16 @@ pub struct NodeConfig {
     pub syslog: SyslogConfig,
     /// The cache of recent envelopes.
     pub cache: Config,
+    /// The other nodes, where there are some.
+    pub cluster: ClusterConfig,
+    /// How long a stop may take to bring other nodes what waits for them. What is left then is counted as `shutdown_deadline`.
+    pub flush_timeout: Duration,
     /// `/metrics`, `/live`, `/ready`.
     pub admin: AdminConfig<ADMIN_PORT>,
 }
+
+/// How long a stop may take unless configured otherwise.
+pub const FLUSH_TIMEOUT: Duration = Duration::from_secs(25);
 
 /// The `[log_cache.grpc]` table: `logcache.v1` and `hydrant.v1.Follow`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -63,6 +72,8 @@ impl NodeConfig {
             grpc: NodeGrpcConfig { listen: any, ..NodeGrpcConfig::default() },
             syslog: SyslogConfig::for_test(),
             cache: Config::with_budget(64 << 20),
+            cluster: ClusterConfig::default(),
+            flush_timeout: FLUSH_TIMEOUT,
             admin: AdminConfig::any_port(),
         }
     }
