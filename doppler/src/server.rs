@@ -151,11 +151,28 @@ pub struct Server {
 }
 
 impl Config {
+    /// What can be found out about the cache without opening a file or a port.
+    ///
+    /// # Errors
+    /// Something is configured for a cache that there is not, or that cannot be.
+    pub fn check(&self) -> Result<(), BindError> {
+        let syslog = self.cache_syslog.as_ref().filter(|config| config.enabled);
+        if !self.cache.enabled && syslog.is_some() {
+            return Err(BindError::NoCache("doppler.cache_syslog"));
+        }
+        if !self.cache.enabled && self.cache_cluster.placement == Placement::Jump {
+            return Err(BindError::NoCache(CLUSTER));
+        }
+        syslog.map_or(Ok(()), |config| config.check(SYSLOG))?;
+        Ok(self.cache_cluster.check(CLUSTER)?)
+    }
+
     /// Binds every address and loads every file that the configuration names. Nothing runs yet.
     ///
     /// # Errors
     /// The first address that cannot be bound or certificate that cannot be used, with its key.
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        self.check()?;
         let security = match &self.grpc.tls {
             Some(files) => Security::MutualTls(Identity::load(files)?),
             None => Security::Plain,
@@ -179,7 +196,6 @@ impl Config {
         };
         let cache = match &store {
             Some(store) => Some(Cache::new(store, &self.cache_cluster, identity, telemetry)?),
-            None if self.cache_cluster.placement == Placement::Jump => return Err(BindError::NoCache(CLUSTER)),
             None => None,
         };
         let cache_grpc = match &store {
@@ -187,9 +203,6 @@ impl Config {
             None => None,
         };
         let syslog = match &self.cache_syslog {
-            Some(config) if config.enabled && cache.is_none() => {
-                return Err(BindError::NoCache("doppler.cache_syslog"));
-            }
             Some(config) => config.bind(SYSLOG, telemetry)?,
             None => None,
         };

@@ -159,6 +159,7 @@ impl Cli {
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
     config.agent.check().map_err(|error| Failure::Wrong(error.into()))?;
+    config.doppler.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
     let node = CacheNode::new(config.log_cache, config.traffic_controller);

@@ -142,10 +142,14 @@ async fn what_cannot_be_is_named_before_anything_starts() {
         ),
         ("log_cache.grpc.listen = \"0.0.0.0:8080\"", "log_cache.grpc.listen: 0.0.0.0:8080 can be reached from outside"),
         ("log_cache.cache.enabled = false", "log_cache.cache.enabled: "),
+        ("log_cache.cluster.placement = \"jump\"", "log_cache.cluster.nodes: 0 nodes;"),
+        ("doppler.cache_cluster.nodes = [\"a:1\"]", "doppler.cache_cluster.nodes: with placement = \"arrival\""),
+        ("doppler.cache_syslog.listen = \"0.0.0.0:1\"", "doppler.cache_syslog.listen: 0.0.0.0:1 can be reached"),
     ] {
         std::fs::write(&file, config).unwrap();
         let path = file.to_str().unwrap();
-        for command in [&["check-config", path][..], &["log-cache", "--config", path]] {
+        let role = if config.starts_with("doppler") { "doppler" } else { "log-cache" };
+        for command in [&["check-config", path][..], &[role, "--config", path]] {
             let (_, said, code) = run(command).await;
             assert!(code == 2 && said.contains(expected), "{command:?} with {config}: {code}, {said}");
         }

@@ -180,6 +180,7 @@ impl Connection {
     fn make_room(&mut self) {
         if self.buffer.is_empty() && self.buffer.capacity() > 2 * self.reading {
             self.buffer = BytesMut::new();
+            self.maker.shrink();
         }
         self.buffer.reserve(self.reading);
     }

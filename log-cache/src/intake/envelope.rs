@@ -13,6 +13,9 @@ use super::number;
 /// Metrics in one message, at most. Each becomes an envelope with all of the message's tags, so this bounds what a byte can cost.
 pub(super) const MAX_METRICS: usize = 16;
 
+/// Bytes that usual messages need.
+const USUAL: usize = 4 * 1024;
+
 /// PRIVAL of a line to standard error: facility user, severity error.
 const STANDARD_ERROR: u8 = 11;
 
@@ -51,6 +54,14 @@ impl Is {
 }
 
 impl Maker {
+    /// Gives back room that only large messages need.
+    pub(super) fn shrink(&mut self) {
+        [&mut self.envelope, &mut self.message, &mut self.text].into_iter().for_each(|scratch| {
+            scratch.clear();
+            scratch.shrink_to(USUAL);
+        });
+    }
+
     /// Appends the envelopes of `line` to `into`, an encoded `EnvelopeBatch`, and returns how many. `received`, nanoseconds since the Unix
     /// epoch, is the time of a message without one. `trim` takes white space off both ends of a payload, not only one line feed.
     ///
