@@ -23,6 +23,10 @@ pub struct Config {
     pub egress: EgressConfig,
     /// The cache of recent envelopes.
     pub cache: log_cache::Config,
+    /// Where syslog is taken into the cache, as the original's agents drain it to a log cache; it is not routed. Absent: nowhere.
+    pub cache_syslog: Option<log_cache::SyslogConfig>,
+    /// Other cache nodes that sources are placed on together with this doppler's; none.
+    pub cache_cluster: log_cache::ClusterConfig,
     /// How long a stop may take to hand consumers what is in their rings; `"25s"`. What is left then is counted as
     /// `shutdown_deadline`.
     #[serde(with = "duration_text")]
@@ -38,6 +42,8 @@ impl Default for Config {
             cache_grpc: CacheGrpcConfig::default(),
             egress: EgressConfig::default(),
             cache: log_cache::Config::default(),
+            cache_syslog: None,
+            cache_cluster: log_cache::ClusterConfig::default(),
             flush_timeout: Duration::from_secs(25),
             admin: AdminConfig::default(),
         }

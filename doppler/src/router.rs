@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use diode::fair;
-use log_cache::Store;
+use log_cache::{Node, Store};
 use parking_lot::Mutex;
 use prost::Message as _;
 use proto::loss::Loss;
@@ -38,6 +38,8 @@ pub struct Router {
     /// Those of the v1 transport: of v1 payloads, by app and type.
     v1: Arc<Table>,
     cache: Option<Store>,
+    /// What takes envelopes into the cache.
+    node: Option<Node>,
     metrics: Metrics,
     bounds: fair::Bounds,
     /// When the cache was how far.
@@ -75,7 +77,18 @@ impl Router {
             report.subscriptions.set(totals.open as f64);
         });
         let epoch = cache.as_ref().map_or_else(transport::Backoff::random_seed, Store::epoch).max(1);
-        Self { table, v1, cache, metrics, bounds, timeline: Arc::default(), epoch }
+        let node = cache.clone().map(Node::from);
+        Self { table, v1, cache, node, metrics, bounds, timeline: Arc::default(), epoch }
+    }
+
+    /// Puts into the cache by `node`, which may know others that some envelopes belong to.
+    pub(crate) fn placed(self, node: Node) -> Self {
+        Self { node: Some(node), ..self }
+    }
+
+    /// True when the cache holds what was published here and nothing else, so that it is what subscribers have missed.
+    fn has_history(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| !node.is_placed())
     }
 
     /// Adds a subscription. Its envelopes come out of what is returned; it ends when that is dropped.
@@ -149,7 +162,7 @@ impl Router {
         let _nobody_publishes = self.table.gate.write().unwrap_or_else(PoisonError::into_inner);
         let until = self.cache.as_ref().map_or(0, Store::sequence);
         let (subscribed, missed) = self.table.open(request, self.bounds, true);
-        let history = self.cache.as_ref().filter(|_| !age.is_zero()).map(|cache| {
+        let history = self.cache.as_ref().filter(|_| !age.is_zero() && self.has_history()).map(|cache| {
             let (timeline, now) = (self.timeline.lock(), Instant::now());
             let since = |(selector, since): (Selector, u64)| {
                 let age = ages.get(&selector).map_or(age, |own| age.min(*own));
@@ -278,11 +291,13 @@ impl Publisher {
 impl Router {
     /// Puts a batch into the cache and into the rings of v2 subscribers.
     fn put_v2(&self, sorter: &mut Sorter, batch: &Batch) -> Put {
-        if let Some(cache) = &self.cache {
-            if let Some(mut timeline) = self.timeline.try_lock() {
-                timeline.note(Instant::now(), || cache.sequence());
-            }
-            cache.put(&Selection::from(batch.clone()));
+        if let Some(cache) = &self.cache
+            && let Some(mut timeline) = self.timeline.try_lock()
+        {
+            timeline.note(Instant::now(), || cache.sequence());
+        }
+        if let Some(node) = &self.node {
+            node.put(&Selection::from(batch.clone()));
         }
         sorter.put(&self.table, batch)
     }

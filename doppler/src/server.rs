@@ -5,7 +5,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
-use log_cache::Store;
+use log_cache::{
+    ClusterConfig, ClusterError, Intake, IntakeError, Links, Node, Placement, Services, Store, SyslogKeys,
+};
 use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::egress_server::EgressServer as SubscribeServer;
@@ -16,7 +18,7 @@ use proto::plumbing::doppler_server::DopplerServer;
 use proto::v2::egress_server::EgressServer;
 use proto::v2::ingress_server::IngressServer;
 use telemetry::{Admin, Readiness, Telemetry};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -56,6 +58,15 @@ pub enum BindError {
     /// A rule of access.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// The syslog intake of the cache.
+    #[error(transparent)]
+    Syslog(#[from] IntakeError),
+    /// A table for a cache that there is not.
+    #[error("{0}: there is no cache; set doppler.cache.enabled = true, or leave the table out")]
+    NoCache(&'static str),
+    /// The other nodes of the cache.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
 }
 
 /// Why a doppler ended other than by being told to.
@@ -73,6 +84,8 @@ pub struct Addrs {
     pub grpc: SocketAddr,
     /// The log-cache services alone; nothing without a cache.
     pub cache_grpc: Option<SocketAddr>,
+    /// Syslog into the cache, where it is configured.
+    pub cache_syslog: Option<SocketAddr>,
     /// `/metrics`, `/live`, `/ready`.
     pub admin: SocketAddr,
 }
@@ -97,16 +110,31 @@ const SERVICES: &[ServiceRoles] = &[
     ("/loggregator.v2.Egress/", READERS),
     ("/hydrant.v1.Egress/", READERS),
     ("/hydrant.v1.Follow/", READERS),
-    ("/hydrant.v1.Samples/", READERS),
+    ("/hydrant.v1.Samples/", CACHE_READERS),
     ("/hydrant.v1.Overview/", READERS),
-    ("/logcache.v1.Egress/", READERS),
+    ("/logcache.v1.Egress/", CACHE_READERS),
+    ("/logcache.v1.PromQLQuerier/", CACHE_READERS),
     ("/plumbing.Doppler/", READERS),
-    ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::Operator]),
+    ("/logcache.v1.Ingress/", &[Role::Agent, Role::Doppler, Role::Adapters, Role::LogCache, Role::Operator]),
 ];
+
+const SYSLOG: SyslogKeys = SyslogKeys {
+    listen: "doppler.cache_syslog.listen",
+    tls: "doppler.cache_syslog.tls",
+    insecure_plaintext: "doppler.cache_syslog.insecure_plaintext",
+    name: "doppler_cache_syslog",
+};
 
 const WRITERS: &[Role] = &[Role::Agent, Role::Operator];
 
 const READERS: &[Role] = &[Role::TrafficController, Role::Adapters, Role::Operator];
+
+/// Other nodes of the cache too.
+const CACHE_READERS: &[Role] =
+    &[Role::TrafficController, Role::Adapters, Role::Operator, Role::Doppler, Role::LogCache];
+
+/// The table of the other nodes of the cache.
+const CLUSTER: &str = "doppler.cache_cluster";
 
 /// A doppler with everything bound and nothing running.
 #[derive(Debug)]
@@ -118,17 +146,35 @@ pub struct Server {
     access: Access,
     config: Config,
     cache: Option<Cache>,
+    syslog: Option<Intake>,
     router: Router,
     readiness: Readiness,
     telemetry: Telemetry,
 }
 
 impl Config {
+    /// What can be found out about the cache without opening a file or a port.
+    ///
+    /// # Errors
+    /// Something is configured for a cache that there is not, or that cannot be.
+    pub fn check(&self) -> Result<(), BindError> {
+        let syslog = self.cache_syslog.as_ref().filter(|config| config.enabled);
+        if !self.cache.enabled && syslog.is_some() {
+            return Err(BindError::NoCache("doppler.cache_syslog"));
+        }
+        if !self.cache.enabled && self.cache_cluster.placement == Placement::Jump {
+            return Err(BindError::NoCache(CLUSTER));
+        }
+        syslog.map_or(Ok(()), |config| config.check(SYSLOG))?;
+        Ok(self.cache_cluster.check(CLUSTER)?)
+    }
+
     /// Binds every address and loads every file that the configuration names. Nothing runs yet.
     ///
     /// # Errors
     /// The first address that cannot be bound or certificate that cannot be used, with its key.
     pub async fn bind(self, telemetry: &Telemetry) -> Result<Server, BindError> {
+        self.check()?;
         let security = match &self.grpc.tls {
             Some(files) => Security::MutualTls(Identity::load(files)?),
             None => Security::Plain,
@@ -146,17 +192,29 @@ impl Config {
         telemetry.watch_listener("doppler_grpc", grpc.stats());
         telemetry.watch_access("doppler_grpc", access.clone());
         let store = self.cache.enabled.then(|| Store::new(&self.cache));
-        let cache = store.as_ref().map(|store| {
-            let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
-            Cache { services: log_cache::routes(store, &metrics, &ended), ended }
-        });
+        let identity = match &security {
+            Security::MutualTls(identity) => Some(identity),
+            _ => None,
+        };
+        let cache = match &store {
+            Some(store) => Some(Cache::new(store, &self.cache_cluster, identity, telemetry)?),
+            None => None,
+        };
         let cache_grpc = match &store {
             Some(_) => Some(transport::bind("doppler.cache_grpc.listen", self.cache_grpc.listen)?),
+            None => None,
+        };
+        let syslog = match &self.cache_syslog {
+            Some(config) => config.bind(SYSLOG, telemetry)?,
             None => None,
         };
         let readiness = Readiness::default();
         let admin = self.admin.bind("doppler.admin.listen", telemetry, &readiness)?;
         let router = Router::new(&self.egress, store, telemetry);
+        let router = match &cache {
+            Some(cache) => router.placed(cache.node.clone()),
+            None => router,
+        };
         Ok(Server {
             grpc,
             cache_grpc,
@@ -165,6 +223,7 @@ impl Config {
             access,
             config: self,
             cache,
+            syslog,
             router,
             readiness,
             telemetry: telemetry.clone(),
@@ -175,16 +234,33 @@ impl Config {
 /// What serves the cache.
 #[derive(Debug)]
 struct Cache {
-    services: log_cache::Services,
+    node: Node,
+    links: Links,
+    /// Of this doppler's cache alone: traffic controllers ask every doppler.
+    own: Services,
+    /// Of all nodes together.
+    all: Services,
     /// Ends the streams that follow it.
     ended: CancellationToken,
 }
 
 impl Cache {
-    fn add_to(&self, routes: Routes) -> Routes {
-        let log_cache::Services { ingress, egress, follow, samples } = self.services.clone();
-        routes.add_service(ingress).add_service(egress).add_service(follow).add_service(samples)
+    fn new(
+        store: &Store,
+        cluster: &ClusterConfig,
+        identity: Option<&Identity>,
+        telemetry: &Telemetry,
+    ) -> Result<Self, ClusterError> {
+        let (metrics, ended) = (log_cache::Metrics::register(telemetry, store), CancellationToken::new());
+        let (node, links) = Node::new(store.clone(), (CLUSTER, cluster), identity, telemetry)?;
+        let all = node.routes(&metrics, &ended);
+        let own = Services { ingress: all.ingress.clone(), ..log_cache::routes(store, &metrics, &ended) };
+        Ok(Self { node, links, own, all, ended })
     }
+}
+
+fn add(Services { ingress, egress, follow, samples, queries }: Services, routes: Routes) -> Routes {
+    routes.add_service(ingress).add_service(egress).add_service(follow).add_service(samples).add_service(queries)
 }
 
 impl Server {
@@ -193,6 +269,7 @@ impl Server {
         Addrs {
             grpc: self.grpc.addr(),
             cache_grpc: self.cache_grpc.as_ref().map(Listener::addr),
+            cache_syslog: self.syslog.as_ref().map(Intake::addr),
             admin: self.admin.addr(),
         }
     }
@@ -228,14 +305,18 @@ impl Server {
             .add_service(DopplerServer::new(egress))
             .add_service(SubscribeServer::new(subscribe))
             .add_service(OverviewServer::new(Overview::new(self.router.clone(), self.telemetry)));
-        let mut alone = None;
-        if let (Some(cache), Some(listener)) = (&self.cache, self.cache_grpc) {
-            routes = cache.add_to(routes);
+        let (mut alone, mut cached) = (None, None);
+        if let (Some(cache), Some(listener)) = (self.cache, self.cache_grpc) {
+            routes = add(cache.own, routes);
             let incoming = listener.incoming(self.security.clone(), &tracker, stop.clone());
             let mut server = server_builder(&self.config.grpc.limits).layer(self.access.clone());
-            let server = server.add_routes(cache.add_to(Routes::default()));
+            let server = server.add_routes(add(cache.all, Routes::default()));
             let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
             alone = Some(serve.instrument(info_span!("log_cache_grpc")));
+            if let Some(syslog) = self.syslog {
+                intake.spawn(syslog.serve(cache.node.clone(), stop.clone()));
+            }
+            cached = Some((cache.node, cache.links.spawn(&tracker, stop.clone()), cache.ended));
         }
         if let Security::MutualTls(identity) = &self.security {
             identity.watch("doppler.grpc.tls", &tracker, told.clone());
@@ -256,11 +337,13 @@ impl Server {
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         ready.ready();
 
-        let (router, readiness, cache) = (self.router, self.readiness, self.cache);
+        let (router, readiness) = (self.router, self.readiness);
+        let stopped = Mutex::new(None);
         let before = Mutex::new(Totals::default());
         let drain = async {
             stop.cancelled().await;
             readiness.stopping();
+            *stopped.lock() = Some(Instant::now());
             *before.lock() = router.totals();
             let mut deadline = pin!(sleep(self.config.flush_timeout));
             intake.close();
@@ -273,8 +356,8 @@ impl Server {
             *before.lock() = totals;
             info!(envelopes = totals.resident(), "Doppler is stopping; consumers get what is in their rings");
             router.close();
-            if let Some(cache) = &cache {
-                cache.ended.cancel();
+            if let Some((.., ended)) = &cached {
+                ended.cancel();
             }
             // Agents go on elsewhere at the end of their streams: by then consumers are to have what came here.
             let _in_time = timeout(HELD, router.drained()).await;
@@ -296,11 +379,19 @@ impl Server {
         }
         // Whoever has not taken everything by now goes without, and is counted.
         router.cut();
+        let mut to_nodes = (0, 0);
+        if let Some((node, links, _)) = cached {
+            // Nothing comes any more: what waits for other nodes of the cache is the rest.
+            node.close();
+            let passed = stopped.lock().map_or(Duration::ZERO, |stopped: Instant| stopped.elapsed());
+            to_nodes = links.end(self.config.flush_timeout.saturating_sub(passed).max(LEAST)).await;
+        }
         told.cancel();
         tracker.close();
         tracker.wait().await;
         let before = before.into_inner();
         let dropped = router.totals().lost - before.lost;
-        Ok(Drained { flushed: before.resident().saturating_sub(dropped), dropped })
+        let flushed = before.resident().saturating_sub(dropped);
+        Ok(Drained { flushed: flushed + to_nodes.0, dropped: dropped + to_nodes.1 })
     }
 }

@@ -11,6 +11,8 @@ extern crate hydrant_doppler as doppler;
 mod accounting;
 #[path = "doppler/client.rs"]
 mod client;
+#[path = "doppler/cluster.rs"]
+mod cluster;
 #[path = "doppler/hostile.rs"]
 mod hostile;
 #[path = "doppler/ingress.rs"]
@@ -27,6 +29,8 @@ mod router;
 mod selectors;
 #[path = "doppler/stop.rs"]
 mod stop;
+#[path = "doppler/syslog.rs"]
+mod syslog;
 #[path = "doppler/tls.rs"]
 mod tls;
 #[path = "doppler/v1.rs"]

@@ -234,11 +234,13 @@ fn toml(dir: &Path) -> String {
     };
     let (agent, doppler) = (table(Role::Agent), table(Role::Doppler));
     let (controller, adapters) = (table(Role::TrafficController), table(Role::Adapters));
+    let log_cache = table(Role::LogCache);
     format!(
         "[agent]\ndoppler_tls = {agent}\ngrpc.tls = {agent}\ngrpc.access.enforce = true\n\n\
          [doppler]\ngrpc.tls = {doppler}\ngrpc.access.enforce = true\n\n\
          [traffic_controller]\ndoppler_tls = {controller}\ngrpc.tls = {controller}\ngrpc.access.enforce = true\n\n\
-         [adapters]\ndoppler_tls = {adapters}\nagent_tls = {adapters}\n"
+         [adapters]\ndoppler_tls = {adapters}\nagent_tls = {adapters}\n\n\
+         [log_cache]\ngrpc.tls = {log_cache}\ngrpc.access.enforce = true\nsyslog.tls = {log_cache}\n"
     )
 }
 

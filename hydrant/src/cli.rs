@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::cache_node::CacheNode;
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
 use crate::{certs, completions, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
@@ -33,6 +34,10 @@ enum Command {
     TrafficController(Served),
     /// Send envelopes on to other systems: drains
     Adapters(Served),
+    /// Keep recent envelopes in a cache node of its own, without routing
+    ///
+    /// It takes them over gRPC and as syslog, and is read over gRPC and HTTP, as an original log cache. Dopplers have a cache of their own.
+    LogCache(Served),
     /// Send the lines of standard input
     ///
     /// Waits rather than loses, and says at the end what arrived: `some-app 2>&1 | hydrant emit my-app`.
@@ -125,6 +130,7 @@ impl Cli {
             Command::Doppler(served) => role::run(Role::Doppler, &served),
             Command::TrafficController(served) => role::run(Role::TrafficController, &served),
             Command::Adapters(served) => role::run(Role::Adapters, &served),
+            Command::LogCache(served) => role::run(Role::LogCache, &served),
             Command::Emit(args) => emit::run(args),
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
@@ -153,8 +159,11 @@ impl Cli {
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
     config.agent.check().map_err(|error| Failure::Wrong(error.into()))?;
+    config.doppler.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.adapters.check().map_err(|error| Failure::Wrong(error.into()))?;
+    let node = CacheNode::new(config.log_cache, config.traffic_controller);
+    node.check().map_err(Failure::Wrong)?;
     telemetry::subscriber(&config.log, false, std::io::stderr, None).map_err(|error| Failure::Wrong(error.into()))?;
     say(&mut std::io::stdout(), &format!("{}: ok", file.display()));
     Ok(())

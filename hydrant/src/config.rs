@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use telemetry::LogConfig;
 
+use crate::cache_node::LogCacheConfig;
 use crate::classic::SelfMetricsConfig;
 
 /// What precedes the path of a key in the name of its variable.
@@ -31,6 +32,8 @@ pub struct Config {
     pub doppler: doppler::Config,
     /// The traffic controller.
     pub traffic_controller: traffic_controller::Config,
+    /// A cache node of its own.
+    pub log_cache: LogCacheConfig,
     /// The adapters and their drains.
     pub adapters: adapters::Config,
 }

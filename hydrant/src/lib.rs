@@ -2,6 +2,7 @@
 //!
 //! *Invariant*: only this crate reads files, the environment and signals, and prints.
 
+mod cache_node;
 mod certs;
 mod classic;
 pub mod cli;
@@ -29,6 +30,7 @@ mod top;
 mod units;
 pub mod up;
 
+pub use cache_node::LogCacheConfig;
 pub use classic::SelfMetricsConfig;
 pub use config::Config;
 pub use up::{Up, up};

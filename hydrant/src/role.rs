@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use crate::cache_node::{self, CacheNode};
 use crate::classic::{self, Sink};
 use crate::cli::{Failure, Served, runtime, say};
 use crate::config::Config;
@@ -22,6 +23,7 @@ pub(crate) enum Role {
     Doppler,
     TrafficController,
     Adapters,
+    LogCache,
 }
 
 /// Runs a role until it is told to stop, then drains it.
@@ -54,7 +56,7 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
     let numbers = match role {
         Role::Doppler => Some((classic::DOPPLER, config.self_metrics.doppler_interval)),
         Role::TrafficController => Some((classic::REVERSE_LOG_PROXY, config.self_metrics.reverse_log_proxy_interval)),
-        Role::Agent | Role::Adapters => None,
+        Role::Agent | Role::Adapters | Role::LogCache => None,
     };
     let sink = numbers.as_ref().map_or(Ok(None), |_| Sink::of(&config.self_metrics)).map_err(wrong)?;
     if let (Some((numbers, every)), Some(sink)) = (numbers, &sink) {
@@ -91,6 +93,9 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
             }
         }),
         Role::Adapters => serve!(config.adapters, |addrs| adapters(addrs)),
+        Role::LogCache => {
+            serve!(CacheNode::new(config.log_cache, config.traffic_controller), |addrs| log_cache(addrs))
+        }
     }
 }
 
@@ -107,7 +112,12 @@ pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {
 }
 
 pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {
-    json!({ "grpc": addrs.grpc, "cache_grpc": addrs.cache_grpc, "admin": addrs.admin })
+    json!({
+        "grpc": addrs.grpc,
+        "cache_grpc": addrs.cache_grpc,
+        "cache_syslog": addrs.cache_syslog,
+        "admin": addrs.admin,
+    })
 }
 
 pub(crate) fn traffic_controller(addrs: traffic_controller::Addrs) -> serde_json::Value {
@@ -122,4 +132,8 @@ pub(crate) fn traffic_controller(addrs: traffic_controller::Addrs) -> serde_json
 
 pub(crate) fn adapters(addrs: adapters::Addrs) -> serde_json::Value {
     json!({ "admin": addrs.admin })
+}
+
+fn log_cache(cache_node::Addrs { node, rest }: cache_node::Addrs) -> serde_json::Value {
+    json!({ "grpc": node.grpc, "syslog": node.syslog, "rest": rest, "admin": node.admin })
 }

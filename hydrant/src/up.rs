@@ -188,7 +188,7 @@ async fn serve(config: Config, lines: Lines, print_addrs: bool) -> Result<(), Fa
     let started = Instant::now();
     let signals = Signals::listen().context("cannot listen for signals")?;
     let grace = config.stop.grace;
-    let mut up = up(config, Some(lines)).await.map_err(Failure::Wrong)?;
+    let mut up = Box::pin(up(config, Some(lines))).await.map_err(Failure::Wrong)?;
     let readiness = up.readiness.clone();
     if print_addrs {
         say(&mut io::stdout(), &addrs(&up).to_string());
@@ -237,6 +237,7 @@ fn rows(
 ) -> [Row; 4] {
     let statsd = agent.statsd.map(|addr| format!(", statsd {addr}/udp")).unwrap_or_default();
     let cache = doppler.cache_grpc.map(|addr| format!(", log cache {addr}")).unwrap_or_default();
+    let syslog = doppler.cache_syslog.map(|addr| format!(", syslog into it {addr}")).unwrap_or_default();
     [
         Row {
             role: "agent",
@@ -246,7 +247,7 @@ fn rows(
         Row {
             role: "doppler",
             what: "routes them and keeps the recent ones",
-            addresses: format!("gRPC {}{cache}, admin {}", doppler.grpc, doppler.admin),
+            addresses: format!("gRPC {}{cache}{syslog}, admin {}", doppler.grpc, doppler.admin),
         },
         Row {
             role: "traffic-controller",

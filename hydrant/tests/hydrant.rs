@@ -32,6 +32,8 @@ mod faults;
 mod fleet;
 #[path = "hydrant/harness.rs"]
 mod harness;
+#[path = "hydrant/log_cache.rs"]
+mod log_cache;
 #[path = "hydrant/looking.rs"]
 mod looking;
 #[path = "hydrant/namespace.rs"]

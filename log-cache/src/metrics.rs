@@ -12,6 +12,12 @@ use telemetry::{QueueMetrics, QueueNumbers, StageMetrics, Telemetry};
 
 use crate::store::Store;
 
+mod cluster;
+mod intake;
+
+pub(crate) use cluster::{ClusterMetrics, Passed};
+pub(crate) use intake::{Ended, IntakeMetrics};
+
 /// The counts that the services keep.
 #[derive(Clone, Debug)]
 pub struct Metrics {

@@ -15,6 +15,8 @@ use proto::raw::Kind;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use crate::cluster::{Elsewhere, is_passed_on};
+use crate::node::Node;
 use crate::select::{Select, SelectError, SelectLimits, Selected};
 use crate::store::Store;
 
@@ -39,13 +41,45 @@ const FRAME_SERIES: usize = 500;
 /// The implementation of `hydrant.v1.Samples`.
 #[derive(Clone, Debug)]
 pub struct SamplesService {
-    store: Store,
+    node: Node,
     turns: Arc<Semaphore>,
 }
 
 impl SamplesService {
-    pub(crate) fn new(store: &Store) -> Self {
-        Self { store: store.clone(), turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    pub(crate) fn new(node: Node) -> Self {
+        Self { node, turns: Arc::new(Semaphore::new(AT_ONCE)) }
+    }
+
+    /// What is selected, in frames; with `everywhere`, of the nodes that own the sources, and then also who of them could not be asked.
+    ///
+    /// # Errors
+    /// The request is wrong, or asks for too much.
+    pub(crate) async fn frames(
+        &self,
+        mut request: v1::SelectRequest,
+        everywhere: bool,
+    ) -> Result<Response<Vec<v1::SelectFrame>>, Status> {
+        let mut elsewhere = match &self.node.cluster {
+            Some(cluster) if everywhere => cluster.samples(&mut request).await?,
+            _ => Elsewhere::default(),
+        };
+        let mut frames = std::mem::take(&mut elsewhere.frames);
+        let (sources, select, limits) = parse(request)?;
+        let turns = Arc::clone(&self.turns);
+        let turn = turns.acquire_owned().await.map_err(|_| Status::unavailable("the cache is stopping"))?;
+        let store = self.node.store.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let found = all(&store, sources, select, limits);
+            drop(turn);
+            found
+        });
+        let found = task.await.map_err(|_| Status::internal("the selection failed"))?;
+        frames.extend(found.map_err(|error| Status::resource_exhausted(error.to_string()))?);
+        let count = |frame: &v1::SelectFrame| frame.series.iter().map(|series| series.values.len()).sum::<usize>();
+        if frames.iter().map(count).sum::<usize>() > limits.samples {
+            return Err(Status::resource_exhausted(SelectError::Samples(limits.samples).to_string()));
+        }
+        Ok(elsewhere.response(frames))
     }
 }
 
@@ -54,18 +88,10 @@ impl Samples for SamplesService {
     type SelectStream = Pin<Box<dyn Stream<Item = Result<v1::SelectFrame, Status>> + Send>>;
 
     async fn select(&self, request: Request<v1::SelectRequest>) -> Result<Response<Self::SelectStream>, Status> {
-        let (sources, select, limits) = parse(request.into_inner())?;
-        let turns = Arc::clone(&self.turns);
-        let turn = turns.acquire_owned().await.map_err(|_| Status::unavailable("the cache is stopping"))?;
-        let store = self.store.clone();
-        let task = tokio::task::spawn_blocking(move || {
-            let found = all(&store, sources, select, limits);
-            drop(turn);
-            found
-        });
-        let found = task.await.map_err(|_| Status::internal("the selection failed"))?;
-        let frames = found.map_err(|error| Status::resource_exhausted(error.to_string()))?;
-        Ok(Response::new(Box::pin(stream::iter(frames.into_iter().map(Ok)))))
+        let everywhere = !is_passed_on(request.metadata());
+        let (metadata, frames, extensions) = self.frames(request.into_inner(), everywhere).await?.into_parts();
+        let frames: Self::SelectStream = Box::pin(stream::iter(frames.into_iter().map(Ok)));
+        Ok(Response::from_parts(metadata, frames, extensions))
     }
 }
 

@@ -1,7 +1,10 @@
 //! The cache over gRPC: `logcache.v1` Ingress and Egress, `hydrant.v1` Follow and Samples.
 //!
-//! What enters: requests of any client. What leaves: answers made of stored bytes, streams that end with OK when the server stops.
+//! What enters: requests of any client. What leaves: answers made of stored bytes, or of what another node of the cluster says; streams that
+//! end with OK when the server stops.
 //! Nothing here keeps state; no task is started.
+
+use std::collections::HashMap;
 
 use futures_util::Stream;
 use futures_util::stream;
@@ -12,12 +15,16 @@ use proto::logcache::v1;
 use proto::logcache::v1::EnvelopeType;
 use proto::logcache::v1::egress_server::{Egress, EgressServer};
 use proto::logcache::v1::ingress_server::{Ingress, IngressServer};
+use proto::logcache::v1::prom_ql_querier_server::PromQlQuerierServer;
 use proto::raw::{Batch, Limits, Selection};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::cluster::is_passed_on;
 use crate::follow::{Cursor, FollowError, FollowSpec, Follower, Frame};
 use crate::metrics::{self, Metrics};
+use crate::node::Node;
+use crate::querier::Querier;
 use crate::read::{self, Read};
 use crate::samples::SamplesService;
 use crate::seal::Seal;
@@ -40,49 +47,82 @@ pub struct Services {
     pub follow: FollowServer<Service>,
     /// `hydrant.v1.Samples`: metrics by series.
     pub samples: SamplesServer<SamplesService>,
+    /// `logcache.v1.PromQLQuerier`: queries over them.
+    pub queries: PromQlQuerierServer<Querier>,
 }
 
 /// The implementation behind [`Services`].
 #[derive(Clone, Debug)]
 pub struct Service {
-    store: Store,
+    node: Node,
     metrics: Metrics,
     stop: CancellationToken,
 }
 
-/// The services of `store`. Follow streams end with OK once `stop` is cancelled.
+/// The services of `store` alone. Follow streams end with OK once `stop` is cancelled.
 pub fn routes(store: &Store, metrics: &Metrics, stop: &CancellationToken) -> Services {
-    let service = Service { store: store.clone(), metrics: metrics.clone(), stop: stop.clone() };
-    Services {
-        ingress: IngressServer::new(service.clone()).max_decoding_message_size(MAX_MESSAGE + FRAMING),
-        egress: EgressServer::new(service.clone()).max_encoding_message_size(MAX_MESSAGE + FRAMING),
-        follow: FollowServer::new(service),
-        samples: SamplesServer::new(SamplesService::new(store)),
+    Node::from(store.clone()).routes(metrics, stop)
+}
+
+impl Service {
+    pub(crate) fn new(node: Node, metrics: Metrics, stop: CancellationToken) -> Self {
+        Self { node, metrics, stop }
+    }
+
+    pub(crate) fn routes(self) -> Services {
+        let samples = SamplesService::new(self.node.clone());
+        Services {
+            ingress: IngressServer::new(self.clone()).max_decoding_message_size(MAX_MESSAGE + FRAMING),
+            egress: EgressServer::new(self.clone()).max_encoding_message_size(MAX_MESSAGE + FRAMING),
+            samples: SamplesServer::new(samples.clone()),
+            queries: PromQlQuerierServer::new(Querier::new(samples)),
+            follow: FollowServer::new(self),
+        }
+    }
+
+    /// What this store holds of each source.
+    fn own_meta(&self) -> HashMap<String, v1::MetaInfo> {
+        let now = metrics::now();
+        self.node.store.meta().into_iter().map(|(id, meta)| (id, info(meta, now))).collect()
     }
 }
 
 #[tonic::async_trait]
 impl Ingress for Service {
-    /// Stores what is well-formed and counts the rest; always OK.
+    /// Stores what is well-formed, here or where it belongs unless it is to stay here, and counts the rest; always OK.
     async fn send(&self, request: Request<v1::SendRequest>) -> Result<Response<v1::SendResponse>, Status> {
-        let (batch, refused) = Batch::check(request.into_inner().envelopes, &Limits::default());
+        let v1::SendRequest { envelopes, local_only } = request.into_inner();
+        let (batch, refused) = Batch::check(envelopes, &Limits::default());
         self.metrics.received(batch.len(), refused);
-        self.store.put(&Selection::from(batch));
+        let selection = Selection::from(batch);
+        if local_only {
+            self.node.store.put(&selection);
+        } else {
+            self.node.put(&selection);
+        }
         Ok(Response::new(v1::SendResponse {}))
     }
 }
 
 #[tonic::async_trait]
 impl Egress for Service {
+    /// What the store holds, or the node that owns the source.
     async fn read(&self, request: Request<v1::ReadRequest>) -> Result<Response<v1::ReadResponse>, Status> {
-        let read = Read::parse(request.into_inner(), metrics::now())?;
+        let is_passed_on = is_passed_on(request.metadata());
+        let request = request.into_inner();
+        if let Some(cluster) = self.node.cluster.as_ref().filter(|_| !is_passed_on)
+            && let Some(answer) = cluster.read(&request).await
+        {
+            return answer;
+        }
+        let read = Read::parse(request, metrics::now())?;
         let page = if read.looks_inside() {
             // May look into every envelope of a large source: not on a thread that others wait for.
-            let store = self.store.clone();
+            let store = self.node.store.clone();
             let task = tokio::task::spawn_blocking(move || store.read(&read));
             task.await.map_err(|_| Status::internal("the read failed"))??
         } else {
-            self.store.read(&read)?
+            self.node.store.read(&read)?
         };
         Ok(Response::new(v1::ReadResponse {
             envelopes: Some(page.batch),
@@ -91,33 +131,42 @@ impl Egress for Service {
         }))
     }
 
-    /// This store's own sources: there is nobody else to ask, whatever `local_only` says.
+    /// The sources of all nodes, or with `local_only` this store's.
     async fn meta(&self, request: Request<v1::MetaRequest>) -> Result<Response<v1::MetaResponse>, Status> {
-        let v1::MetaRequest { details, after, limit, .. } = request.into_inner();
-        let mut all = self.store.meta();
-        if limit > 0 || !after.is_empty() {
-            all.retain(|(id, _)| *id > after);
-            let limit = limit as usize;
-            if 0 < limit && limit < all.len() {
-                all.select_nth_unstable_by(limit, |(a, _), (b, _)| a.cmp(b));
-                all.truncate(limit);
-            }
-        }
-        let now = metrics::now();
-        let meta = all.into_iter().map(|(id, meta)| (id, info(meta, details.then_some(now)))).collect();
-        Ok(Response::new(v1::MetaResponse { meta }))
+        let request = request.into_inner();
+        let mut response = match &self.node.cluster {
+            Some(cluster) if !request.local_only => cluster.meta(|| self.own_meta()).await,
+            _ => Response::new(v1::MetaResponse { meta: self.own_meta() }),
+        };
+        page(&mut response.get_mut().meta, &request);
+        Ok(response)
     }
 }
 
-/// A source's numbers as they are sent; with the time now, the details too.
-fn info(meta: SourceMeta, details: Option<i64>) -> v1::MetaInfo {
+/// Leaves of a summary what is asked for.
+fn page(meta: &mut HashMap<String, v1::MetaInfo>, request: &v1::MetaRequest) {
+    let limit = request.limit as usize;
+    meta.retain(|id, _| *id > request.after || request.after.is_empty());
+    if 0 < limit && limit < meta.len() {
+        let mut ids: Vec<&String> = meta.keys().collect();
+        let (_, last, _) = ids.select_nth_unstable(limit - 1);
+        let last = last.clone();
+        meta.retain(|id, _| *id <= last);
+    }
+    if !request.details {
+        meta.values_mut().for_each(|info| (info.bytes, info.rate) = (0, 0.0));
+    }
+}
+
+/// A source's numbers as they are sent.
+fn info(meta: SourceMeta, now: i64) -> v1::MetaInfo {
     v1::MetaInfo {
         count: i64::try_from(meta.count).unwrap_or(i64::MAX),
         expired: i64::try_from(meta.expired).unwrap_or(i64::MAX),
         oldest_timestamp: meta.oldest_timestamp,
         newest_timestamp: meta.newest_timestamp,
-        bytes: details.map_or(0, |_| meta.bytes),
-        rate: details.map_or(0.0, |now| meta.rate(now)),
+        bytes: meta.bytes,
+        rate: meta.rate(now),
     }
 }
 
@@ -126,8 +175,9 @@ impl Follow for Service {
     type FollowStream = std::pin::Pin<Box<dyn Stream<Item = Result<hydrant::FollowFrame, Status>> + Send>>;
 
     async fn follow(&self, request: Request<hydrant::FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        let follower = self.store.follow(spec(request.into_inner(), self.store.seal()))?;
-        let following = Following { follower, store: self.store.clone(), stop: self.stop.clone() };
+        let store = &self.node.store;
+        let follower = store.follow(spec(request.into_inner(), store.seal()))?;
+        let following = Following { follower, store: store.clone(), stop: self.stop.clone() };
         Ok(Response::new(Box::pin(stream::unfold(following, Following::next))))
     }
 }

@@ -9,6 +9,7 @@ pub mod codec;
 pub mod decimal;
 pub mod envelope;
 pub mod json;
+pub mod jump;
 pub mod loss;
 pub mod placement;
 pub mod raw;

@@ -46,6 +46,6 @@ pub use auth::{
 };
 pub use config::{ADMIN_PORT, Config, GatewayConfig, GrpcConfig, HttpConfig, RestConfig, RingConfig, TailRingConfig};
 pub use page::RoleInfo;
-pub use server::{Addrs, BindError, Drained, Handle, LossLedger, ServeError, Server};
+pub use server::{Addrs, BindError, CacheRest, Drained, Handle, LossLedger, ServeError, Server};
 #[cfg(any(test, feature = "test-util"))]
 pub use test_issuer::TestIssuer;

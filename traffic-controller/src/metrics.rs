@@ -26,6 +26,12 @@ const REASONS: [Reason; 8] = [
     Reason::ShutdownDeadline,
 ];
 
+/// For requests that are not in the access log.
+pub(crate) fn access_log_lost(telemetry: &Telemetry) -> Counter {
+    let help = "Requests that are not in the access log: it could not be written, or not fast enough.";
+    telemetry.counter("hydrant_access_log_lost_total", help, &[])
+}
+
 /// Handles on the metrics of one traffic controller. Cloning shares them.
 #[derive(Clone)]
 pub(crate) struct Metrics {
@@ -131,10 +137,7 @@ impl Metrics {
                 "hydrant_firehose_filtered_envelopes_total",
                 "Envelopes that reached a firehose or app stream and that its endpoint leaves out.",
             ),
-            access_log_lost: counter(
-                "hydrant_access_log_lost_total",
-                "Requests that are not in the access log: it could not be written, or not fast enough.",
-            ),
+            access_log_lost: access_log_lost(telemetry),
             auth: AuthMetrics::register(telemetry),
             rlp: Rings::register(telemetry, "rlp"),
             firehose: Rings::register(telemetry, "firehose"),

@@ -43,8 +43,11 @@ use crate::recent::Cache;
 use crate::rlp::Rlp;
 use crate::upstream::Upstream;
 
+mod cache_rest;
 mod http;
 mod ports;
+
+pub use self::cache_rest::CacheRest;
 
 /// The handle of a running traffic controller. Dropping it tells the server to stop.
 pub type Handle = transport::Handle<Addrs, Drained, ServeError>;

@@ -65,6 +65,16 @@ impl Doppler {
         self.handle.addrs().grpc
     }
 
+    /// A channel to the port of its cache alone.
+    pub(crate) fn cache_channel(&self) -> Channel {
+        channel(self.handle.addrs().cache_grpc.unwrap(), &self.options)
+    }
+
+    /// Where it takes syslog into its cache.
+    pub(crate) fn cache_syslog(&self) -> SocketAddr {
+        self.handle.addrs().cache_syslog.unwrap()
+    }
+
     pub(crate) fn channel(&self) -> Channel {
         channel(self.addr(), &self.options)
     }

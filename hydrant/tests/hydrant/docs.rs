@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use hydrant::Config;
 
-use crate::harness::{get, pipeline};
+use crate::harness::{Process, get, pipeline};
 
 fn document(name: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(name);
@@ -61,7 +61,9 @@ async fn every_metric_is_documented() {
         .map(|name| name.split('{').next().unwrap_or(name))
         .collect();
     let mut served = std::collections::BTreeSet::new();
-    for admin in [up.agent().admin, up.doppler().admin, up.traffic_controller().admin, up.adapters().admin] {
+    let node = Process::start("log-cache", JUMP).await;
+    let roles = [up.agent().admin, up.doppler().admin, up.traffic_controller().admin, up.adapters().admin];
+    for admin in roles.into_iter().chain([node.addr("admin")]) {
         let page = get(admin, "/metrics").await.body;
         served
             .extend(page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next().map(str::to_owned)));
@@ -75,6 +77,10 @@ async fn every_metric_is_documented() {
     assert!(unknown.is_empty(), "docs/metrics.md lists {unknown:?}, which no role has");
     up.shutdown().await.unwrap();
 }
+
+/// A node with another.
+const JUMP: &str =
+    "log_cache.cluster = { placement = \"jump\", nodes = [\"127.0.0.1:1\", \"127.0.0.1:2\"], node_index = 0 }\n";
 
 /// Families that appear only under a configuration that this pipeline does not have: TLS, an insecure choice, a drain.
 const CONDITIONAL: [&str; 7] = [

@@ -37,6 +37,10 @@ traffic_controller.gateway.listen = "127.0.0.1:0"
 traffic_controller.rest.listen = "127.0.0.1:0"
 traffic_controller.admin.listen = "127.0.0.1:0"
 adapters.admin.listen = "127.0.0.1:0"
+log_cache.grpc.listen = "127.0.0.1:0"
+log_cache.syslog.listen = "127.0.0.1:0"
+log_cache.rest.listen = "127.0.0.1:0"
+log_cache.admin.listen = "127.0.0.1:0"
 "#;
 
 /// A pipeline in this process, with `more` configuration.

@@ -62,7 +62,7 @@ impl Asked {
 }
 
 impl AuthMetrics {
-    pub(super) fn register(telemetry: &Telemetry) -> Self {
+    pub(crate) fn register(telemetry: &Telemetry) -> Self {
         let denied = |reason| {
             let help = "Requests that were refused because of what they showed, or did not show, as authorization.";
             telemetry.counter("hydrant_unauthorised_requests_total", help, &[("reason", reason)])

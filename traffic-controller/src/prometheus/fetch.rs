@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use promql::{Labels, MatchOp, Matcher, Sample};
+use log_cache::querier;
+use promql::{Labels, Matcher, Sample};
 use proto::hydrant::v1;
 use proto::hydrant::v1::samples_client::SamplesClient;
 use proto::logcache::v1::EnvelopeType;
@@ -17,6 +18,7 @@ use tracing::warn;
 use transport::Address;
 
 use super::answer::Failure;
+use crate::recent::PARTIAL;
 use crate::upstream::Upstream;
 
 /// Samples that are fetched for one query.
@@ -51,16 +53,7 @@ pub(super) fn request(
     (start, end): (i64, i64),
     labels_only: bool,
 ) -> v1::SelectRequest {
-    let matcher = |matcher: &Matcher| {
-        let op = match matcher.op() {
-            MatchOp::Equal => v1::matcher::Op::Equal,
-            MatchOp::NotEqual => v1::matcher::Op::NotEqual,
-            MatchOp::Regex => v1::matcher::Op::Regex,
-            MatchOp::NotRegex => v1::matcher::Op::NotRegex,
-        };
-        v1::Matcher { label: matcher.label().to_owned(), op: op.into(), value: matcher.value().to_owned() }
-    };
-    let matchers = matchers.iter().map(matcher).collect();
+    let matchers = matchers.iter().map(querier::matcher).collect();
     v1::SelectRequest { source_ids, matchers, start, end, labels_only, max_samples: MAX_SAMPLES as u64 }
 }
 
@@ -80,8 +73,9 @@ pub(super) async fn fetch(
     let (mut failed, mut answered) = (None, false);
     for (address, outcome) in outcomes {
         match outcome {
-            Ok(parts) => {
+            Ok((parts, behind)) => {
                 answered = true;
+                fetched.missing.extend(behind);
                 let samples: usize = parts.iter().map(|part| part.samples.len()).sum();
                 *left = left.checked_sub(samples).ok_or_else(|| too_many("samples", MAX_SAMPLES))?;
                 fetched.parts.extend(parts);
@@ -112,9 +106,13 @@ fn too_many(what: &str, most: usize) -> Failure {
     Failure::TooMuch(format!("the query would load more than {most} {what}; ask for less time, or for fewer series"))
 }
 
-async fn one(channel: Channel, request: v1::SelectRequest, most: usize) -> Result<Vec<Part>, Status> {
+/// What one of them has, and whom it could not ask in its turn.
+async fn one(channel: Channel, request: v1::SelectRequest, most: usize) -> Result<(Vec<Part>, Vec<Address>), Status> {
     let mut client = SamplesClient::new(channel).max_decoding_message_size(MAX_FRAME);
-    let mut stream = client.select(request).await?.into_inner();
+    let response = client.select(request).await?;
+    let behind = response.metadata().get(PARTIAL).and_then(|names| names.to_str().ok()).unwrap_or_default();
+    let missing = behind.split(", ").filter_map(|name| name.parse().ok()).collect();
+    let mut stream = response.into_inner();
     let (mut parts, mut samples) = (Vec::new(), 0);
     while let Some(frame) = stream.message().await? {
         for series in frame.series {
@@ -126,19 +124,13 @@ async fn one(channel: Channel, request: v1::SelectRequest, most: usize) -> Resul
             parts.push(part(series));
         }
     }
-    Ok(parts)
+    Ok((parts, missing))
 }
 
-fn part(series: v1::Series) -> Part {
-    let envelope_type = series.envelope_type();
-    let mut second = 0_i64;
-    let sample = |(step, value): (i64, f64)| {
-        second = second.wrapping_add(step);
-        Sample { at: second.saturating_mul(1000), value }
-    };
-    let samples = series.steps.into_iter().zip(series.values).map(sample).collect();
-    let labels = Labels::new(series.labels.into_iter().map(|label| (label.name, label.value)));
-    Part { labels, samples, envelope_type, unit: series.unit }
+fn part(mut series: v1::Series) -> Part {
+    let (envelope_type, unit) = (series.envelope_type(), std::mem::take(&mut series.unit));
+    let promql::Series { labels, samples } = querier::series(series);
+    Part { labels, samples, envelope_type, unit }
 }
 
 fn warn_missing(doppler: &Address, status: &Status) {

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use promql::{Element, Labels, Limits, Query, Sample, Span, Value, parse_step, parse_time};
+use log_cache::querier;
+use promql::{Limits, Query, Span, Value};
 use proto::logcache::v1::prom_ql;
 use proto::logcache::v1::prom_ql_querier_server::PromQlQuerier;
 use tokio::time::Instant;
@@ -62,10 +63,9 @@ impl PromQlQuerier for QueryService {
         request: Request<prom_ql::InstantQueryRequest>,
     ) -> Result<Response<prom_ql::InstantQueryResult>, Status> {
         let read = |request: prom_ql::InstantQueryRequest| {
-            let at = if request.time.is_empty() { engine::now() } else { parse_time(&request.time).map_err(bad)? };
-            Ok((parse(&request.query)?, Span::instant(at)))
+            Ok((parse(&request.query)?, querier::instant_span(&request).map_err(Failure::Bad)?))
         };
-        self.ask(request, read, |value| prom_ql::InstantQueryResult { result: instant(value) }).await
+        self.ask(request, read, querier::instant_result).await
     }
 
     async fn range_query(
@@ -73,71 +73,12 @@ impl PromQlQuerier for QueryService {
         request: Request<prom_ql::RangeQueryRequest>,
     ) -> Result<Response<prom_ql::RangeQueryResult>, Status> {
         let read = |request: prom_ql::RangeQueryRequest| {
-            let (start, end) = (parse_time(&request.start).map_err(bad)?, parse_time(&request.end).map_err(bad)?);
-            let step = parse_step(&request.step).map_err(bad)?;
-            Ok((parse(&request.query)?, Span::range(start, end, step, &Limits::default()).map_err(bad)?))
+            Ok((parse(&request.query)?, querier::range_span(&request).map_err(Failure::Bad)?))
         };
-        let write = |value| {
-            let matrix = if let Value::Matrix(series) = value { matrix(series) } else { prom_ql::Matrix::default() };
-            prom_ql::RangeQueryResult { result: Some(prom_ql::range_query_result::Result::Matrix(matrix)) }
-        };
-        self.ask(request, read, write).await
+        self.ask(request, read, querier::range_result).await
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-fn bad<E: ToString>(error: E) -> Failure {
-    Failure::Bad(error.to_string())
 }
 
 fn parse(query: &str) -> Result<Query, Failure> {
-    Query::parse(query, &Limits::default()).map_err(bad)
-}
-
-fn instant(value: Value) -> Option<prom_ql::instant_query_result::Result> {
-    use prom_ql::instant_query_result::Result;
-    match value {
-        Value::Scalar(Sample { at, value }) => Some(Result::Scalar(prom_ql::Scalar { time: time(at), value })),
-        Value::Vector(elements) => {
-            let sample = |Element { labels, sample }: Element| prom_ql::Sample {
-                metric: metric(&labels),
-                point: Some(point(sample)),
-            };
-            Some(Result::Vector(prom_ql::Vector { samples: elements.into_iter().map(sample).collect() }))
-        }
-        Value::Matrix(series) => Some(Result::Matrix(matrix(series))),
-        // There is no place for a text.
-        Value::Text(..) => None,
-    }
-}
-
-fn matrix(series: Vec<promql::Series>) -> prom_ql::Matrix {
-    let one = |series: promql::Series| prom_ql::Series {
-        metric: metric(&series.labels),
-        points: series.samples.into_iter().map(point).collect(),
-    };
-    prom_ql::Matrix { series: series.into_iter().map(one).collect() }
-}
-
-fn metric(labels: &Labels) -> std::collections::HashMap<String, String> {
-    labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-fn point(Sample { at, value }: Sample) -> prom_ql::Point {
-    prom_ql::Point { time: time(at), value }
-}
-
-/// Seconds with three decimals (contract `log-cache.md` §1).
-fn time(millis: i64) -> String {
-    format!("{}{}.{:03}", if millis < 0 { "-" } else { "" }, (millis / 1000).abs(), (millis % 1000).abs())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_three_decimals() {
-        assert_eq!([0, 1, 1500, -1, -2050].map(time), ["0.000", "0.001", "1.500", "-0.001", "-2.050"]);
-    }
+    Query::parse(query, &Limits::default()).map_err(|error| Failure::Bad(error.to_string()))
 }

@@ -9,11 +9,13 @@ use proto::logcache::v1;
 use proto::logcache::v1::egress_client::EgressClient;
 use telemetry::Throttle;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 use tracing::warn;
 use transport::Address;
 
+use super::PARTIAL;
 use super::error::Refusal;
 use super::merge::MAX_ANSWER;
 use crate::upstream::Upstream;
@@ -28,7 +30,7 @@ pub(crate) struct Dopplers(Upstream);
 pub(crate) struct Answers<T> {
     /// At least one, in the order of the dopplers.
     pub(crate) answers: Vec<(Address, T)>,
-    /// Dopplers whose envelopes are missing.
+    /// Dopplers and cache nodes whose envelopes are missing.
     pub(crate) missing: Vec<Address>,
 }
 
@@ -45,7 +47,7 @@ impl Dopplers {
     ) -> Result<Answers<v1::ReadResponse>, Refusal> {
         let read = |mut client: EgressClient<Channel>| {
             let request = request.clone();
-            async move { client.read(request).await.map(tonic::Response::into_inner) }
+            async move { client.read(request).await }
         };
         self.each(deadline, read).await
     }
@@ -58,7 +60,7 @@ impl Dopplers {
     ) -> Result<Answers<v1::MetaResponse>, Refusal> {
         let meta = |mut client: EgressClient<Channel>| {
             let request = request.clone();
-            async move { client.meta(request).await.map(tonic::Response::into_inner) }
+            async move { client.meta(request).await }
         };
         self.each(deadline, meta).await
     }
@@ -69,7 +71,7 @@ impl Dopplers {
         ask: impl Fn(EgressClient<Channel>) -> F,
     ) -> Result<Answers<T>, Refusal>
     where
-        F: Future<Output = Result<T, Status>>,
+        F: Future<Output = Result<Response<T>, Status>>,
     {
         let client = |channel| EgressClient::new(channel).max_decoding_message_size(MAX_ANSWER + FRAMING);
         let outcomes = self.0.ask_each(deadline, |channel| ask(client(channel))).await;
@@ -77,7 +79,10 @@ impl Dopplers {
         let mut failed = None;
         for (address, outcome) in outcomes {
             match outcome {
-                Ok(answer) => all.answers.push((address, answer)),
+                Ok(answer) => {
+                    all.missing.extend(missing(answer.metadata()));
+                    all.answers.push((address, answer.into_inner()));
+                }
                 Err(status) if concerns_request(&status) => return Err(Refusal::Doppler(status)),
                 Err(status) => {
                     warn_missing(&address, &status);
@@ -93,6 +98,12 @@ impl Dopplers {
             (true, Some(status)) => Err(Refusal::Doppler(Status::unavailable(status.message()))),
         }
     }
+}
+
+/// The nodes that an answer says were missing from it: a cache node answers for others of its cluster.
+fn missing(metadata: &MetadataMap) -> Vec<Address> {
+    let values = metadata.get_all(PARTIAL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|address| address.trim().parse().ok()).collect()
 }
 
 /// True when another doppler would say the same of the request. What our side makes of a broken connection may be UNKNOWN too, but it

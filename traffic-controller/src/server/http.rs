@@ -21,7 +21,7 @@ use crate::recent::Cache;
 
 /// The products under which the originals log.
 const TRAFFIC_CONTROLLER: &str = "loggregator_trafficcontroller";
-const LOG_CACHE: &str = "log_cache";
+pub(super) const LOG_CACHE: &str = "log_cache";
 
 /// What answers over HTTP.
 pub(super) struct Services {

@@ -14,13 +14,13 @@ use transport::{Identity, Security, ServerFiles, ServerIdentity, TlsFiles};
 
 use super::BindError;
 use crate::auth::AuthorizerConfig;
-use crate::config::Config;
+use crate::config::{Config, RestConfig};
 
 /// How often certificates are looked at.
 const POLL: Duration = Duration::from_secs(5);
 
 /// One HTTP port as it is configured.
-struct HttpPort<'a> {
+pub(super) struct HttpPort<'a> {
     listen: (&'static str, SocketAddr),
     tls: (&'static str, Option<&'a ServerFiles>),
     /// The key under which tokens may travel in plain text, and whether they may.
@@ -107,12 +107,21 @@ impl Config {
 }
 
 impl HttpPort<'_> {
+    /// The port of a cache node's own.
+    pub(super) fn of_cache(rest: &RestConfig) -> HttpPort<'_> {
+        HttpPort {
+            listen: ("log_cache.rest.listen", rest.listen),
+            tls: ("log_cache.rest.tls", rest.tls.as_ref()),
+            plaintext: ("log_cache.rest.insecure_plaintext", rest.insecure_plaintext),
+        }
+    }
+
     /// True when tokens reach it in plain text from other machines.
     fn is_exposed(&self) -> bool {
         self.tls.1.is_none() && !is_loopback(self.listen.1)
     }
 
-    fn check(&self, authorizer: AuthorizerConfig) -> Result<(), BindError> {
+    pub(super) fn check(&self, authorizer: AuthorizerConfig) -> Result<(), BindError> {
         let (key, addr) = self.listen;
         if authorizer == AuthorizerConfig::None && !is_loopback(addr) {
             return Err(BindError::Unauthenticated { key, addr });
@@ -123,7 +132,7 @@ impl HttpPort<'_> {
         Ok(())
     }
 
-    fn security(&self, telemetry: &Telemetry) -> Result<Security, BindError> {
+    pub(super) fn security(&self, telemetry: &Telemetry) -> Result<Security, BindError> {
         if self.is_exposed() {
             telemetry.insecure_mode(self.plaintext.0);
         }
