@@ -180,6 +180,7 @@ fn benches(c: &mut Criterion) {
         matchers: wanted.matchers,
         start: wanted.start,
         end: wanted.end,
+        before: None,
         labels_only: false,
     };
     let limits = SelectLimits { samples: 1_000_000, series: 10_000 };

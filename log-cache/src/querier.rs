@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use promql::{Element, Labels, Limits, MatchOp, Matcher, Query, Sample, Series, Span, Value, parse_step, parse_time};
+use promql::{
+    Element, Labels, Limits, MatchOp, Matcher, Query, Sample, Select, Series, Span, Value, parse_step, parse_time,
+};
 use proto::hydrant::v1;
 use proto::logcache::v1::prom_ql;
 use proto::logcache::v1::prom_ql_querier_server::PromQlQuerier;
@@ -63,10 +65,11 @@ impl Querier {
                 continue;
             }
             let request = v1::SelectRequest {
-                source_ids: select.sources,
+                before: before(&select, &span),
                 matchers: select.matchers.iter().map(matcher).collect(),
                 start: select.start,
                 end: select.end,
+                source_ids: select.sources,
                 labels_only: false,
                 max_samples: left.max(1) as u64,
             };
@@ -94,6 +97,11 @@ impl Querier {
         let value = task.await.map_err(|_| Status::internal("the evaluation failed"))?;
         Ok((value.map_err(|error| Status::unknown(error.to_string()))?, partial))
     }
+}
+
+/// The moment of a query, for a selection that does not look beyond it.
+pub fn before(select: &Select, span: &Span) -> Option<i64> {
+    (select.end <= span.end()).then(|| span.end())
 }
 
 /// A matcher as it is sent.

@@ -112,7 +112,7 @@ fn parse(request: v1::SelectRequest) -> Result<(Vec<String>, Select, SelectLimit
     };
     let matchers = request.matchers.iter().map(matcher).collect::<Result<_, _>>()?;
     let (start, end, labels_only) = (request.start, request.end, request.labels_only);
-    let select = Select { source_id: String::new(), matchers, start, end, labels_only };
+    let select = Select { source_id: String::new(), matchers, start, end, before: request.before, labels_only };
     let samples = match usize::try_from(request.max_samples) {
         Ok(0) | Err(_) => MAX_SAMPLES,
         Ok(some) => some.min(MAX_SAMPLES),

@@ -38,6 +38,8 @@ pub struct Select {
     pub start: i64,
     /// Milliseconds since the Unix epoch, inclusive.
     pub end: i64,
+    /// The moment of the query, in the same: what came in it or later is not seen (contract `log-cache.md` §3).
+    pub before: Option<i64>,
     /// Series without their samples.
     pub labels_only: bool,
 }
@@ -81,7 +83,7 @@ impl Store {
     /// # Errors
     /// There are more than `limits`.
     pub fn select(&self, select: &Select, limits: SelectLimits) -> Result<Vec<Selected>, SelectError> {
-        let Some(range) = nanoseconds(select.start, select.end) else { return Ok(Vec::new()) };
+        let Some(range) = nanoseconds(select) else { return Ok(Vec::new()) };
         let bits = select.matchers.iter().find_map(|matcher| {
             let name = matcher.label() == NAME && matcher.op() == MatchOp::Equal;
             name.then(|| name_bit(matcher.value().as_bytes()))
@@ -96,11 +98,13 @@ impl Store {
     }
 }
 
-/// The timestamps that count as at a second in `[start, end]`, milliseconds: first and behind the last.
-fn nanoseconds(start: i64, end: i64) -> Option<(i64, i64)> {
-    let first = start.div_euclid(1000) + i64::from(start.rem_euclid(1000) > 0);
-    let behind = end.div_euclid(1000) + 1;
-    (first < behind).then(|| (first.saturating_mul(1_000_000_000), behind.saturating_mul(1_000_000_000)))
+/// The nanoseconds of what counts as at a second in `[start, end]`, and came before `before`: first, and behind the last.
+fn nanoseconds(select: &Select) -> Option<(i64, i64)> {
+    let first = select.start.div_euclid(1000) + i64::from(select.start.rem_euclid(1000) > 0);
+    let behind = (select.end.div_euclid(1000) + 1).saturating_mul(1_000_000_000);
+    let behind = select.before.map_or(behind, |before| behind.min(before.saturating_mul(1_000_000)));
+    let first = first.saturating_mul(1_000_000_000);
+    (first < behind).then_some((first, behind))
 }
 
 /// A selection under way.

@@ -91,7 +91,10 @@ impl Route {
 }
 
 async fn answer(State(queries): State<Queries>, request: Request) -> Response {
-    queries.answer(request).await.unwrap_or_else(Failure::into_response)
+    // Without an authorizer the port of the log cache is the original's gateway; with one, or beside the page, its proxy.
+    let gateway = queries.authorizer.is_none() && !queries.beside_page;
+    let told = |failure: Failure| if gateway { failure.at_gateway() } else { failure };
+    queries.answer(request).await.unwrap_or_else(|failure| told(failure).into_response())
 }
 
 impl Queries {

@@ -27,6 +27,8 @@ mod http;
 mod jwks;
 #[path = "traffic_controller/past.rs"]
 mod past;
+#[path = "traffic_controller/prometheus.rs"]
+mod prometheus;
 #[path = "traffic_controller/recent.rs"]
 mod recent;
 #[path = "traffic_controller/rlp.rs"]

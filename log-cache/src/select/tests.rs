@@ -27,8 +27,14 @@ const LIMITS: SelectLimits = SelectLimits { samples: 1_000_000, series: 1000 };
 fn select(store: &Store, selector: &str, (start, end): (i64, i64)) -> Vec<String> {
     let query = Query::parse(selector, &Limits::default()).unwrap();
     let matchers = query.selects(&Span::instant(0)).remove(0).matchers;
-    let select =
-        Select { source_id: "app".to_owned(), matchers, start: start * 1000, end: end * 1000, labels_only: false };
+    let select = Select {
+        source_id: "app".to_owned(),
+        matchers,
+        start: start * 1000,
+        end: end * 1000,
+        before: None,
+        labels_only: false,
+    };
     store.select(&select, LIMITS).unwrap().iter().map(text).collect()
 }
 
@@ -96,6 +102,13 @@ fn times_are_whole_seconds_and_samples_of_one_second_are_all_kept() {
     assert_eq!(found((2, 2)), ["__name__=g: 1@2 2@2 3@2"]);
     assert_eq!(found((3, 8)), [] as [String; 0]);
     assert_eq!(found((9, 9)), ["__name__=g: 4@9"]);
+    // What comes in the moment of a query, or later, is not seen by it.
+    let seen = |before| {
+        let (source_id, start, end) = ("app".to_owned(), 0, 100_000);
+        let select = Select { source_id, matchers: Vec::new(), start, end, before, labels_only: false };
+        store.select(&select, LIMITS).unwrap().iter().map(|series| series.samples.len()).sum::<usize>()
+    };
+    assert_eq!([None, Some(2000), Some(2001), Some(10_000)].map(seen), [4, 0, 2, 4]);
 }
 
 #[test]
@@ -135,8 +148,14 @@ fn too_much_is_an_error_and_labels_alone_are_not_much() {
         let query = Query::parse(r#"{source_id="app",__name__=~"g.*"}"#, &Limits::default()).unwrap();
         query.selects(&Span::instant(0)).remove(0).matchers
     };
-    let select =
-        |labels_only| Select { source_id: "app".to_owned(), matchers: matchers(), start: 0, end: 1000, labels_only };
+    let select = |labels_only| Select {
+        source_id: "app".to_owned(),
+        matchers: matchers(),
+        start: 0,
+        end: 1000,
+        before: None,
+        labels_only,
+    };
     let limits = |samples, series| SelectLimits { samples, series };
     assert_eq!(store.select(&select(false), limits(499, 50)), Err(SelectError::Samples(499)));
     assert_eq!(store.select(&select(false), limits(500, 49)), Err(SelectError::Series(49)));
@@ -156,7 +175,10 @@ fn ranges_at_the_edges_of_time_are_no_trouble() {
     {
         let matchers = query.selects(&Span::instant(0)).remove(0).matchers;
         store
-            .select(&Select { source_id: "app".to_owned(), matchers, start, end, labels_only: false }, LIMITS)
+            .select(
+                &Select { source_id: "app".to_owned(), matchers, start, end, before: None, labels_only: false },
+                LIMITS,
+            )
             .unwrap();
     }
 }

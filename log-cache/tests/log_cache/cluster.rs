@@ -84,7 +84,10 @@ impl Node {
     }
 
     async fn meta(&self, local_only: bool) -> (HashMap<String, v1::MetaInfo>, String) {
-        let answer = EgressClient::new(self.channel()).meta(v1::MetaRequest { local_only, ..v1::MetaRequest::default() }).await.unwrap();
+        let answer = EgressClient::new(self.channel())
+            .meta(v1::MetaRequest { local_only, ..v1::MetaRequest::default() })
+            .await
+            .unwrap();
         let missing = missing(answer.metadata());
         (answer.into_inner().meta, missing)
     }

@@ -3,12 +3,16 @@
 use std::fmt::{self, Write};
 
 use axum::response::{IntoResponse, Response};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode};
 use promql::{EvalError, Value, json};
 use tonic::Status;
 use transport::Address;
 
 use crate::recent::{MAX_ANSWER, PARTIAL, Refusal};
+
+/// As the original's gateway has them.
+const HEADERS: [(&str, &str); 2] =
+    [("content-type", "application/json"), ("grpc-metadata-content-type", "application/grpc")];
 
 /// One JSON document, and who could not be asked.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub(super) enum Failure {
     Refusal(Refusal),
     /// The query or a parameter, in words.
     Bad(String),
+    /// The same, where the original's gateway would be asked: it has another status for it (contract `log-cache.md` §2).
+    BadAtGateway(String),
     /// What came of evaluating it.
     Evaluation(EvalError),
     /// More than may be fetched for it.
@@ -81,7 +87,7 @@ impl Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        let mut response = ([(header::CONTENT_TYPE, "application/json")], self.body).into_response();
+        let mut response = (HEADERS, self.body + "\n").into_response();
         if !self.missing.is_empty() {
             let missing: Vec<String> = self.missing.iter().map(ToString::to_string).collect();
             let missing = HeaderValue::try_from(missing.join(", ")).expect("addresses are ASCII without controls");
@@ -105,6 +111,15 @@ impl Write for Bounded {
 }
 
 impl Failure {
+    /// As the original's gateway tells it, which does not know who asks.
+    pub(super) fn at_gateway(self) -> Self {
+        match self {
+            Self::Bad(what) => Self::BadAtGateway(what),
+            Self::Evaluation(error @ EvalError::Kind(_)) => Self::BadAtGateway(error.to_string()),
+            other => other,
+        }
+    }
+
     /// In words, with the kind that clients know and a status that they show the words of: others than 400 and 500 are opaque to some
     /// (contract `log-cache.md` §10).
     fn told(&self) -> (StatusCode, &'static str, String) {
@@ -112,6 +127,7 @@ impl Failure {
             || format!("the answer is larger than {MAX_ANSWER} bytes; ask for fewer series or a longer step");
         match self {
             Self::Bad(what) => (StatusCode::BAD_REQUEST, "bad_data", what.clone()),
+            Self::BadAtGateway(what) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", what.clone()),
             Self::Evaluation(error @ EvalError::Kind(_)) => (StatusCode::BAD_REQUEST, "bad_data", error.to_string()),
             Self::Evaluation(error) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", error.to_string()),
             Self::TooMuch(what) => (StatusCode::INTERNAL_SERVER_ERROR, "internal", what.clone()),
@@ -119,7 +135,7 @@ impl Failure {
             Self::Timeout => {
                 (StatusCode::GATEWAY_TIMEOUT, "timeout", "query timed out in expression evaluation".to_owned())
             }
-            Self::Unavailable(what) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable", what.clone()),
+            Self::Unavailable(what) => (StatusCode::SERVICE_UNAVAILABLE, "internal", what.clone()),
             Self::Denied | Self::Refusal(_) => (StatusCode::NOT_FOUND, "not_found", "not found".to_owned()),
         }
     }
@@ -132,7 +148,7 @@ impl IntoResponse for Failure {
             Self::Refusal(refusal) => refusal.into_response(),
             other => {
                 let (status, kind, what) = other.told();
-                (status, [(header::CONTENT_TYPE, "application/json")], json::error(kind, &what)).into_response()
+                (status, [HEADERS[0]], json::error(kind, &what) + "\n").into_response()
             }
         }
     }
@@ -143,7 +159,9 @@ impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         let (_, _, what) = failure.told();
         match failure {
-            Failure::Bad(_) | Failure::Evaluation(_) | Failure::TooMuch(_) => Self::unknown(what),
+            Failure::Bad(_) | Failure::BadAtGateway(_) | Failure::Evaluation(_) | Failure::TooMuch(_) => {
+                Self::unknown(what)
+            }
             Failure::TooLarge => Self::resource_exhausted(what),
             Failure::Timeout => Self::deadline_exceeded(what),
             Failure::Unavailable(_) => Self::unavailable(what),

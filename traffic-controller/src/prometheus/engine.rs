@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use log_cache::querier;
 use promql::{EvalError, Limits, Query, Select, Series, Span, Value};
 use tokio::time::{Instant, timeout_at};
 use transport::Address;
@@ -65,7 +66,7 @@ impl Engine {
         then: impl FnOnce(Value, Vec<Address>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
         let turn: Turn = self.turns.take(key, deadline).await?;
-        let (data, missing) = self.fetch(query.selects(&span), deadline).await?;
+        let (data, missing) = self.fetch(query.selects(&span), &span, deadline).await?;
         let told = Arc::new(AtomicBool::new(false));
         let _stops = Stops(Arc::clone(&told));
         let task = tokio::task::spawn_blocking(move || {
@@ -89,6 +90,7 @@ impl Engine {
     async fn fetch(
         &self,
         selects: Vec<Select>,
+        span: &Span,
         deadline: Instant,
     ) -> Result<(Vec<Vec<Series>>, Vec<Address>), Failure> {
         let (mut data, mut missing): (Vec<Vec<Series>>, Vec<Address>) = (Vec::new(), Vec::new());
@@ -99,7 +101,8 @@ impl Engine {
                 continue;
             }
             let range = (select.start, select.end);
-            let request = fetch::request(select.sources.clone(), &select.matchers, range, false);
+            let request =
+                fetch::request(select.sources.clone(), &select.matchers, range, querier::before(select, span), false);
             let fetched = fetch::fetch(&self.upstream, &request, &mut left, deadline).await?;
             data.push(
                 fetched.parts.into_iter().map(|part| Series { labels: part.labels, samples: part.samples }).collect(),

@@ -46,15 +46,16 @@ pub(super) struct Fetched {
     pub(super) missing: Vec<Address>,
 }
 
-/// A request for the series of these sources in `[start, end]`, milliseconds.
+/// A request for the series of these sources in `[start, end]` that came before the moment of a query, all in milliseconds.
 pub(super) fn request(
     source_ids: Vec<String>,
     matchers: &[Matcher],
     (start, end): (i64, i64),
+    before: Option<i64>,
     labels_only: bool,
 ) -> v1::SelectRequest {
     let matchers = matchers.iter().map(querier::matcher).collect();
-    v1::SelectRequest { source_ids, matchers, start, end, labels_only, max_samples: MAX_SAMPLES as u64 }
+    v1::SelectRequest { source_ids, matchers, start, end, labels_only, max_samples: MAX_SAMPLES as u64, before }
 }
 
 /// Asks every doppler of `upstream`, of which `left` samples may come.
@@ -96,6 +97,9 @@ pub(super) async fn fetch(
     }
     match failed {
         Some(status) if !answered && status.code() == Code::DeadlineExceeded => Err(Failure::Timeout),
+        Some(status) if !answered && status.code() == Code::Unimplemented => {
+            Err(Failure::Unavailable("no cache that could be asked knows queries".to_owned()))
+        }
         Some(status) if !answered => Err(Failure::Unavailable(status.message().to_owned())),
         None if !answered => Err(Failure::Unavailable("no doppler is configured".to_owned())),
         _ => Ok(fetched),

@@ -94,7 +94,7 @@ impl Engine {
                 None => all.clone(),
                 Some(named) => named.iter().filter(|id| visible.shows(id)).cloned().collect(),
             };
-            let request = fetch::request(sources, &selector.matchers, wanted.range, true);
+            let request = fetch::request(sources, &selector.matchers, wanted.range, None, true);
             let fetched = fetch::fetch(&self.upstream, &request, &mut left, deadline).await?;
             found.parts.extend(fetched.parts);
             found.missing.extend(fetched.missing);

@@ -187,7 +187,17 @@ const MATRIX: &str = "
     rest /api/v1/read/nobody           404 404 404 404 200
     rest /api/v1/meta                  404 404 404 200 200
     rest /api/v1/info                  200 200 200 200 200
-    rest /api/v1/labels                404 404 404 404 404
+    rest /api/v1/labels                404 404 404 200 200
+    rest /api/v1/series?match%5B%5D=%7Bsource_id=%22foreign%22%7D 404 404 404 200 200
+    rest /api/v1/status/buildinfo      404 404 404 200 200
+    rest /api/v1/query?query=x%7Bsource_id=%22my-app%22%7D 404 404 404 200 200
+    rest /api/v1/query?query=x%7Bsource_id=%22foreign%22%7D 404 404 404 404 200
+    rest /api/v1/query?query=x%7Bsource_id=~%22my-app%7Cforeign%22%7D 404 404 404 404 200
+    rest /api/v1/query?query=x%7Bsource_id=%22nobody%22%7D 404 404 404 404 200
+    rest /api/v1/query?query=x%7B      404 400 400 400 400
+    rest /api/v1/query?query=x         404 400 400 400 400
+    rest /api/v1/query?query=1         404 404 404 200 200
+    rest /api/v1/rules                  404 404 404 404 404
     http /                             200 200 200 200 200
     http /nothing                      404 404 404 404 404
     batched my-app                     Unauthenticated Unauthenticated Unauthenticated OK OK

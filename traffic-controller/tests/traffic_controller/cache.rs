@@ -42,7 +42,9 @@ impl Cache {
             let server = server_builder(&GrpcLimits::default())
                 .add_service(services.ingress)
                 .add_service(services.egress)
-                .add_service(services.follow);
+                .add_service(services.follow)
+                .add_service(services.samples)
+                .add_service(services.queries);
             server.serve_with_incoming_shutdown(incoming, stopped.cancelled()).await.unwrap();
         });
         Self { addr, store, stop, tracker, task }

@@ -93,10 +93,15 @@ async fn answers_are_those_of_the_original() {
     for vector in lines {
         let request = &vector["request"];
         let target = request["target"].as_str().unwrap();
-        if request["to"] != "log-cache gateway" || target.starts_with("/api/v1/query") && !target.ends_with('/') {
+        let id = vector["id"].as_str().unwrap();
+        if request["to"] != "log-cache gateway" {
             continue;
         }
-        let id = vector["id"].as_str().unwrap();
+        // What the original does not serve, and this does: see the tests of `prometheus.rs`.
+        let beyond = ["labels", "series", "metadata", "status/buildinfo", "label/__name__/values"];
+        if beyond.iter().any(|path| target == format!("/api/v1/{path}")) {
+            continue;
+        }
         let headers: Vec<(String, String)> = request["headers"]
             .as_object()
             .map(|headers| {
@@ -109,13 +114,21 @@ async fn answers_are_those_of_the_original() {
         compare(id, &vector, &answer);
         run += 1;
     }
-    assert_eq!(run, 79, "vectors of read, meta, info and unknown paths");
+    assert_eq!(run, 134, "vectors of read, meta, info, queries and unknown paths");
 }
 
 fn compare(id: &str, vector: &Value, answer: &Answer) {
-    assert_eq!(answer.status, vector["status"], "{id}: {}", answer.body);
+    if id != "query:string" && id != "query:not-equal-acts-as-equal" {
+        assert_eq!(answer.status, vector["status"], "{id}: {}", answer.body);
+    }
     for name in ["content-type", "grpc-metadata-content-type"] {
+        if id == "query:string" {
+            continue;
+        }
         assert_eq!(answer.header(name), vector["headers"][name].as_str(), "{id}: {name}");
+    }
+    if vector["request"]["target"].as_str().is_some_and(|target| target.contains("/api/v1/query")) {
+        return compare_query(id, vector, answer);
     }
     if vector["request"]["method"] == "HEAD" {
         return assert_eq!(answer.body, "", "{id}");
@@ -231,4 +244,45 @@ async fn forms_may_name_another_method_and_ids_have_a_limit() {
     assert_eq!(send(addr, "GET", "/api/v1/read/a", &[other], "").await.status, 200, "it counts with a form only");
     assert_eq!(get(addr, &format!("/api/v1/read/{}", "x".repeat(257))).await.status, 400);
     assert_eq!(get(addr, "/api/v1/read/a%zz").await.status, 400);
+}
+
+/// Results are the original's, number by number; errors have its kind and status, and a text of ours.
+fn compare_query(id: &str, vector: &Value, answer: &Answer) {
+    if id == "path:/api/v1/query/" {
+        return assert_eq!(answer.json()["code"], 5);
+    }
+    let expected: Value = serde_json::from_str(vector["body"].as_str().unwrap()).unwrap();
+    let body = answer.json();
+    let data = |json: &Value| json["data"].clone();
+    match id {
+        // It compares as if it were `=`; here it compares.
+        "query:not-equal-acts-as-equal" => assert_eq!(data(&body)["result"], json!([])),
+        // There is a result for it.
+        "query:string" => {
+            assert_eq!(data(&body), json!({ "resultType": "string", "result": [1_712_345_978.0, "text"] }))
+        }
+        // Its fraction is cut, not rounded.
+        "query:time-fraction" => {
+            assert_eq!(data(&body)["result"][0]["value"], json!([1_712_345_978.25, "140"]));
+        }
+        _ if expected["status"] == "success" => {
+            let sorted = |json: &Value| {
+                let mut data = data(json);
+                if let Some(result) =
+                    data["result"].as_array_mut().filter(|result| result.first().is_some_and(Value::is_object))
+                {
+                    result.sort_by_key(|series| series["metric"].to_string());
+                }
+                data
+            };
+            // Later releases multiply in another order: the last digit of a rate may differ.
+            let rounded =
+                |json: &Value| sorted(json).to_string().replace("\"0.1333333333333333\"", "\"0.13333333333333333\"");
+            assert_eq!(rounded(&body), rounded(&expected), "{id}");
+        }
+        _ => {
+            assert_eq!((&body["status"], &body["errorType"]), (&expected["status"], &expected["errorType"]), "{id}");
+            assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{id}");
+        }
+    }
 }
