@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::OptionFuture;
 use log_cache::{
-    ClusterConfig, ClusterError, Intake, IntakeError, Links, Node, Placement, Services, Store, SyslogKeys,
+    ClusterConfig, ClusterError, Intake, IntakeError, Links, Node, Placement, Services, Store, SyslogKeys, snapshot,
 };
 use parking_lot::Mutex;
 use proto::codec::MAX_MESSAGE;
@@ -192,6 +192,9 @@ impl Config {
         telemetry.watch_listener("doppler_grpc", grpc.stats());
         telemetry.watch_access("doppler_grpc", access.clone());
         let store = self.cache.enabled.then(|| Store::new(&self.cache));
+        if let Some(store) = &store {
+            snapshot::restore(store, &self.cache);
+        }
         let identity = match &security {
             Security::MutualTls(identity) => Some(identity),
             _ => None,
@@ -385,6 +388,9 @@ impl Server {
             node.close();
             let passed = stopped.lock().map_or(Duration::ZERO, |stopped: Instant| stopped.elapsed());
             to_nodes = links.end(self.config.flush_timeout.saturating_sub(passed).max(LEAST)).await;
+        }
+        if let Some(store) = router.cache() {
+            snapshot::keep(store, &self.config.cache).await;
         }
         told.cancel();
         tracker.close();

@@ -30,6 +30,8 @@ mod drains;
 mod faults;
 #[path = "hydrant/fleet.rs"]
 mod fleet;
+#[path = "hydrant/grafana.rs"]
+mod grafana;
 #[path = "hydrant/harness.rs"]
 mod harness;
 #[path = "hydrant/log_cache.rs"]

@@ -29,6 +29,7 @@ use crate::intake::{Intake, IntakeError, SyslogKeys};
 use crate::metrics::Metrics;
 use crate::node::Node;
 use crate::service::Services;
+use crate::snapshot;
 use crate::store::Store;
 
 /// Why a cache node could not start.
@@ -173,6 +174,7 @@ impl NodeConfig {
         let readiness = Readiness::default();
         let admin = self.admin.bind("log_cache.admin.listen", telemetry, &readiness)?;
         let (store, ended) = (Store::new(&self.cache), CancellationToken::new());
+        snapshot::restore(&store, &self.cache);
         let metrics = Metrics::register(telemetry, &store);
         let identity = match &security {
             Security::MutualTls(identity) => Some(identity),
@@ -260,6 +262,7 @@ impl Server {
         // Nothing comes any more: what waits for other nodes is the rest.
         self.node.close();
         let (flushed, dropped) = links.end(self.config.flush_timeout).await;
+        snapshot::keep(&self.node.store, &self.config.cache).await;
         told.cancel();
         tracker.close();
         tracker.wait().await;

@@ -19,7 +19,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use proto::raw::wire::{Fields, put_varint};
+use tracing::{error, info, warn};
 
+use crate::config::Config;
 use crate::packed::{Broken, Packed};
 use crate::sealed::Sealed;
 use crate::segment::Kinds;
@@ -57,6 +59,41 @@ pub(crate) struct Record {
     pub(crate) evicted: Kinds<u64>,
     /// In order of arrival.
     pub(crate) segments: Vec<Sealed>,
+}
+
+/// Fills a store that has just been made, if its configuration names a directory. What cannot be read is told, and the store stays empty:
+/// an old history is worth less than a start.
+pub fn restore(store: &Store, config: &Config) {
+    let Some(directory) = &config.snapshot else { return };
+    match load(store, directory) {
+        Ok(Report { envelopes: 0, set_aside: None, .. }) => {}
+        Ok(Report { envelopes, bytes, set_aside: None }) => {
+            info!(directory = %directory.display(), envelopes, bytes, "Cache is back as it was at the last stop");
+        }
+        Ok(Report { envelopes, set_aside: Some(file), .. }) => {
+            warn!(file = %file.display(), envelopes, "Snapshot is damaged and was set aside; what came before the damage is back");
+        }
+        Err(error) => {
+            warn!(directory = %directory.display(), %error, "Snapshot could not be read; the cache starts empty")
+        }
+    }
+}
+
+/// Writes what a store holds, if its configuration names a directory. Once nothing is put any more.
+pub async fn keep(store: &Store, config: &Config) {
+    let Some(directory) = config.snapshot.clone() else { return };
+    let (store, place) = (store.clone(), directory.clone());
+    match tokio::task::spawn_blocking(move || save(&store, &place)).await {
+        Ok(Ok(Report { envelopes, bytes, .. })) => {
+            info!(directory = %directory.display(), envelopes, bytes, "Cache was written for the next start");
+        }
+        Ok(Err(error)) => {
+            error!(directory = %directory.display(), %error, "Cache could not be written; what it held goes with this process");
+        }
+        Err(_) => {
+            error!(directory = %directory.display(), "Cache could not be written; what it held goes with this process")
+        }
+    }
 }
 
 /// Writes all that `store` holds to `directory`, which is made if need be.

@@ -192,9 +192,15 @@ impl Shared {
         let visible = grant.visible().await;
         let deadline = Instant::now() + DEADLINE;
         let _turn = self.turn(deadline).await?;
+        let v1::MetaRequest { local_only, details, after, limit } = request;
+        // A page is one of what the caller sees: only here it is known.
+        let request = v1::MetaRequest { local_only, details, ..v1::MetaRequest::default() };
         let answers = self.dopplers.meta(request, deadline).await?;
-        let mut meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta));
-        meta.retain(|source_id, _| visible.shows(source_id));
+        let mut meta = merge::meta(answers.answers.iter().map(|(_, meta)| meta), details);
+        meta.retain(|source_id, _| (after.is_empty() || *source_id > after) && visible.shows(source_id));
+        if limit > 0 {
+            meta = meta.into_iter().take(limit as usize).collect();
+        }
         let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
         Ok(json_response(body, &answers))
     }

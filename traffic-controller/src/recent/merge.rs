@@ -77,7 +77,7 @@ pub(super) fn pages<'a>(
 }
 
 /// A source in a few numbers, written as texts.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, PartialEq, Serialize)]
 pub(super) struct Meta {
     #[serde(serialize_with = "text")]
     count: i64,
@@ -87,12 +87,28 @@ pub(super) struct Meta {
     oldest_timestamp: i64,
     #[serde(serialize_with = "text")]
     newest_timestamp: i64,
+    /// Beyond the original, for those who ask for details.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// More of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Details {
+    #[serde(serialize_with = "text")]
+    bytes: u64,
+    /// Envelopes per second lately.
+    rate: f64,
 }
 
 /// Sums up what dopplers say of each source.
-pub(super) fn meta<'a>(answers: impl Iterator<Item = &'a v1::MetaResponse>) -> BTreeMap<String, Meta> {
+pub(super) fn meta<'a>(
+    answers: impl Iterator<Item = &'a v1::MetaResponse>,
+    with_details: bool,
+) -> BTreeMap<String, Meta> {
     let mut all: BTreeMap<String, Meta> = BTreeMap::new();
     for (id, info) in answers.flat_map(|answer| &answer.meta) {
+        let details = with_details.then_some(Details { bytes: info.bytes, rate: info.rate });
         match all.entry(id.clone()) {
             MapEntry::Vacant(entry) => {
                 entry.insert(Meta {
@@ -100,6 +116,7 @@ pub(super) fn meta<'a>(answers: impl Iterator<Item = &'a v1::MetaResponse>) -> B
                     expired: info.expired,
                     oldest_timestamp: info.oldest_timestamp,
                     newest_timestamp: info.newest_timestamp,
+                    details,
                 });
             }
             MapEntry::Occupied(mut entry) => {
@@ -108,6 +125,10 @@ pub(super) fn meta<'a>(answers: impl Iterator<Item = &'a v1::MetaResponse>) -> B
                 sum.expired = sum.expired.saturating_add(info.expired);
                 sum.oldest_timestamp = sum.oldest_timestamp.min(info.oldest_timestamp);
                 sum.newest_timestamp = sum.newest_timestamp.max(info.newest_timestamp);
+                if let (Some(sum), Some(more)) = (&mut sum.details, details) {
+                    sum.bytes = sum.bytes.saturating_add(more.bytes);
+                    sum.rate += more.rate;
+                }
             }
         }
     }
@@ -206,8 +227,10 @@ mod tests {
             meta: [("a".to_owned(), info(1, 2, 30, 40)), ("b".to_owned(), info(1, 0, 1, 1))].into(),
         };
         let two = v1::MetaResponse { meta: [("a".to_owned(), info(10, 20, 3, 35))].into() };
-        let all = meta([&one, &two].into_iter());
-        assert_eq!(all["a"], Meta { count: 11, expired: 22, oldest_timestamp: 3, newest_timestamp: 40 });
+        let all = meta([&one, &two].into_iter(), true);
+        assert_eq!(all["a"].details, Some(Details { bytes: 0, rate: 0.0 }));
+        let all = meta([&one, &two].into_iter(), false);
+        assert_eq!(all["a"], Meta { count: 11, expired: 22, oldest_timestamp: 3, newest_timestamp: 40, details: None });
         assert_eq!(
             serde_json::to_string(&all["b"]).unwrap(),
             r#"{"count":"1","expired":"0","oldest_timestamp":"1","newest_timestamp":"1"}"#
