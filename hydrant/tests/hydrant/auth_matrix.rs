@@ -81,6 +81,15 @@ get  rest    /api/v1/read/{own}?source_id={foreign}    404 404 404 404 200 200 2
 get  rest    /api/v1/read/                             404 404 404 404 404 404 200 404 404
 get  rest    /api/v1/meta                              404 404 404 404 200 200 200 404 404
 get  rest    /api/v1/meta?local_only=true              404 404 404 404 200 200 200 404 404
+get  rest    /api/v1/query?query=x%7Bsource_id=%22{own}%22%7D 404 404 404 404 200 200 200 404 404
+get  rest    /api/v1/query?query=x%7Bsource_id=%22{foreign}%22%7D 404 404 404 404 404 404 200 404 404
+get  rest    /api/v1/query?query=x%7Bsource_id=~%22{own}%7C{foreign}%22%7D 404 404 404 404 404 404 200 404 404
+get  rest    /api/v1/query?query=x                     404 400 400 400 400 400 400 404 404
+get  rest    /api/v1/query_range?query=x%7Bsource_id=%22{foreign}%22%7D&start=1&end=2&step=1 404 404 404 404 404 404 200 404 404
+get  rest    /api/v1/labels                            404 404 404 404 200 200 200 404 404
+get  rest    /api/v1/metadata                          404 404 404 404 200 200 200 404 404
+get  http    /api/v1/query?query=x%7Bsource_id=%22{foreign}%22%7D 404 404 404 404 404 404 200 404 404
+get  http    /api/v1/label/source_id/values            404 404 404 404 200 200 200 200 404
 get  rest    /api/v1/info                              200 200 200 200 200 200 200 200 200
 get  http    /api/v1/read/{own}                        404 404 404 404 200 200 200 200 404
 get  http    /api/v1/read/{foreign}                    404 404 404 404 404 404 200 404 404

@@ -74,6 +74,9 @@ async fn auth_matrix_lists_are_those_of_a_pipeline_without_the_others() {
             let meta: Value = serde_json::from_str(&asked("/api/v1/meta").await.body()).unwrap();
             let ids: Vec<&String> = meta["meta"].as_object().unwrap().keys().collect();
             assert_eq!(ids, sources, "{by:?} {caller:?}");
+            let named = asked("/api/v1/label/source_id/values").await.body();
+            let named: Value = serde_json::from_str(&named).unwrap();
+            assert_eq!(named["data"], serde_json::json!(sources), "{by:?} {caller:?}");
             let page: Value = serde_json::from_str(&asked("/v1/overview").await.body()).unwrap();
             let ids: Vec<&str> =
                 page["sources"].as_array().unwrap().iter().map(|one| one["source_id"].as_str().unwrap()).collect();
