@@ -9,10 +9,12 @@ use proto::reason::Reason;
 use telemetry::{StageMetrics, Telemetry};
 
 pub(crate) use self::auth::{Asked, AuthMetrics, Backend, certificate_end};
+pub(crate) use self::queries::{Outcome, QueryMetrics};
 use crate::fan_in::rings::Rings;
 use crate::notices::{Notices, Reader};
 
 mod auth;
+mod queries;
 
 /// Why an envelope may be dropped here.
 const REASONS: [Reason; 8] = [
@@ -79,6 +81,8 @@ pub(crate) struct Handles {
     pub(crate) access_log_lost: Counter,
     /// Who was let in and who was not.
     pub(crate) auth: AuthMetrics,
+    /// What was asked of the caches' metrics.
+    pub(crate) queries: QueryMetrics,
     /// The rings of gRPC consumers.
     pub(crate) rlp: Rings,
     /// The rings of WebSocket consumers.
@@ -139,6 +143,7 @@ impl Metrics {
             ),
             access_log_lost: access_log_lost(telemetry),
             auth: AuthMetrics::register(telemetry),
+            queries: QueryMetrics::register(telemetry),
             rlp: Rings::register(telemetry, "rlp"),
             firehose: Rings::register(telemetry, "firehose"),
             gateway: Rings::register(telemetry, "gateway"),

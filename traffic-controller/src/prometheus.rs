@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use self::answer::{Answer, Failure};
 use self::engine::Engine;
 use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
+use crate::metrics::QueryMetrics;
 use crate::recent;
 use crate::upstream::Upstream;
 
@@ -43,8 +44,8 @@ pub(crate) struct Queries {
 
 impl Queries {
     /// Queries over the caches of the dopplers of `upstream`.
-    pub(crate) fn new(upstream: Upstream, authorizer: Authorizer) -> Self {
-        Self { engine: Arc::new(Engine::new(upstream)), authorizer, beside_page: false }
+    pub(crate) fn new(upstream: Upstream, authorizer: Authorizer, metrics: QueryMetrics) -> Self {
+        Self { engine: Arc::new(Engine::new(upstream, metrics)), authorizer, beside_page: false }
     }
 
     /// The same over gRPC.
@@ -111,9 +112,15 @@ impl Queries {
         let params = Params(recent::params(request).await?);
         let answer = match route {
             Route::Query | Route::QueryRange => {
-                let (query, span) = self.read(&route, &params)?;
-                let query = self.admitted(query, grant.map_err(|_| Failure::Denied)?).await?;
-                self.engine.evaluate(query, span, key, deadline).await?
+                let began = Instant::now();
+                let answer = async {
+                    let (query, span) = self.read(&route, &params)?;
+                    let query = self.admitted(query, grant.map_err(|_| Failure::Denied)?).await?;
+                    self.engine.evaluate(query, span, key, deadline).await
+                };
+                let answer = answer.await;
+                self.engine.count(&answer, matches!(route, Route::QueryRange), began);
+                answer?
             }
             Route::BuildInfo => {
                 grant.map_err(|_| Failure::Denied)?;

@@ -369,7 +369,7 @@ impl Server {
             authorizer.clone(),
             (metrics.clone(), telemetry),
         );
-        let queries = Queries::new(upstream.clone(), authorizer.clone());
+        let queries = Queries::new(upstream.clone(), authorizer.clone(), metrics.handles().queries.clone());
         let querier = PromQlQuerierServer::new(queries.service());
         let told = OverviewServer::new(overview.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(ports.grpc, &tracker, stop.clone());

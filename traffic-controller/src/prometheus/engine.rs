@@ -12,6 +12,7 @@ use transport::Address;
 use super::answer::{Answer, Failure};
 use super::fetch::{self, MAX_SAMPLES};
 use super::turns::{Key, Turn, Turns};
+use crate::metrics::{Outcome, QueryMetrics};
 use crate::recent::Dopplers;
 use crate::upstream::Upstream;
 
@@ -23,6 +24,7 @@ pub(super) struct Engine {
     pub(super) upstream: Upstream,
     pub(super) dopplers: Dopplers,
     pub(super) turns: Turns,
+    metrics: QueryMetrics,
 }
 
 /// Whole seconds, in milliseconds since the Unix epoch: the time of a query that names none.
@@ -41,8 +43,19 @@ impl Drop for Stops {
 }
 
 impl Engine {
-    pub(super) fn new(upstream: Upstream) -> Self {
-        Self { dopplers: Dopplers::new(upstream.clone()), upstream, turns: Turns::new() }
+    pub(super) fn new(upstream: Upstream, metrics: QueryMetrics) -> Self {
+        Self { dopplers: Dopplers::new(upstream.clone()), upstream, turns: Turns::new(), metrics }
+    }
+
+    /// Counts what came of a query that was asked at `began`.
+    pub(super) fn count<T>(&self, outcome: &Result<T, Failure>, is_range: bool, began: Instant) {
+        let what = match outcome {
+            Ok(_) => Outcome::Answered,
+            Err(Failure::Timeout) => Outcome::TimedOut,
+            Err(Failure::Unavailable(_)) => Outcome::Failed,
+            Err(_) => Outcome::Refused,
+        };
+        self.metrics.asked(what, is_range, began.elapsed().as_secs_f64() * 1000.0);
     }
 
     /// The answer to a query whose sources may all be read.

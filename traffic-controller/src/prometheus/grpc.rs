@@ -40,12 +40,17 @@ impl QueryService {
     ) -> Result<Response<U>, Status> {
         let deadline = Instant::now() + engine::TIMEOUT;
         let (metadata, extensions, request) = request.into_parts();
+        let began = Instant::now();
         let grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
-        let (query, span) = read(request)?;
+        let read = read(request).inspect_err(|_| self.engine.count(&Err::<(), _>(Failure::Denied), false, began));
+        let (query, span) = read?;
+        let is_range = span.is_range();
         let query = admitted(query, grant).await?;
         let key = turns::key(&metadata.into_headers(), self.authorizer.is_none());
         let done = |value, missing: Vec<Address>| Ok((write(value), missing));
-        let (result, missing) = self.engine.work(query, span, key, deadline, done).await?;
+        let outcome = self.engine.work(query, span, key, deadline, done).await;
+        self.engine.count(&outcome, is_range, began);
+        let (result, missing) = outcome?;
         let mut response = Response::new(result);
         if !missing.is_empty() {
             let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();

@@ -18,7 +18,7 @@ use super::ports::{HttpPort, keep_fresh};
 use crate::access_log::{AccessLog, LogFile};
 use crate::auth::Authorizer;
 use crate::config::{Config, RestConfig};
-use crate::metrics::{AuthMetrics, access_log_lost};
+use crate::metrics::{AuthMetrics, QueryMetrics, access_log_lost};
 use crate::prometheus::Queries;
 use crate::recent::Cache;
 use crate::upstream::Upstream;
@@ -31,6 +31,7 @@ pub struct CacheRest {
     /// The authorizer can tell who somebody is.
     usable: Latch,
     access_log: Option<(LogFile, metrics::Counter)>,
+    queries: QueryMetrics,
 }
 
 impl std::fmt::Debug for CacheRest {
@@ -73,7 +74,14 @@ impl CacheRest {
         };
         let listener = bind("log_cache.rest.listen", rest.listen)?;
         telemetry.watch_listener("log_cache_rest", listener.stats());
-        Ok(Self { listener, security, authorizer, usable: readiness.latch("authorizer"), access_log })
+        Ok(Self {
+            listener,
+            security,
+            authorizer,
+            usable: readiness.latch("authorizer"),
+            access_log,
+            queries: QueryMetrics::register(telemetry),
+        })
     }
 
     /// Where it listens.
@@ -83,14 +91,14 @@ impl CacheRest {
 
     /// Answers out of the cache at `node` until `stop`, then what was asked by then.
     pub async fn serve(self, node: Address, options: ChannelOptions, stop: CancellationToken) {
-        let Self { listener, security, authorizer, usable, access_log } = self;
+        let Self { listener, security, authorizer, usable, access_log, queries } = self;
         let tracker = TaskTracker::new();
         let (log_tracker, log_stop) = (TaskTracker::new(), CancellationToken::new());
         authorizer.keep(usable, &tracker, &stop);
         tracker.spawn(keep_fresh("log_cache_rest", security.clone(), stop.clone()));
         let local = authorizer.is_none();
         let upstream = Upstream::new(Dopplers::fixed([node]), options, NonZeroUsize::MIN);
-        let queries = Queries::new(upstream.clone(), authorizer.clone());
+        let queries = Queries::new(upstream.clone(), authorizer.clone(), queries);
         let mut routes = queries.router().merge(Cache::new(upstream, authorizer).router());
         if let Some((file, lost)) = access_log {
             routes =
