@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::cache_node::CacheNode;
 use crate::config::{Config, ConfigError};
 use crate::role::Role;
-use crate::{certs, completions, drain, emit, explain_loss, firehose, role, sources, status, tail, token, top, up};
+use crate::{
+    certs, completions, drain, emit, explain_loss, firehose, query, role, sources, status, tail, token, top, up,
+};
 
 /// Logs and metrics, from where they are made to whoever asked for them. Every line is accounted for.
 #[derive(Debug, Parser)]
@@ -53,6 +55,11 @@ enum Command {
     Firehose(firehose::Args),
     /// Show what sources there are, how much they log, and what was lost of them
     Sources(sources::Args),
+    /// Ask a question in PromQL of the metrics that are held
+    ///
+    /// `hydrant query 'sum by (instance_id) (rate(requests{source_id="my-app"}[1m]))'` asks about now; with `--range 1h` each series is a
+    /// sparkline, and `--plot FILE.svg` draws them. `--source my-app` stands for `source_id="my-app"` in each selector.
+    Query(query::Args),
     /// Watch the pipeline on a whole screen
     ///
     /// Sources, consumers, drains and stages with their rates, once a second. Enter tails the chosen source; ? lists the keys.
@@ -135,6 +142,7 @@ impl Cli {
             Command::Tail(args) => tail::run(args),
             Command::Firehose(args) => firehose::run(args),
             Command::Sources(args) => sources::run(&args),
+            Command::Query(args) => query::run(&args),
             Command::Top(args) => top::run(&args),
             Command::ExplainLoss(args) => explain_loss::run(&args),
             Command::Status(args) => status::run(&args),

@@ -16,6 +16,7 @@ mod filter;
 mod firehose;
 mod ledger;
 mod overview;
+mod query;
 pub mod render;
 mod role;
 pub mod self_source;

@@ -68,10 +68,10 @@ struct Place {
     column: usize,
 }
 
-/// Reads a query.
-pub(crate) fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
+/// Reads a query; a selector that names no sources selects those of `usual`, if there are any.
+pub(crate) fn parse(text: &str, usual: &[String], limits: &Limits) -> Result<Query, ParseError> {
     let (tree, patterns) = read(text, limits)?;
-    lower::lower(tree, patterns, limits)
+    lower::lower(tree, patterns, usual, limits)
 }
 
 /// The regular expressions of a query, those compiled that can be.

@@ -34,7 +34,16 @@ impl Query {
     ///
     /// Whatever Prometheus refuses before it looks at samples, a selector without `source_id`, and what is beyond the limits.
     pub fn parse(text: &str, limits: &Limits) -> Result<Self, ParseError> {
-        parse::parse(text, limits)
+        parse::parse(text, &[], limits)
+    }
+
+    /// Reads a query, in which a selector that names no sources selects those of `sources`.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`parse`](Self::parse).
+    pub fn parse_of(text: &str, sources: &[String], limits: &Limits) -> Result<Self, ParseError> {
+        parse::parse(text, sources, limits)
     }
 
     /// Every source id that a selector names; sorted, without repeats.

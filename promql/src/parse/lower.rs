@@ -28,9 +28,10 @@ use crate::tree::{
 pub(super) fn lower(
     tree: theirs::Expr,
     patterns: Vec<(String, Option<Pattern>)>,
+    usual: &[String],
     limits: &Limits,
 ) -> Result<Query, ParseError> {
-    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: false, limits };
+    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: false, usual, limits };
     let root = lowerer.node(tree)?;
     Ok(Query { root: root.into(), selectors: lowerer.selectors })
 }
@@ -45,7 +46,7 @@ pub(super) fn lower_selector(
         return Err(wrong("only a selector of series is taken here, such as requests{code=\"200\"}"));
     };
     let any = !selector.matchers.matchers.iter().any(|matcher| matcher.name == SOURCE);
-    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: any, limits };
+    let mut lowerer = Lowerer { patterns, selectors: Vec::new(), replaces: 0, any_source: any, usual: &[], limits };
     lowerer.selector(selector, None)?;
     let Selector { matchers, sources, .. } = lowerer.selectors.remove(0);
     Ok(SeriesSelector { sources: (!any).then_some(sources), matchers })
@@ -54,6 +55,8 @@ pub(super) fn lower_selector(
 struct Lowerer<'a> {
     /// Selectors need not name sources.
     any_source: bool,
+    /// Whose samples those select that name none.
+    usual: &'a [String],
     patterns: Vec<(String, Option<Pattern>)>,
     selectors: Vec<Selector>,
     /// How many patterns there are beside those of selectors.
@@ -100,6 +103,7 @@ impl Lowerer<'_> {
         }
         let (sources, source_op) = match sources(&of_source) {
             Some(named) => named,
+            None if !self.usual.is_empty() => self.usual_sources(&of_source),
             None if self.any_source => (Vec::new(), MatchOp::Equal),
             None => {
                 let name = matchers.iter().find(|matcher| matcher.label() == NAME);
@@ -114,6 +118,14 @@ impl Lowerer<'_> {
         self.selectors.push(Selector { name: written, matchers, sources, source_op, range, shift });
         let kind = if range.is_some() { Kind::Range } else { Kind::Vector };
         Ok(Node::Selector(self.selectors.len() - 1, kind))
+    }
+
+    /// The usual sources that `matchers`, none of which names any, let through.
+    fn usual_sources(&self, matchers: &[Matcher]) -> (Vec<String>, MatchOp) {
+        let admitted = |source: &&String| matchers.iter().all(|matcher| matcher.matches(Some(source)));
+        let sources: BTreeSet<&String> = self.usual.iter().filter(admitted).collect();
+        let op = if sources.len() == 1 { MatchOp::Equal } else { MatchOp::Regex };
+        (sources.into_iter().cloned().collect(), op)
     }
 
     fn matcher(&mut self, matcher: TheirMatcher) -> Result<Matcher, ParseError> {

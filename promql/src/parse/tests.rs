@@ -2,6 +2,10 @@ use super::*;
 use crate::select::Select;
 use crate::span::Span;
 
+fn parse(text: &str, limits: &Limits) -> Result<Query, ParseError> {
+    super::parse(text, &[], limits)
+}
+
 fn query(text: &str) -> Query {
     parse(text, &Limits::default()).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
@@ -42,6 +46,22 @@ fn queries_print_as_they_were_written() {
     assert_eq!(query("SUM(x{source_id='s',} ) BY(a)").to_string(), r#"sum by (a) (x{source_id="s"})"#);
     assert_eq!(query("x{source_id=`s`}[1h30m0s:60s]").to_string(), r#"x{source_id="s"}[1h30m:1m]"#);
     assert_eq!(query("0x10 + 010 + 1_e".trim_end_matches("1_e").trim_end_matches("+ ")).to_string(), "16 + 8");
+}
+
+#[test]
+fn selectors_that_name_no_source_take_the_usual_ones() {
+    let printed = |text: &str, usual: &[&str]| {
+        let usual: Vec<String> = usual.iter().map(|source| (*source).to_owned()).collect();
+        super::parse(text, &usual, &Limits::default()).map(|query| query.to_string()).map_err(|error| error.to_string())
+    };
+    let said = |text: &str| Ok(text.to_owned());
+    assert_eq!(printed("sum(rate(x[1m]))", &["a"]), said(r#"sum(rate(x{source_id="a"}[1m]))"#));
+    assert_eq!(printed(r#"x + y{source_id="b",c="d"}"#, &["a", "b", "a"]), {
+        said(r#"x{source_id=~"a|b"} + y{source_id="b",c="d"}"#)
+    });
+    assert_eq!(printed(r#"x{source_id!="b"}"#, &["a", "b", "c"]), said(r#"x{source_id=~"a|c"}"#));
+    assert_eq!(printed("x", &[]).unwrap_err(), error("x"));
+    assert_eq!(printed("x +", &["a"]).unwrap_err(), error("x +"));
 }
 
 #[test]
