@@ -24,8 +24,11 @@ const BASH: &str = r#"
 _hydrant_with_sources() {
     _hydrant "$@"
     local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" sources
-    case "${COMP_WORDS[1]}" in tail | sources | explain-loss) ;; *) return ;; esac
-    if [[ "$word" == -* || ( "$before" == -* && "$before" != --source ) || ( "${COMP_WORDS[1]}" == explain-loss && "$before" != --source ) ]]; then return; fi
+    case "${COMP_WORDS[1]}" in
+        tail | sources) if [[ "$word" == -* || ( "$before" == -* && "$before" != --source ) ]]; then return; fi ;;
+        explain-loss | query) if [[ "$word" == -* || "$before" != --source ]]; then return; fi ;;
+        *) return ;;
+    esac
     sources="$("${COMP_WORDS[0]}" complete-sources --line "$COMP_LINE" -- "$word" 2>/dev/null)"
     if [[ -n "$sources" ]]; then mapfile -t COMPREPLY <<<"$sources"; fi
 }
@@ -42,6 +45,7 @@ const ZSH: &str = r#"_hydrant_live_sources() {
 
 const FISH: &str = r#"
 complete -c hydrant -n "__fish_seen_subcommand_from tail sources" -f -a "(hydrant complete-sources --line (commandline -cp | string collect) -- (commandline -ct) 2>/dev/null)"
+complete -c hydrant -n "__fish_seen_subcommand_from explain-loss query" -l source -x -a "(hydrant complete-sources --line (commandline -cp | string collect) -- (commandline -ct) 2>/dev/null)"
 "#;
 
 /// A shell.
@@ -90,7 +94,7 @@ fn script(shell: Shell) -> String {
         Shell::Fish => script + FISH,
         Shell::Zsh => {
             let lines = script.lines().map(|line| {
-                let names = line.contains("::sources -- ") || line.contains("::only -- ");
+                let names = ["::sources -- ", "::only -- ", ":SOURCE:"].iter().any(|of| line.contains(of));
                 let begins = if line.starts_with("if [ \"$funcstack[1]\"") { ZSH } else { "" };
                 let line = if names { line.replace(":_default'", ":_hydrant_live_sources'") } else { line.to_owned() };
                 format!("{begins}{line}\n")
@@ -161,6 +165,7 @@ mod tests {
         for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
             let script = script(shell);
             assert!(script.contains("complete-sources") && script.contains("explain-loss"), "{script}");
+            assert!(script.contains("query"), "{script}");
         }
         let zsh = script(Shell::Zsh);
         assert!(zsh.matches(":_hydrant_live_sources'").count() >= 2, "{zsh}");

@@ -51,6 +51,8 @@ mod page;
 mod peers;
 #[path = "hydrant/prometheus.rs"]
 mod prometheus;
+#[path = "hydrant/query.rs"]
+mod query;
 #[path = "hydrant/reading.rs"]
 mod reading;
 #[path = "hydrant/secrets.rs"]

@@ -5,6 +5,16 @@
 /** The server wants to know who asks. */
 export class Unauthorized extends Error {}
 
+/** The server says no: with which status, and in which words. */
+export class Refused extends Error {
+  constructor(status, said) {
+    super(`${status}: ${said}`);
+    Object.assign(this, { status, said });
+  }
+}
+
+const MOST_BYTES = 20_000_000; // of an answer that is drawn
+
 /** The counts of the pipeline. */
 export async function overview(signal) {
   return (await ask("/v1/overview", { signal })).json();
@@ -26,6 +36,30 @@ export async function read(source, { start, end, limit = 1000, descending = fals
   return { envelopes: body.envelopes?.batch ?? [], partial: answer.headers.get("x-hydrant-partial") ?? "" };
 }
 
+/**
+ * What a query gives: `{ data, warnings }`. `what` is `query` with a `time`, or `query_range` with `start`, `end` and `step`, in seconds.
+ */
+export async function evaluate(what, params, signal) {
+  const answer = await ask(`/api/v1/${what}`, { method: "POST", body: new URLSearchParams(params), signal });
+  if (Number(answer.headers.get("content-length")) > MOST_BYTES) {
+    await answer.body?.cancel();
+    throw new Error("the answer is too large to be drawn: ask for fewer series");
+  }
+  const { data, warnings = [] } = await answer.json();
+  return { data, warnings };
+}
+
+/** Names of metrics (`label/__name__/values`), of labels (`labels`), or values of a label, of the series that match. */
+export async function named(path, match, signal) {
+  const query = match ? `?${new URLSearchParams({ "match[]": match })}` : "";
+  return (await (await ask(`/api/v1/${path}${query}`, { signal })).json()).data;
+}
+
+/** The labels of the series that match. */
+export async function series(match, signal) {
+  return named("series", match, signal);
+}
+
 /** Shows a token, once; from then on the browser shows its cookie. */
 export async function logIn(token) {
   await ask("/v1/session", {
@@ -42,15 +76,16 @@ export async function logOut() {
 async function ask(path, options = {}) {
   const answer = await fetch(path, { cache: "no-store", credentials: "same-origin", redirect: "error", ...options });
   if (answer.status === 401) throw new Unauthorized(await text(answer));
-  if (!answer.ok) throw new Error(`${answer.status}: ${await text(answer)}`);
+  if (!answer.ok) throw new Refused(answer.status, await text(answer));
   return answer;
 }
 
 async function text(answer) {
   const said = await answer.text();
   try {
-    const { message } = JSON.parse(said);
+    const { message, status, error } = JSON.parse(said);
     if (typeof message === "string") return message;
+    if (status === "error" && typeof error === "string") return error;
   } catch {
     // Not JSON: it is the text itself.
   }

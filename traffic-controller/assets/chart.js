@@ -1,6 +1,6 @@
 // One chart: a few lines over time, with axes, and the values under the pointer. SVG, drawn in the size that it has.
 
-import { el, say, svg } from "./dom.js";
+import { el, say, set, svg } from "./dom.js";
 import { clock, duration, value } from "./format.js";
 import { hue } from "./row.js";
 import { ticks } from "./series.js";
@@ -10,19 +10,21 @@ const [LEFT, RIGHT, TOP, BOTTOM] = [44, 4, 8, 18];
 const NAMED = 6; // lines in a legend
 
 export class Chart {
-  constructor(name) {
-    this.name = name;
-    this.drawing = svg("svg", { role: "img", "aria-label": name });
+  constructor(name, height = HEIGHT) {
+    this.height = height;
+    this.drawing = svg("svg", { role: "img" });
+    this.title = el("h3");
     this.now = el("span", { class: "now" });
     this.legend = el("div", { class: "legend" });
     this.kind = el("span", { class: "unit" });
     this.element = el(
       "article",
       { class: "chart" },
-      el("header", {}, el("h3", { title: name }, name), this.kind, this.now),
+      el("header", {}, this.title, this.kind, this.now),
       this.drawing,
       this.legend,
     );
+    this.named(name);
     this.pointer = null;
     this.drawing.addEventListener("pointermove", (event) => {
       this.pointer = event.clientX - this.drawing.getBoundingClientRect().left;
@@ -34,34 +36,43 @@ export class Chart {
     });
   }
 
-  /** Draws what Series gives for a chart. */
+  /** Gives it a name. */
+  named(name) {
+    say(this.title, name);
+    set(this.title, "title", name);
+    set(this.drawing, "aria-label", name);
+  }
+
+  /** Draws what Series gives for a chart, or an answer to a query: with a `step`, a line breaks where one is missing. */
   draw(data) {
     this.data = data;
+    const { height } = this;
     const width = this.drawing.clientWidth;
     if (!data || width === 0) return;
     const lines = data.lines.filter(({ points }) => points.length > 0);
     const [low, high] = range(lines, data.kind);
     const x = (ms) => LEFT + ((ms - data.from) / (data.to - data.from)) * (width - LEFT - RIGHT);
-    const y = (value) => HEIGHT - BOTTOM - ((value - low) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+    const y = (value) => height - BOTTOM - ((value - low) / (high - low)) * (height - TOP - BOTTOM);
     const parts = [];
     for (const tick of ticks(low, high, 4)) {
       parts.push(svg("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: y(tick), y2: y(tick) }));
       parts.push(svg("text", { x: LEFT - 6, y: y(tick) + 3, "text-anchor": "end" }, this.amount(tick)));
     }
-    parts.push(...times(data, x));
+    parts.push(...times(data, x, height));
     const at =
       this.pointer === null
         ? null
         : data.from + ((this.pointer - LEFT) / (width - LEFT - RIGHT)) * (data.to - data.from);
     const told = [];
     for (const [place, { label, points }] of lines.entries()) {
-      const shape = points
-        .map(([ms, value]) => `${x(Math.max(ms, data.from)).toFixed(1)} ${y(value).toFixed(1)}`)
-        .join("L");
-      const color =
-        lines.length === 1 ? "hue-0" : data.kind === "timer" ? `hue-${place % 10}` : hue(label || String(place));
+      const shape = points.reduce((path, [ms, value], at) => {
+        const broken = data.step && at > 0 && ms - points[at - 1][0] > data.step * 1.5;
+        const pen = at === 0 ? "" : broken ? "M" : "L";
+        return `${path}${pen}${x(Math.max(ms, data.from)).toFixed(1)} ${y(value).toFixed(1)}`;
+      }, "");
+      const color = colour(data.kind, place, lines.length, label);
       const group = svg("g", { class: color });
-      if (lines.length === 1 && points.length > 1) {
+      if (lines.length === 1 && points.length > 1 && !data.step) {
         group.append(
           svg("path", {
             class: "fill",
@@ -81,7 +92,7 @@ export class Chart {
     }
     if (at !== null && told.length > 0) {
       const ms = told[0].point[0];
-      parts.push(svg("line", { class: "cross", x1: x(ms), x2: x(ms), y1: TOP, y2: HEIGHT - BOTTOM }));
+      parts.push(svg("line", { class: "cross", x1: x(ms), x2: x(ms), y1: TOP, y2: height - BOTTOM }));
     }
     this.drawing.replaceChildren(...parts);
     this.tell(data, told, at !== null);
@@ -95,11 +106,15 @@ export class Chart {
         ? `timer${rate}`
         : data.kind === "counter"
           ? "counter, per s"
-          : `gauge${data.unit ? `, ${data.unit}` : ""}`,
+          : data.kind === "query"
+            ? ""
+            : `gauge${data.unit ? `, ${data.unit}` : ""}`,
     );
     const single = told.length === 1 || (data.kind === "timer" && told.length > 0);
     say(this.now, single ? this.amount(told[0].point[1]) : "");
-    const named = told.length === 1 && told[0].label === "" ? [] : told;
+    const alone = told.length === 1 && told[0].label === "";
+    // Below a query stands a table.
+    const named = alone || (data.kind === "query" && !pointed) ? [] : told;
     this.legend.replaceChildren(
       pointed && told.length > 0 ? el("span", { class: "at" }, clock(told[0].point[0]).slice(0, 8)) : "",
       ...named
@@ -117,6 +132,12 @@ export class Chart {
   }
 }
 
+/** The class of a line by its place among so many; where it has a name, it keeps its colour. */
+export function colour(kind, place, count, label = "") {
+  if (count === 1) return "hue-0";
+  return kind === "timer" || kind === "query" ? `hue-${place % 10}` : hue(label || String(place));
+}
+
 // The range of an axis: from zero, unless all values are far from it.
 function range(lines, kind) {
   let [low, high] = [Infinity, -Infinity];
@@ -127,13 +148,13 @@ function range(lines, kind) {
     }
   }
   if (low > high) return [0, 1];
-  if (kind !== "gauge" || (low > 0 && low < 0.7 * high)) low = Math.min(0, low);
+  if (!["gauge", "query"].includes(kind) || (low > 0 && low < 0.7 * high)) low = Math.min(0, low);
   if (high < 0) high = 0;
   const room = (high - low || Math.abs(high) || 1) * 0.08;
   return [low === 0 ? 0 : low - room, high + room];
 }
 
-function times(data, x) {
+function times(data, x, height) {
   const span = data.to - data.from;
   const steps = [15, 30, 60, 120, 300, 600, 900, 1800, 3600].map((seconds) => seconds * 1000);
   const step = steps.find((step) => span / step <= 5) ?? steps.at(-1);
@@ -142,7 +163,7 @@ function times(data, x) {
     const at = x(ms);
     if (at > LEFT + 10)
       parts.push(
-        svg("text", { x: at, y: HEIGHT - 4, "text-anchor": "middle" }, clock(ms).slice(0, step < 60_000 ? 8 : 5)),
+        svg("text", { x: at, y: height - 4, "text-anchor": "middle" }, clock(ms).slice(0, step < 60_000 ? 8 : 5)),
       );
   }
   // The last one must not reach over the edge.

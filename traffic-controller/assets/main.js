@@ -43,7 +43,10 @@ tail.list = list;
 const sources = new Sources(rates, (chosen, everything) =>
   go({ ...place, sources: chosen, everything, time: "", view: place.view === "metrics" ? "metrics" : "logs" }),
 );
-const metrics = new Metrics((names) => go({ ...place, metrics: names }));
+const metrics = new Metrics(
+  (names) => go({ ...place, metrics: names }),
+  (promql) => go({ ...place, promql }),
+);
 const pipeline = new Pipeline(rates);
 const asking = session(() => poll.now());
 const poll = new Poll({
@@ -157,6 +160,7 @@ function apply(left) {
     if (entered) tail.open({ sources, everything, time }, place.types.includes("metric"));
   }
   metrics.chosen = place.metrics;
+  metrics.query.show(place.promql);
   if (place.view !== "metrics") metrics.close();
   else if (entered && (differs("sources", "view") || !metrics.stream)) metrics.open(place.sources);
   if (told && differs("view")) pipeline.paint(told);

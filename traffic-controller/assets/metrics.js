@@ -6,6 +6,7 @@
 import { Chart } from "./chart.js";
 import { byId, el, say, set } from "./dom.js";
 import { nanos } from "./format.js";
+import { Query } from "./query.js";
 import { Series } from "./series.js";
 import { METRIC_KINDS, Stream } from "./stream.js";
 
@@ -18,9 +19,10 @@ const SPANS = [
 const FIRST = 8; // charts until somebody picks some
 
 export class Metrics {
-  /** `picked(names)` is called when somebody has picked other metrics. */
-  constructor(picked) {
+  /** `picked(names)` is called when somebody has picked other metrics, `asked(query)` when somebody has asked something. */
+  constructor(picked, asked) {
     this.picked = picked;
+    this.query = new Query(asked);
     this.names = byId("metric-names");
     this.charts = byId("charts");
     this.search = byId("metric-search");
@@ -64,6 +66,7 @@ export class Metrics {
       this.stream = stream;
       stream.start();
     }
+    this.query.open(sources, seconds);
     this.paint();
     this.timer = setInterval(() => this.paint(), 1000);
   }
@@ -73,6 +76,7 @@ export class Metrics {
     clearInterval(this.timer);
     this.stream?.suspend();
     this.stream = null;
+    this.query.close();
   }
 
   /** Picks metrics by name; none picks the first few. */
@@ -88,6 +92,7 @@ export class Metrics {
 
   paint() {
     if (document.hidden) return;
+    this.query.paint();
     const wanted = this.search.value.trim().toLowerCase();
     const all = this.series.names();
     const visible = all.filter((name) => name.toLowerCase().includes(wanted));

@@ -1,6 +1,7 @@
 // A place on the page as the fragment of its address. Pure.
 //
-// `#view=metrics&s=my-app&s=other&t=1764511200000000000&q=timeout&lv=error,warn&ty=out,err`: what is usual is left out. A fragment never
+// `#view=metrics&s=my-app&s=other&t=1764511200000000000&q=timeout&lv=error,warn&ty=out,err`, and of metrics `m=cpu` and `pq=rate(requests[1m])`: what is
+// usual is left out. A fragment never
 // reaches a server.
 
 import { ALL_LEVELS, TYPES, USUAL_TYPES } from "./filter.js";
@@ -10,6 +11,7 @@ export const VIEWS = ["logs", "metrics", "pipeline", "about"];
 
 const MOST_SOURCES = 50;
 const LONGEST = 1000;
+const LONGEST_PROMQL = 4096;
 
 /** The place that a fragment tells; what it does not tell, or tells wrong, is as usual. */
 export function decode(fragment) {
@@ -32,6 +34,7 @@ export function decode(fragment) {
     levels: list("lv", ALL_LEVELS, ALL_LEVELS),
     types: list("ty", TYPES, USUAL_TYPES),
     metrics: told.getAll("m").slice(0, MOST_SOURCES),
+    promql: (told.get("pq") ?? "").slice(0, LONGEST_PROMQL),
   };
 }
 
@@ -47,6 +50,7 @@ export function encode(place) {
     told.append("lv", place.levels.map((level) => level || "none").join(","));
   if (place.types.join() !== USUAL_TYPES.join()) told.append("ty", place.types.join(","));
   for (const name of place.metrics ?? []) told.append("m", name);
+  if (place.promql) told.append("pq", place.promql);
   const text = told.toString();
   return text === "" ? "" : `#${text}`;
 }

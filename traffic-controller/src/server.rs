@@ -159,8 +159,12 @@ pub enum ServeError {
 }
 
 /// Who may call what, where `traffic_controller.grpc.access.enforce` is set: whoever reads.
-const SERVICES: &[ServiceRoles] =
-    &[("/loggregator.v2.Egress/", READERS), ("/hydrant.v1.Follow/", READERS), ("/hydrant.v1.Overview/", READERS)];
+const SERVICES: &[ServiceRoles] = &[
+    ("/loggregator.v2.Egress/", READERS),
+    ("/hydrant.v1.Follow/", READERS),
+    ("/hydrant.v1.Overview/", READERS),
+    ("/logcache.v1.PromQLQuerier/", READERS),
+];
 
 const READERS: &[Role] = &[Role::Consumer, Role::Operator, Role::Adapters, Role::TrafficController];
 

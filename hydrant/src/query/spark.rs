@@ -23,10 +23,9 @@ pub(super) fn figures(samples: &[Sample]) -> Option<[f64; 3]> {
 
 /// A block for each step. Where there are more steps than `width`, a block stands for several and shows their mean.
 pub(super) fn line(samples: &[Sample], steps: &Steps, width: usize) -> String {
-    let share = share(steps, width);
-    let mut cells = vec![(0.0_f64, 0_u32); steps.count().div_ceil(share)];
+    let mut cells = vec![(0.0_f64, 0_u32); steps.count().min(width)];
     for sample in samples {
-        if let Some((sum, count)) = steps.place(sample.at).and_then(|place| cells.get_mut(place / share)) {
+        if let Some((sum, count)) = column(sample.at, steps, width).and_then(|column| cells.get_mut(column)) {
             *sum += sample.value;
             *count += 1;
         }
@@ -52,30 +51,30 @@ pub(super) fn line(samples: &[Sample], steps: &Steps, width: usize) -> String {
 
 /// The times under lines of blocks.
 pub(super) fn axis(steps: &Steps, width: usize, zone: &TimeZone) -> String {
-    let share = share(steps, width);
-    let wide = steps.count().div_ceil(share);
+    let wide = steps.count().min(width);
     let mut axis = String::new();
-    let mut column = 0;
+    let mut end = 0;
     for (at, text) in ticks::times(steps, u32::try_from(wide / 12).unwrap_or(1).clamp(1, 12), zone) {
-        let Some(place) = steps.place(at).map(|place| place / share) else { continue };
+        let Some(place) = column(at, steps, width) else { continue };
         let length = text.chars().count() + 1;
-        if place < column || place + length > width {
+        if place < end || place + length > width {
             continue;
         }
-        axis.push_str(&" ".repeat(place - column));
+        axis.push_str(&" ".repeat(place - end));
         axis.push('└');
         axis.push_str(&text);
         // A space at least before the next.
         axis.push(' ');
-        column = place + length + 1;
+        end = place + length + 1;
     }
     axis.truncate(axis.trim_end().len());
     axis
 }
 
-/// Steps that one block stands for.
-fn share(steps: &Steps, width: usize) -> usize {
-    steps.count().div_ceil(width.max(1)).max(1)
+/// The column of the block that shows a time.
+fn column(at: i64, steps: &Steps, width: usize) -> Option<usize> {
+    let (place, count) = (steps.place(at)?, steps.count());
+    Some(if count > width { place * width / count } else { place })
 }
 
 #[cfg(test)]

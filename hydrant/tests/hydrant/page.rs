@@ -162,6 +162,25 @@ async fn metrics_are_drawn_and_the_pipeline_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn questions_are_completed_answered_and_kept() {
+    let up = pipeline("").await;
+    let mut producer = Producer::connect(up.agent().grpc).await;
+    let mut envelopes = Vec::new();
+    for at in (0..60).rev().map(|number| now() - number * 1_000_000_000) {
+        for (instance, delta) in [("0", 3), ("1", 5)] {
+            envelopes.push(v2::Envelope::counter("app", "requests", delta).instance(instance).at(at));
+        }
+        envelopes.push(
+            v2::Envelope::gauge("app", "cpu", 42.0, "percentage").tag("odd", "<img src=x onerror=alert(1)>").at(at),
+        );
+    }
+    assert!(producer.send(envelopes).await);
+    producer.settled().await;
+    Visitor::start(up.traffic_controller().http, &["promql"]).await.says("done").await;
+    up.shutdown().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_opens_the_page_and_stays_out_of_reach() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_hydrant")).args(["token", "new", "--source", "app"]).output().await.unwrap();
@@ -183,7 +202,7 @@ async fn a_token_opens_the_page_and_stays_out_of_reach() {
 #[tokio::test]
 async fn the_parts_that_need_no_browser_hold() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("../traffic-controller/assets/tests");
-    let files = ["pure.test.mjs", "tail.test.mjs"].map(|name| tests.join(name));
+    let files = ["pure.test.mjs", "query.test.mjs", "tail.test.mjs"].map(|name| tests.join(name));
     let output = Command::new(tool("bin/node")).arg("--test").args(files).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -190,6 +190,7 @@ test("a place survives its way through the address", () => {
     levels: ["error", ""],
     types: ["out"],
     metrics: ["cpu"],
+    promql: "rate(x[1m])",
   };
   assert.deepEqual(decode(encode(place)), place);
   const usual = decode("");

@@ -32,9 +32,9 @@ macro_rules! assets {
 
 /// All of them.
 pub(super) const ASSETS: &[Asset] = assets! {
-    "main.js" "ansi.js" "api.js" "back.js" "chart.js" "dom.js" "filter.js" "format.js" "keys.js" "level.js" "line.js" "list.js"
-    "looks.js" "metrics.js" "model.js" "permalink.js" "pipeline.js" "poll.js" "rates.js" "row.js" "series.js" "session.js" "sources.js"
-    "status.js" "store.js" "stream.js" "tables.js" "tail.js"
+    "main.js" "ansi.js" "answer.js" "api.js" "back.js" "chart.js" "dom.js" "filter.js" "format.js" "keys.js" "level.js" "line.js" "list.js"
+    "looks.js" "metrics.js" "model.js" "names.js" "offers.js" "permalink.js" "pipeline.js" "poll.js" "promql.js" "query.js" "rates.js"
+    "row.js" "series.js" "session.js" "sources.js" "status.js" "store.js" "stream.js" "tables.js" "tail.js"
     "style.css" "log.css" "views.css" "icon.svg"
 };
 
