@@ -14,6 +14,8 @@ mod auth_matrix;
 mod bad_input;
 #[path = "hydrant/browser.rs"]
 mod browser;
+#[path = "hydrant/cache_cluster.rs"]
+mod cache_cluster;
 #[path = "hydrant/classic.rs"]
 mod classic;
 #[path = "hydrant/clients.rs"]

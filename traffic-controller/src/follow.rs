@@ -4,10 +4,11 @@
 //! doppler ([`lane`]). Cursors carry the doppler's address, so that a consumer that comes back goes on where it was with each of them.
 //!
 //! *Invariants.* A doppler that is away is named once in `missing`, tried again, and goes on from its cursor when it is back: no gap,
-//! no repeat. It holds up nobody for longer than a second. A consumer that does not read holds up its own streams only, and learns
-//! from the dopplers what was evicted meanwhile.
+//! no repeat. One that a cursor names and that is not of the set any more is named too: what it held beyond the cursor nobody can read.
+//! It holds up nobody for longer than a second. A consumer that does not read holds up its own streams only, and learns from the
+//! dopplers what was evicted meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -83,8 +84,8 @@ impl Follower {
         let cancel = self.stop.child_token();
         let (joins, joining) = mpsc::channel(JOINING);
         let dopplers = self.upstream.dopplers();
-        let expected = dopplers.current().len();
-        let merge = Merge::new(joining, expected, &request);
+        let current = dopplers.current();
+        let merge = Merge::new(joining, current.len(), gone(&request, &current), &request);
         let feed = Feed {
             request,
             upstream: self.upstream.clone(),
@@ -135,6 +136,17 @@ impl Follow for Service {
         });
         Ok(Response::new(grant.guard(frames)))
     }
+}
+
+/// The dopplers that a cursor of `request` is of and that are not of the set any more, in order. Of a set that is not known yet, none.
+fn gone(request: &v1::FollowRequest, current: &[Address]) -> Vec<String> {
+    if current.is_empty() {
+        return Vec::new();
+    }
+    let current: HashSet<String> = current.iter().map(ToString::to_string).collect();
+    let named = request.after.iter().map(|cursor| &cursor.doppler);
+    let gone: BTreeSet<&String> = named.filter(|name| !name.is_empty() && !current.contains(*name)).collect();
+    gone.into_iter().cloned().collect()
 }
 
 /// The request with its repeats left out.
@@ -209,5 +221,20 @@ impl Feed {
         let cancelled = cancel.clone();
         self.tracker.spawn(async move { cancelled.run_until_cancelled(source.run()).await });
         (lane, cancel.drop_guard())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_left_the_set_is_told_apart_from_who_is_in_it() {
+        let set: Vec<Address> = ["a:1", "b:1"].map(|address| address.parse().unwrap()).to_vec();
+        let cursor = |doppler: &str| v1::Cursor { doppler: doppler.to_owned(), ..v1::Cursor::default() };
+        let after = ["d:1", "a:1", "c:1", "", "c:1"].map(cursor).to_vec();
+        let request = v1::FollowRequest { after, ..v1::FollowRequest::default() };
+        assert_eq!(gone(&request, &set), ["c:1", "d:1"]);
+        assert!(gone(&request, &[]).is_empty() && gone(&v1::FollowRequest::default(), &set).is_empty());
     }
 }

@@ -82,6 +82,8 @@ pub struct Said {
     pub apps: BTreeMap<String, BTreeSet<&'static str>>,
     /// The same of service instances.
     pub services: BTreeMap<String, BTreeSet<&'static str>>,
+    /// The names of apps; one that is not here is called `a`.
+    pub names: BTreeMap<&'static str, String>,
     /// A status instead of an answer of UAA.
     pub uaa: Option<StatusCode>,
     /// The same of Cloud Controller.
@@ -166,6 +168,11 @@ impl Platform {
     /// The same with a service instance.
     pub fn allow_service(&self, authorization: &str, service: &'static str) {
         self.state.said.lock().services.entry(authorization.to_owned()).or_default().insert(service);
+    }
+
+    /// Gives the app a name.
+    pub fn name(&self, app: &'static str, name: &str) {
+        self.state.said.lock().names.insert(app, name.to_owned());
     }
 
     /// Takes back what [`allow`](Self::allow) gave.
@@ -288,16 +295,44 @@ async fn api(State(shared): State<Arc<Shared>>, request: Request) -> Response {
     if let Some(body) = said.list {
         return body.into_response();
     }
-    let all: Vec<&str> = of.into_iter().flatten().copied().collect();
-    let page: usize = query.split('&').find_map(|pair| pair.strip_prefix("page=")?.parse().ok()).unwrap_or(1);
+    let Some(filter) = Filter::of(query) else { return StatusCode::BAD_REQUEST.into_response() };
+    let name = |guid: &str| said.names.get(guid).map_or("a", String::as_str);
+    let wanted = |guid: &&str| filter.names.as_ref().is_none_or(|names| names.iter().any(|one| one == name(guid)));
+    let all: Vec<&str> = of.into_iter().flatten().copied().filter(wanted).collect();
+    let page = filter.page;
     let size = if said.page == 0 { 5000 } else { said.page };
     let resources: Vec<Value> =
-        all.iter().skip((page - 1) * size).take(size).map(|guid| json!({ "guid": guid, "name": "a" })).collect();
+        all.iter().skip((page - 1) * size).take(size).map(|guid| json!({ "guid": guid, "name": name(guid) })).collect();
     let more = page * size < all.len();
     // Under the name that clients outside know, which leads nowhere.
     let href = format!("https://api.example.invalid/v3/{list}?page={}&per_page=5000", page + 1);
     let next = if more { json!({ "href": href }) } else { Value::Null };
     axum_json(StatusCode::OK, &json!({ "pagination": { "next": next }, "resources": resources }))
+}
+
+/// What a list is asked for.
+struct Filter {
+    page: usize,
+    names: Option<Vec<String>>,
+}
+
+impl Filter {
+    /// `None` for what Cloud Controller refuses: a parameter that it does not know, or one that comes twice.
+    fn of(query: &str) -> Option<Self> {
+        let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8().unwrap().into_owned();
+        let (mut filter, mut seen) = (Self { page: 1, names: None }, BTreeSet::new());
+        for (key, value) in query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, ""))) {
+            match key {
+                _ if !seen.insert(key) => return None,
+                "page" => filter.page = value.parse().ok()?,
+                "per_page" => {}
+                // A list of names, each of which may be escaped in it once more.
+                "names" => filter.names = Some(decoded(value).split(',').map(decoded).collect()),
+                _ => return None,
+            }
+        }
+        Some(filter)
+    }
 }
 
 fn axum_json(status: StatusCode, value: &Value) -> Response {

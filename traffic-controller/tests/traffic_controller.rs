@@ -39,3 +39,5 @@ mod server;
 mod uaa;
 #[path = "traffic_controller/uaa_bounds.rs"]
 mod uaa_bounds;
+#[path = "traffic_controller/uaa_names.rs"]
+mod uaa_names;

@@ -77,15 +77,21 @@ enum Arrival {
 }
 
 impl Merge {
-    /// Merges the lanes out of `joining`, of which `expected` come at once, for `request`.
-    pub(super) fn new(joining: mpsc::Receiver<Lane>, expected: usize, request: &v1::FollowRequest) -> Self {
+    /// Merges the lanes out of `joining`, of which `expected` come at once, for `request`. First it says that `missing` are.
+    pub(super) fn new(
+        joining: mpsc::Receiver<Lane>,
+        expected: usize,
+        missing: Vec<String>,
+        request: &v1::FollowRequest,
+    ) -> Self {
+        let told = (!missing.is_empty()).then(|| v1::FollowFrame { missing, ..v1::FollowFrame::default() });
         Self {
             joining: Some(joining),
             expected,
             began: Instant::now(),
             lanes: Vec::new(),
             first: 0,
-            ready: VecDeque::new(),
+            ready: told.into_iter().collect(),
             live: false,
             history_only: request.history_only,
             ended: false,

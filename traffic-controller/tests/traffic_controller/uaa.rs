@@ -35,8 +35,14 @@ impl Bed {
     }
 
     pub(crate) async fn on(platform: Platform, more: &str) -> Self {
-        let (doppler, cache, telemetry) = (Doppler::start(), Cache::start(), Telemetry::default());
+        let cache = Cache::start();
         cache.put([APP, OTHER_APP, SERVICE, FOREIGN, "my-app"].map(|source| Envelope::log(source, "a line").at(1)));
+        Self::over(cache, platform, more).await
+    }
+
+    /// The same with what a cache holds already.
+    pub(crate) async fn over(cache: Cache, platform: Platform, more: &str) -> Self {
+        let (doppler, telemetry) = (Doppler::start(), Telemetry::default());
         let config = platform.config(more).dopplers([doppler.addr, cache.addr]);
         let controller = config.bind(&telemetry).await.unwrap().spawn();
         Self { platform, controller, telemetry, _doppler: doppler, _cache: cache }

@@ -118,9 +118,10 @@ impl CloudController {
         names: &[&str],
     ) -> Result<HashMap<String, Vec<String>>, Denied> {
         let _list = self.lists.acquire().await.map_err(|_| Denied::Unavailable)?;
-        // A comma in a name is escaped twice: once as part of the list, once as part of the URL.
+        // A name is read twice: as part of the URL, and as one of the list. What means something in the list is escaped there too.
+        let in_list = |name: &&str| name.replace('%', "%25").replace(',', "%2C");
         let escaped: Vec<String> =
-            names.iter().map(|name| utf8_percent_encode(&name.replace(',', "%2C"), ESCAPED).to_string()).collect();
+            names.iter().map(|name| utf8_percent_encode(&in_list(name), ESCAPED).to_string()).collect();
         let path = format!("{APPS}?names={}&per_page=5000", escaped.join(","));
         let answer = self.ask(&self.api, authorization, &path, MAX_PAGE).await?;
         outcome(answer.status)?;

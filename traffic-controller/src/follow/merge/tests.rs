@@ -46,7 +46,7 @@ impl Setup {
 
     fn of(expected: usize, request: &v1::FollowRequest) -> Self {
         let (joins, joining) = mpsc::channel(16);
-        Self { joins, merge: Merge::new(joining, expected, request) }
+        Self { joins, merge: Merge::new(joining, expected, Vec::new(), request) }
     }
 
     async fn join(&self, address: &'static str) -> Feed {
