@@ -138,7 +138,6 @@ fn measure(shape: &Shape) -> Vec<(usize, usize)> {
 }
 
 #[test]
-#[expect(clippy::print_stdout, reason = "what was measured is told where the tests' output is read")]
 fn the_store_holds_what_it_says() {
     let _counting = dhat::Profiler::builder().testing().build();
     // What is made once for the process is not the store's.

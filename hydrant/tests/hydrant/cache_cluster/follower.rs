@@ -42,7 +42,7 @@ impl Follower {
         let url = format!("ws://{gateway}/v2/stream?log&{begin}{sources}");
         let (mut stream, _) = client_async(url, socket).await.unwrap();
         let (told, seen) = watch::channel(Seen::default());
-        let task = tokio::spawn(async move {
+        let task = tokio_util::task::TaskTracker::new().spawn(async move {
             while let Some(Ok(message)) = stream.next().await {
                 if let Message::Text(text) = message {
                     let object: Value = serde_json::from_str(&text).unwrap();

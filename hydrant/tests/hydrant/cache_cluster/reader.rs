@@ -191,7 +191,7 @@ impl Reader {
         let (told, rounds) = watch::channel(0);
         let stop = CancellationToken::new();
         let reading = read(rest, traffic.plan, traffic.progress.clone(), Arc::clone(known), told, stop.clone());
-        Self { rounds, stop, task: tokio::spawn(reading) }
+        Self { rounds, stop, task: tokio_util::task::TaskTracker::new().spawn(reading) }
     }
 
     /// Waits until it has been through all sources so many times more.

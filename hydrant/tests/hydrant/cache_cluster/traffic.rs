@@ -89,7 +89,7 @@ impl Traffic {
         let base = i64::try_from((now.as_secs() - 60) * 1_000_000_000).unwrap();
         let (plan, stop) = (Plan { base }, CancellationToken::new());
         let (told, progress) = watch::channel(Progress::default());
-        let task = tokio::spawn(send(agent, plan, told, stop.clone()));
+        let task = tokio_util::task::TaskTracker::new().spawn(send(agent, plan, told, stop.clone()));
         Self { plan, progress, stop, task }
     }
 
