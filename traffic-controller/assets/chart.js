@@ -68,7 +68,9 @@ export class Chart {
       const shape = points.reduce((path, [ms, value], at) => {
         const broken = data.step && at > 0 && ms - points[at - 1][0] > data.step * 1.5;
         const pen = at === 0 ? "" : broken ? "M" : "L";
-        return `${path}${pen}${x(Math.max(ms, data.from)).toFixed(1)} ${y(value).toFixed(1)}`;
+        // A step that is alone is a dot.
+        const dot = data.step && pen !== "L" ? "h0" : "";
+        return `${path}${pen}${x(Math.max(ms, data.from)).toFixed(1)} ${y(value).toFixed(1)}${dot}`;
       }, "");
       const color = colour(data.kind, place, lines.length, label);
       const group = svg("g", { class: color });
@@ -110,7 +112,8 @@ export class Chart {
             ? ""
             : `gauge${data.unit ? `, ${data.unit}` : ""}`,
     );
-    const single = told.length === 1 || (data.kind === "timer" && told.length > 0);
+    const single =
+      (told.length === 1 && (pointed || data.kind !== "query")) || (data.kind === "timer" && told.length > 0);
     say(this.now, single ? this.amount(told[0].point[1]) : "");
     const alone = told.length === 1 && told[0].label === "";
     // Below a query stands a table.

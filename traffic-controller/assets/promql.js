@@ -35,7 +35,36 @@ function tokens(query) {
 
 /** The query with `sources` for each selector that names none. */
 export function withSources(query, sources) {
-  if (sources.length === 0) return query;
+  let told = "";
+  let last = 0;
+  for (const [place, text] of inserted(query, sources)) {
+    told += query.slice(last, place) + text;
+    last = place;
+  }
+  return told + query.slice(last);
+}
+
+/** What the server says of the query that was sent, with the place in the one that was typed. */
+export function placed(said, query, sources) {
+  return said.replace(/(\d+):(\d+)(?=: parse error)/, (_, line, column) => {
+    // Columns are characters, places are halves of them.
+    const sent = withSources(query, sources).split("\n");
+    const before = sent.slice(0, line - 1).reduce((sum, row) => sum + row.length + 1, 0);
+    let at = before + [...(sent[line - 1] ?? "")].slice(0, column - 1).join("").length;
+    let added = 0;
+    for (const [place, text] of inserted(query, sources)) {
+      if (place + added >= at) break;
+      added += Math.min(text.length, at - place - added);
+    }
+    at -= added;
+    const rows = query.slice(0, at).split("\n");
+    return `${rows.length}:${[...rows.at(-1)].length + 1}`;
+  });
+}
+
+// What is put where: `[[place, text]]`.
+function inserted(query, sources) {
+  if (sources.length === 0) return [];
   const matcher =
     sources.length === 1 ? `source_id=${quoted(sources[0])}` : `source_id=~${quoted([...new Set(sources)].join("|"))}`;
   const all = tokens(query);
@@ -64,13 +93,7 @@ export function withSources(query, sources) {
       else if (!isWord(word, next) && next !== "(" && next !== "{") inserts.push([to, `{${matcher}}`]);
     }
   }
-  let told = "";
-  let last = 0;
-  for (const [place, text] of inserts) {
-    told += query.slice(last, place) + text;
-    last = place;
-  }
-  return told + query.slice(last);
+  return inserts;
 }
 
 // Whether it is a word of the language here, and no metric.

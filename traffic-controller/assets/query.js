@@ -10,7 +10,7 @@ import { Chart, colour } from "./chart.js";
 import { byId, el, say, set } from "./dom.js";
 import { Names } from "./names.js";
 import { Offers } from "./offers.js";
-import { withSources } from "./promql.js";
+import { placed, withSources } from "./promql.js";
 import { STEPS } from "./series.js";
 
 const SOONEST = 3000;
@@ -134,7 +134,7 @@ export class Query {
         this.wrong(
           error.status === 404
             ? "A source of it does not exist, or is not yours to read."
-            : error.said || error.message,
+            : placed(error.said || error.message, this.text, this.sources),
         );
         // A query that is wrong stays so.
         if (error.status === 400 || error.status === 404) return;

@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { chart, key, number, range, remembered, rows, telling } from "../answer.js";
 import { Refused, evaluate } from "../api.js";
 import { Names, selector } from "../names.js";
-import { context, offers, taken, withSources } from "../promql.js";
+import { context, offers, placed, taken, withSources } from "../promql.js";
 import { decode, encode } from "../permalink.js";
 
 test("selectors that name no source get the chosen ones", () => {
@@ -42,6 +42,20 @@ test("selectors that name no source get the chosen ones", () => {
   assert.equal(withSources("x + y", ["a\\|b"]), 'x{source_id="a\\\\|b"} + y{source_id="a\\\\|b"}');
   const long = "(".repeat(2000) + "\"{'`[".repeat(400);
   assert.equal(withSources(long, ["a"]).length > 0, true);
+});
+
+test("the place of an error is that in what was typed", () => {
+  const said = (place, query, sources = ["a"]) =>
+    placed(`x: ${place}: parse error: y`, query, sources).slice(3).split(": ")[0];
+  const column = withSources("sum(rate(x[1m])", ["a"]).length + 1;
+  assert.equal(said(`1:${column}`, "sum(rate(x[1m])"), "1:16");
+  assert.equal(said("1:5", "sum(requests"), "1:5");
+  assert.equal(said("2:18", "x +\ny ^^"), "2:3");
+  assert.equal(said("1:11", "x + y"), "1:2", "in the midst of what was put in");
+  assert.equal(said("1:3", '"😀" + x', ["a"]), "1:3");
+  assert.equal(said("9:99", "x"), "1:2");
+  assert.equal(said("1:7", "x + y +", []), "1:7");
+  assert.equal(placed("too long", "x", ["a"]), "too long");
 });
 
 // The caret is at the bar.
