@@ -13,14 +13,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use telemetry::Telemetry;
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{Instrument, info, info_span, warn};
+use tracing::{Instrument, info_span};
 use transport::{Identity, Listener, Security, ServerFiles, ServerIdentity, TlsError, TlsFiles, bind};
 
 mod config;
@@ -37,9 +35,6 @@ pub use frame::Framing;
 
 use crate::metrics::{Ended, IntakeMetrics};
 use crate::node::Node;
-
-/// How often the files of a certificate without authorities are looked at.
-const POLL: Duration = Duration::from_secs(5);
 
 /// How an intake's table is called, for errors, the log and metrics.
 #[derive(Clone, Copy, Debug)]
@@ -154,7 +149,7 @@ impl Intake {
         let tracker = TaskTracker::new();
         match &security {
             Security::MutualTls(identity) => identity.watch(keys.tls, &tracker, stop.clone()),
-            Security::Https(identity) => drop(tracker.spawn(keep_fresh(keys.tls, identity.clone(), stop.clone()))),
+            Security::Https(identity) => drop(tracker.spawn(identity.clone().watch(keys.tls, stop.clone()))),
             _ => {}
         }
         let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));
@@ -175,32 +170,5 @@ impl Intake {
         }
         tracker.close();
         tracker.wait().await;
-    }
-}
-
-/// Takes a certificate again whenever its files have changed, until `stop`. Files that cannot be used change nothing, and are told of once.
-async fn keep_fresh(key: &'static str, identity: ServerIdentity, stop: CancellationToken) {
-    let mut told = None;
-    let mut ticks = interval(POLL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let files = identity.clone();
-        match tokio::task::spawn_blocking(move || files.reload()).await {
-            Ok(Ok(changed)) => {
-                told = None;
-                if changed {
-                    info!(key, "New certificate in use");
-                }
-            }
-            Ok(Err(error)) => {
-                let problem = Some(error.to_string());
-                if told != problem {
-                    warn!(key, %error, "New certificate cannot be used, the one in use stays");
-                    told = problem;
-                }
-            }
-            // It panicked, which was reported where it happened.
-            Err(_) => {}
-        }
     }
 }

@@ -66,6 +66,10 @@ impl Packed {
         let plain = if self.bytes.len() == self.plain as usize {
             self.bytes.to_vec()
         } else {
+            // No block of LZ4 becomes longer than 255 times itself: what is said of its length costs no memory.
+            if self.plain as usize > self.bytes.len().saturating_mul(255) {
+                return Err(Broken);
+            }
             block::decompress(&self.bytes, self.plain as usize).map_err(|_| Broken)?
         };
         Parts::of(plain)

@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use promql::{
-    Element, Labels, Limits, MatchOp, Matcher, Query, Sample, Select, Series, Span, Value, parse_step, parse_time,
+    Element, EvalError, Labels, Limits, MatchOp, Matcher, Query, Sample, Select, Series, Span, Value, parse_step,
+    parse_time,
 };
 use proto::hydrant::v1;
 use proto::logcache::v1::prom_ql;
 use proto::logcache::v1::prom_ql_querier_server::PromQlQuerier;
 use tokio::sync::Semaphore;
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
@@ -88,15 +90,31 @@ impl Querier {
             left = left.saturating_sub(series.iter().map(|series| series.samples.len()).sum());
             data.push(series);
         }
-        let told = Arc::new(AtomicBool::new(false));
-        let _stops = Stops(Arc::clone(&told));
-        let task = tokio::task::spawn_blocking(move || {
-            let _turn = turn;
-            query.evaluate(&span, data, &Limits::default(), &|| told.load(Ordering::Relaxed))
-        });
-        let value = task.await.map_err(|_| Status::internal("the evaluation failed"))?;
+        let value = evaluate(query, span, data, turn, |value| value).await;
+        let value = value.map_err(|_| Status::internal("the evaluation failed"))?;
         Ok((value.map_err(|error| Status::unknown(error.to_string()))?, partial))
     }
+}
+
+/// Evaluates a query over what was fetched for it and has `then` make something of its value, where nobody else waits. It stops when
+/// nobody waits for it any more; `held` lasts as long as the work.
+///
+/// # Errors
+/// It panicked; within, what evaluating finds wrong.
+pub async fn evaluate<T: Send + 'static>(
+    query: Query,
+    span: Span,
+    data: Vec<Vec<Series>>,
+    held: impl Send + 'static,
+    then: impl FnOnce(Value) -> T + Send + 'static,
+) -> Result<Result<T, EvalError>, JoinError> {
+    let told = Arc::new(AtomicBool::new(false));
+    let _stops = Stops(Arc::clone(&told));
+    let task = tokio::task::spawn_blocking(move || {
+        let _held = held;
+        query.evaluate(&span, data, &Limits::default(), &|| told.load(Ordering::Relaxed)).map(then)
+    });
+    task.await
 }
 
 /// The moment of a query, for a selection that does not look beyond it.

@@ -156,11 +156,6 @@ impl Read {
             scan,
         })
     }
-
-    /// True when every envelope in the range may have to be looked into: a read that can take long.
-    pub fn looks_inside(&self) -> bool {
-        !matches!(self.filter, Filter::None)
-    }
 }
 
 /// The kinds that a request names; ANY and unknown numbers are left out, and none at all is every kind.

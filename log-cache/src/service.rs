@@ -5,6 +5,7 @@
 //! Nothing here keeps state; no task is started.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures_util::Stream;
 use futures_util::stream;
@@ -17,6 +18,7 @@ use proto::logcache::v1::egress_server::{Egress, EgressServer};
 use proto::logcache::v1::ingress_server::{Ingress, IngressServer};
 use proto::logcache::v1::prom_ql_querier_server::PromQlQuerierServer;
 use proto::raw::{Batch, Limits, Selection};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
@@ -35,6 +37,9 @@ const MAX_MESSAGE: usize = read::MAX_ANSWER;
 
 /// What the response's framing may add to an answer of [`read::MAX_ANSWER`].
 const FRAMING: usize = 64;
+
+/// Reads at once; others wait. Each may hold an answer.
+const READS: usize = 32;
 
 /// The services of one store, to be added to a tonic server.
 #[derive(Clone, Debug)]
@@ -57,6 +62,7 @@ pub struct Service {
     node: Node,
     metrics: Metrics,
     stop: CancellationToken,
+    turns: Arc<Semaphore>,
 }
 
 /// The services of `store` alone. Follow streams end with OK once `stop` is cancelled.
@@ -66,7 +72,7 @@ pub fn routes(store: &Store, metrics: &Metrics, stop: &CancellationToken) -> Ser
 
 impl Service {
     pub(crate) fn new(node: Node, metrics: Metrics, stop: CancellationToken) -> Self {
-        Self { node, metrics, stop }
+        Self { node, metrics, stop, turns: Arc::new(Semaphore::new(READS)) }
     }
 
     pub(crate) fn routes(self) -> Services {
@@ -116,14 +122,15 @@ impl Egress for Service {
             return answer;
         }
         let read = Read::parse(request, metrics::now())?;
-        let page = if read.looks_inside() {
-            // May look into every envelope of a large source: not on a thread that others wait for.
-            let store = self.node.store.clone();
-            let task = tokio::task::spawn_blocking(move || store.read(&read));
-            task.await.map_err(|_| Status::internal("the read failed"))??
-        } else {
-            self.node.store.read(&read)?
-        };
+        // It unpacks segments, of a large source whose times jump about many: not on a thread that others wait for.
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|_| Status::unavailable("the cache is stopping"))?;
+        let store = self.node.store.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            store.read(&read)
+        });
+        let page = task.await.map_err(|_| Status::internal("the read failed"))??;
         Ok(Response::new(v1::ReadResponse {
             envelopes: Some(page.batch),
             partial: page.partial.is_some(),

@@ -39,6 +39,9 @@ const MAX_RECORD: usize = 64 * 1024 * 1024;
 /// A segment's bytes in a record are written together up to here.
 const RECORD: usize = 4 * 1024 * 1024;
 
+/// No store gets as far as this sequence: numbers go on behind those that are read.
+const LAST: u64 = u64::MAX / 2;
+
 /// What was written or read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
@@ -189,7 +192,6 @@ pub fn load(store: &Store, directory: &Path) -> io::Result<Report> {
     };
     let mut reader = Reader { file: BufReader::with_capacity(1 << 20, file), report: Report::default() };
     let outcome = reader.all(store);
-    store.restored();
     let mut report = reader.report;
     match outcome {
         Ok(()) => fs::remove_file(&named)?,
@@ -230,8 +232,9 @@ impl Reader {
                 return Ok(());
             }
             let record = record(&payload)?;
-            self.report.envelopes += record.segments.iter().map(|segment| segment.len() as u64).sum::<u64>();
-            store.put_record(record);
+            let envelopes: u64 = record.segments.iter().map(|segment| segment.len() as u64).sum();
+            store.put_record(record)?;
+            self.report.envelopes += envelopes;
         }
     }
 
@@ -269,7 +272,8 @@ fn record(payload: &[u8]) -> Result<Record, Broken> {
         let plain = u32::try_from(fields.varint()?).map_err(|_| Broken)?;
         let packed = Packed::from_bytes(fields.bytes()?.into(), plain);
         let segment = Sealed::restore(packed, first_sequence)?;
-        if record.segments.last().is_some_and(|last| last.last_sequence() >= first_sequence) {
+        let follows = record.segments.last().is_none_or(|last| last.last_sequence() < first_sequence);
+        if !follows || first_sequence == 0 || segment.last_sequence() > LAST {
             return Err(Broken);
         }
         record.segments.push(segment);

@@ -183,6 +183,11 @@ impl Source {
         self.sealed.front().map_or(self.open.first_sequence(), |segment| segment.first_sequence())
     }
 
+    /// The sequence of the newest envelope by arrival; 0 if there is none.
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.open.last_sequence().max(self.sealed.back().map_or(0, |segment| segment.last_sequence()))
+    }
+
     /// What a snapshot keeps of it.
     pub(crate) fn record(&self) -> Snapshot {
         let mut segments: Vec<_> = self.sealed.iter().cloned().collect();
@@ -194,10 +199,13 @@ impl Source {
 
     /// Takes back what a snapshot kept of it. Its segments must follow those it has, and nothing has been pushed yet.
     pub(crate) fn put_record(&mut self, record: Record) {
-        self.bytes = record.bytes;
-        self.newest = record.newest;
-        if record.evicted != [0; 6] {
-            self.lost.get_or_insert_default().by_kind = record.evicted;
+        // The first of several says it for all; meanwhile some may have been evicted again.
+        if self.bytes == 0 {
+            self.bytes = record.bytes;
+            self.newest = record.newest;
+            if record.evicted != [0; 6] {
+                self.lost.get_or_insert_default().by_kind = record.evicted;
+            }
         }
         for sealed in record.segments {
             self.envelopes += sealed.len() as u64;

@@ -29,8 +29,7 @@ use crate::prune::{Line, Shares, Victim, Victims};
 use crate::seal::Seal;
 use crate::sealed::Sealed;
 use crate::segment::{KindSet, Kinds, MAX_ENVELOPE};
-use crate::snapshot::Record;
-use crate::source::{Part, Passed, Snapshot, Source};
+use crate::source::{Part, Passed, Source};
 
 /// A power of two. Enough that ingress tasks rarely meet, few enough that a sweep is short.
 const SHARDS: usize = 64;
@@ -219,15 +218,7 @@ impl Store {
             shared.shares.source_came();
         }
         shared.charge(source);
-        let victim = source.victim();
-        if !source.over_floor && source.charged > shared.shares.floor() {
-            source.over_floor = true;
-            after.victims.push((Line::Floor, victim));
-        }
-        if !source.over_cap && source.charged > shared.shares.cap() {
-            source.over_cap = true;
-            after.victims.push((Line::Cap, victim));
-        }
+        shared.shares.crossed(source, |line, victim| after.victims.push((line, victim)));
         if !source.followers.is_empty() {
             after.wake.extend(source.followers.iter().cloned());
         }
@@ -389,42 +380,6 @@ impl Store {
         arrived
     }
 
-    /// A source as a snapshot keeps it; `None` if it holds nothing.
-    pub(crate) fn record(&self, id: &[u8], hash: u64) -> Option<Snapshot> {
-        let table = self.shared.shard(hash).0.lock();
-        table.find(hash, |source| *source.id == *id).filter(|source| !source.is_empty()).map(|source| source.record())
-    }
-
-    /// Puts back what a snapshot kept of a source: behind what it holds. To be called before anything else is put.
-    pub(crate) fn put_record(&self, record: Record) {
-        let shared = &*self.shared;
-        let Some(last) = record.segments.last() else { return };
-        let (hash, last) = (source_hash(&record.id), last.last_sequence());
-        let envelopes = record.segments.iter().map(|segment| segment.len() as u64).sum();
-        shared.sequence.fetch_max(last, Relaxed);
-        let mut table = shared.shard(hash).0.lock();
-        let source = table.entry(hash, |source| *source.id == *record.id, |source| source.hash);
-        let born = || shared.sequence.fetch_add(1, Relaxed) + 1;
-        let source = source.or_insert_with(|| Box::new(Source::new(&record.id, hash, born()))).into_mut();
-        if source.is_empty() {
-            shared.shares.source_came();
-        }
-        source.put_record(record);
-        shared.charge(source);
-        drop(table);
-        shared.counts.offered.fetch_add(envelopes, Relaxed);
-        shared.counts.accepted.fetch_add(envelopes, Relaxed);
-        self.restored();
-    }
-
-    /// Keeps the budget after [`Store::put_record`].
-    pub(crate) fn restored(&self) {
-        if self.shared.held.load(Relaxed) > self.shared.shares.budget() {
-            self.shared.sweep(&mut self.shared.victims.lock());
-            self.evict();
-        }
-    }
-
     /// What arrived at a source after `sequence`, at most two segments of it.
     pub(crate) fn part(&self, id: &[u8], hash: u64, sequence: u64) -> Part {
         let table = self.shared.shard(hash).0.lock();
@@ -509,18 +464,25 @@ impl Shared {
 
     /// Puts every source over a line into its set.
     fn sweep(&self, victims: &mut Victims) {
-        let (floor, cap) = (self.shares.floor(), self.shares.cap());
         for shard in &self.shards {
             for source in shard.0.lock().iter_mut() {
-                if !source.over_floor && source.charged > floor {
-                    source.over_floor = true;
-                    victims.insert(Line::Floor, source.victim());
-                }
-                if !source.over_cap && source.charged > cap {
-                    source.over_cap = true;
-                    victims.insert(Line::Cap, source.victim());
-                }
+                self.shares.crossed(source, |line, victim| victims.insert(line, victim));
             }
+        }
+    }
+}
+
+impl Shares {
+    /// Tells the lines that a source has got over since it was last looked at.
+    fn crossed(&self, source: &mut Source, mut tell: impl FnMut(Line, Victim)) {
+        let victim = source.victim();
+        if !source.over_floor && source.charged > self.floor() {
+            source.over_floor = true;
+            tell(Line::Floor, victim);
+        }
+        if !source.over_cap && source.charged > self.cap() {
+            source.over_cap = true;
+            tell(Line::Cap, victim);
         }
     }
 }
@@ -531,5 +493,6 @@ impl Source {
     }
 }
 
+mod kept;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use self::answer::{Answer, Failure};
 use self::engine::Engine;
 use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
-use crate::metrics::QueryMetrics;
+use crate::metrics::{Outcome, QueryMetrics};
 use crate::recent;
 use crate::upstream::Upstream;
 
@@ -115,11 +115,14 @@ impl Queries {
                 let began = Instant::now();
                 let answer = async {
                     let (query, span) = self.read(&route, &params)?;
-                    let query = self.admitted(query, grant.map_err(|_| Failure::Denied)?).await?;
-                    self.engine.evaluate(query, span, key, deadline).await
+                    let grant = grant.map_err(|_| Failure::Denied)?;
+                    let query = admitted(query, grant).await.map_err(|_| Failure::Denied)?;
+                    let write = |value, missing| Answer::of(&value, missing);
+                    self.engine.evaluate(query, span, key, deadline, write).await
                 };
                 let answer = answer.await;
-                self.engine.count(&answer, matches!(route, Route::QueryRange), began);
+                let outcome = answer.as_ref().map_or_else(Outcome::from, |_| Outcome::Answered);
+                self.engine.count(outcome, matches!(route, Route::QueryRange), began);
                 answer?
             }
             Route::BuildInfo => {
@@ -166,14 +169,12 @@ impl Queries {
         let query = Query::parse(params.get("query").unwrap_or_default(), &limits);
         Ok((query.map_err(|error| bad("query", &error))?, span))
     }
-
-    /// The query, its sources exchanged for those that `grant` reads under their names. One that it may not read is none.
-    async fn admitted(&self, query: Query, grant: Grant) -> Result<Query, Failure> {
-        admitted(query, grant).await.map_err(|_| Failure::Denied)
-    }
 }
 
-/// As [`Queries::admitted`].
+/// A query, its sources exchanged for those that `grant` reads under their names.
+///
+/// # Errors
+/// It may not read one of them.
 async fn admitted(query: Query, mut grant: Grant) -> Result<Query, Denied> {
     let names: Vec<String> = query.sources().map(str::to_owned).collect();
     let named = grant.named(&names).await?;

@@ -1,9 +1,10 @@
-//! The log cache over HTTP: `/api/v1/read/…`, `/api/v1/meta` and `/api/v1/info` (contract `log-cache.md` §2).
+//! The log cache over HTTP: `/api/v1/read/…`, `/api/v1/meta` and `/api/v1/info` (contract `log-cache.md` §2); and over gRPC.
 //!
 //! What enters: requests of `cf`, its plug-ins and anything that speaks to a log cache. What leaves: JSON, made of what every doppler
 //! answers, merged. A doppler that cannot be asked makes the answer partial, and the answer says so in `X-Hydrant-Partial`, which
 //! names it: an answer is never short in silence. Nothing is kept between requests.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +20,12 @@ use proto::logcache::v1;
 use serde::Serialize;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
+use transport::Address;
 
 use self::ask::Answers;
-pub(crate) use self::ask::Dopplers;
+pub(crate) use self::ask::{Dopplers, missing};
 pub(crate) use self::error::Refusal;
+pub(crate) use self::grpc::with_partial;
 pub(crate) use self::merge::MAX_ANSWER;
 pub(crate) use self::query::unescape;
 use crate::auth::{Access, Authorizer, Caller, Denied, Grant};
@@ -30,6 +33,7 @@ use crate::upstream::Upstream;
 
 mod ask;
 mod error;
+mod grpc;
 mod merge;
 mod query;
 
@@ -180,15 +184,21 @@ impl Shared {
         let (page, answers, _turn) = self.page(&request, Instant::now() + DEADLINE).await?;
         let mut body = Vec::new();
         json::put_read(&mut body, page.envelopes());
-        let Some(reached) = page.reached else { return Ok(json_response(body, &answers)) };
+        let Some(reached) = page.reached else { return Ok(json_response(body, &answers.missing)) };
         // Only whoever asks for more than the original has gets here: clients that know no other fields do not.
         body.pop();
         write!(body, r#","partial":true,"reached":"{reached}"}}"#).expect("writing to memory");
-        Ok(json_response(body, &answers))
+        Ok(json_response(body, &answers.missing))
     }
 
-    /// Of the sources that `grant` reads, and as if there were no others.
     async fn meta(&self, request: v1::MetaRequest, grant: &Grant) -> Result<Response, Refusal> {
+        let (meta, missing) = self.summary(request, grant).await?;
+        let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
+        Ok(json_response(body, &missing))
+    }
+
+    /// Of the sources that `grant` reads, and as if there were no others; and who could not be asked.
+    async fn summary(&self, request: v1::MetaRequest, grant: &Grant) -> Result<(Summary, Vec<Address>), Refusal> {
         let visible = grant.visible().await;
         let deadline = Instant::now() + DEADLINE;
         let _turn = self.turn(deadline).await?;
@@ -201,8 +211,7 @@ impl Shared {
         if limit > 0 {
             meta = meta.into_iter().take(limit as usize).collect();
         }
-        let body = json::to_vec(&MetaBody { meta }).expect("numbers under text keys have a JSON form");
-        Ok(json_response(body, &answers))
+        Ok((meta, answers.missing))
     }
 
     async fn turn(&self, deadline: Instant) -> Result<SemaphorePermit<'_>, Refusal> {
@@ -246,20 +255,23 @@ fn is_form(request: &Request) -> bool {
     essence.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
 }
 
-fn json_response<T>(mut body: Vec<u8>, answers: &Answers<T>) -> Response {
+fn json_response(mut body: Vec<u8>, missing: &[Address]) -> Response {
     body.push(b'\n');
     let types =
         [(header::CONTENT_TYPE.as_str(), "application/json"), ("grpc-metadata-content-type", "application/grpc")];
     let mut response = (StatusCode::OK, types, body).into_response();
-    if !answers.missing.is_empty() {
-        let missing: Vec<String> = answers.missing.iter().map(ToString::to_string).collect();
+    if !missing.is_empty() {
+        let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
         let missing = HeaderValue::try_from(missing.join(", ")).expect("addresses are ASCII without controls");
         response.headers_mut().insert(PARTIAL, missing);
     }
     response
 }
 
+/// Sources in a few numbers each.
+type Summary = BTreeMap<String, merge::Meta>;
+
 #[derive(Serialize)]
 struct MetaBody {
-    meta: std::collections::BTreeMap<String, merge::Meta>,
+    meta: Summary,
 }

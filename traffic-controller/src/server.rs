@@ -163,6 +163,7 @@ const SERVICES: &[ServiceRoles] = &[
     ("/loggregator.v2.Egress/", READERS),
     ("/hydrant.v1.Follow/", READERS),
     ("/hydrant.v1.Overview/", READERS),
+    ("/logcache.v1.Egress/", READERS),
     ("/logcache.v1.PromQLQuerier/", READERS),
 ];
 
@@ -350,8 +351,13 @@ impl Server {
         upstream.dopplers().refresh(&tracker, &stop);
         // Keys and files that may change while it runs.
         authorizer.keep(usable, &tracker, &stop);
-        for (listener, security) in [("http", &ports.http), ("gateway", &ports.gateway), ("rest", &ports.rest)] {
-            tracker.spawn(ports::keep_fresh(listener, security.clone(), stop.clone()));
+        let http_ports = [
+            ("traffic_controller.http.tls", &ports.http),
+            ("traffic_controller.gateway.tls", &ports.gateway),
+            ("traffic_controller.rest.tls", &ports.rest),
+        ];
+        for (key, security) in http_ports {
+            ports::keep_fresh(key, security, &tracker, &stop);
         }
 
         // Dopplers into a ring per consumer …
@@ -375,11 +381,13 @@ impl Server {
         );
         let queries = Queries::new(upstream.clone(), authorizer.clone(), metrics.handles().queries.clone());
         let querier = PromQlQuerierServer::new(queries.service());
+        let cache = Cache::new(upstream, authorizer.clone());
+        let reads = cache.service();
         let told = OverviewServer::new(overview.clone()).max_encoding_message_size(MAX_MESSAGE_BYTES);
         let incoming = grpc.incoming(ports.grpc, &tracker, stop.clone());
         let grpc = async {
             let server = server_builder(&config.grpc.limits).layer(access).add_service(rlp).add_service(follow);
-            let server = server.add_service(told).add_service(querier);
+            let server = server.add_service(told).add_service(querier).add_service(reads);
             let served = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await;
             // By itself it ends only when it has failed: the others are not to go on without it.
             stop.cancel();
@@ -390,7 +398,6 @@ impl Server {
         let (v1, v2) = (fan_in(v1, tail), fan_in(v2, tail));
         let configs = (config.gateway.clone(), config.http.clone());
         let streams = Gateway::new(configs, (v2, follower), metrics.clone(), authorizer.clone(), tracker.clone());
-        let cache = Cache::new(upstream, authorizer.clone());
         let (guard, tasks) = (authorizer.clone(), tracker.clone());
         let firehose = Firehose::new(config.http.clone(), (v1, cache.clone()), metrics.clone(), guard, tasks);
         let lost = &metrics.handles().access_log_lost;

@@ -6,12 +6,15 @@
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::Mutex;
+use telemetry::Throttle;
 use tokio::time::{Instant, timeout_at};
 use tonic::Status;
 use tonic::transport::Channel;
+use tracing::warn;
 use transport::{Address, ChannelOptions, Dopplers, channel};
 
 /// The dopplers and the channels to them. Cloning shares both.
@@ -79,6 +82,15 @@ impl Upstream {
         let answers = join_all(answers.collect::<Vec<_>>()).await;
         let late = |_| Err(Status::deadline_exceeded("a doppler did not answer in time"));
         addresses.iter().cloned().zip(answers.into_iter().map(|answer| answer.unwrap_or_else(late))).collect()
+    }
+}
+
+/// Says that a doppler's cache is missing from an answer, at most every 10 s.
+pub(crate) fn warn_missing(doppler: &Address, status: &Status) {
+    static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
+    if let Some(suppressed) = AWAY.pass() {
+        let (code, message) = (status.code(), status.message());
+        warn!(%doppler, ?code, message, suppressed, "Doppler's cache could not be asked, answer is partial");
     }
 }
 

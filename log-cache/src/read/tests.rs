@@ -24,7 +24,6 @@ fn defaults_are_those_of_the_contract() {
     let read = parse(v1::ReadRequest::default()).unwrap();
     assert_eq!((read.start, read.end, read.limit, read.descending), (0, 1000, 100, false));
     assert_eq!(read.kinds, ANY_KIND);
-    assert!(!read.looks_inside());
 }
 
 #[test]

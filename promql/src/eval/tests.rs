@@ -1,3 +1,5 @@
+//! What queries give, case by case, and what they may not cost.
+
 use std::cell::Cell;
 
 use super::*;

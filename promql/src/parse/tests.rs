@@ -1,3 +1,5 @@
+//! What is a query and what is none, and in which words that is told.
+
 use super::*;
 use crate::select::Select;
 use crate::span::Span;

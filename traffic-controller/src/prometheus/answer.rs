@@ -8,6 +8,7 @@ use promql::{EvalError, Value, json};
 use tonic::Status;
 use transport::Address;
 
+use crate::metrics::Outcome;
 use crate::recent::{MAX_ANSWER, PARTIAL, Refusal};
 
 /// As the original's gateway has them.
@@ -137,6 +138,16 @@ impl Failure {
             }
             Self::Unavailable(what) => (StatusCode::SERVICE_UNAVAILABLE, "internal", what.clone()),
             Self::Denied | Self::Refusal(_) => (StatusCode::NOT_FOUND, "not_found", "not found".to_owned()),
+        }
+    }
+}
+
+impl From<&Failure> for Outcome {
+    fn from(failure: &Failure) -> Self {
+        match failure {
+            Failure::Timeout => Self::TimedOut,
+            Failure::Unavailable(_) => Self::Failed,
+            _ => Self::Refused,
         }
     }
 }

@@ -1,17 +1,15 @@
 //! Evaluating a query: its turn, its samples, and the work, which ends when nobody waits for it.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use log_cache::querier;
-use promql::{EvalError, Limits, Query, Select, Series, Span, Value};
+use promql::{EvalError, Query, Select, Series, Span, Value};
 use tokio::time::{Instant, timeout_at};
 use transport::Address;
 
-use super::answer::{Answer, Failure};
+use super::answer::Failure;
 use super::fetch::{self, MAX_SAMPLES};
-use super::turns::{Key, Turn, Turns};
+use super::turns::{Key, Turns};
 use crate::metrics::{Outcome, QueryMetrics};
 use crate::recent::Dopplers;
 use crate::upstream::Upstream;
@@ -33,44 +31,18 @@ pub(super) fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX).saturating_mul(1000)
 }
 
-/// Tells the work to stop when whoever waits for it goes.
-struct Stops(Arc<AtomicBool>);
-
-impl Drop for Stops {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Engine {
     pub(super) fn new(upstream: Upstream, metrics: QueryMetrics) -> Self {
         Self { dopplers: Dopplers::new(upstream.clone()), upstream, turns: Turns::new(), metrics }
     }
 
     /// Counts what came of a query that was asked at `began`.
-    pub(super) fn count<T>(&self, outcome: &Result<T, Failure>, is_range: bool, began: Instant) {
-        let what = match outcome {
-            Ok(_) => Outcome::Answered,
-            Err(Failure::Timeout) => Outcome::TimedOut,
-            Err(Failure::Unavailable(_)) => Outcome::Failed,
-            Err(_) => Outcome::Refused,
-        };
-        self.metrics.asked(what, is_range, began.elapsed().as_secs_f64() * 1000.0);
+    pub(super) fn count(&self, outcome: Outcome, is_range: bool, began: Instant) {
+        self.metrics.asked(outcome, is_range, began.elapsed().as_secs_f64() * 1000.0);
     }
 
-    /// The answer to a query whose sources may all be read.
-    pub(super) async fn evaluate(
-        &self,
-        query: Query,
-        span: Span,
-        key: Key,
-        deadline: Instant,
-    ) -> Result<Answer, Failure> {
-        self.work(query, span, key, deadline, |value, missing| Answer::of(&value, missing)).await
-    }
-
-    /// Has `then` make something of the value of a query, and of those who could not be asked, still where nobody else waits for it.
-    pub(super) async fn work<T: Send + 'static>(
+    /// Evaluates a query whose sources may all be read, and has `then` make something of its value and of those who could not be asked.
+    pub(super) async fn evaluate<T: Send + 'static>(
         &self,
         query: Query,
         span: Span,
@@ -78,24 +50,14 @@ impl Engine {
         deadline: Instant,
         then: impl FnOnce(Value, Vec<Address>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
-        let turn: Turn = self.turns.take(key, deadline).await?;
+        let turn = self.turns.take(key, deadline).await?;
         let (data, missing) = self.fetch(query.selects(&span), &span, deadline).await?;
-        let told = Arc::new(AtomicBool::new(false));
-        let _stops = Stops(Arc::clone(&told));
-        let task = tokio::task::spawn_blocking(move || {
-            // The turn lasts as long as the work does, also when nobody waits any more.
-            let _turn = turn;
-            let cancelled = || told.load(Ordering::Relaxed);
-            let value = query.evaluate(&span, data, &Limits::default(), &cancelled).map_err(|error| match error {
-                EvalError::Cancelled => Failure::Timeout,
-                other => Failure::Evaluation(other),
-            })?;
-            then(value, missing)
-        });
-        match timeout_at(deadline, task).await {
-            Err(_) => Err(Failure::Timeout),
+        let work = querier::evaluate(query, span, data, turn, |value| then(value, missing));
+        match timeout_at(deadline, work).await {
+            Err(_) | Ok(Ok(Err(EvalError::Cancelled))) => Err(Failure::Timeout),
             Ok(Err(_)) => Err(Failure::Unavailable("the evaluation failed".to_owned())),
-            Ok(Ok(outcome)) => outcome,
+            Ok(Ok(Err(error))) => Err(Failure::Evaluation(error)),
+            Ok(Ok(Ok(outcome))) => outcome,
         }
     }
 

@@ -3,23 +3,19 @@
 //! What enters: what to select. What leaves: the series of each selection, in parts as they came, and who could not be asked. A doppler
 //! that says that the request is wrong, or asks for too much, speaks for all.
 
-use std::time::Duration;
-
 use log_cache::querier;
 use promql::{Labels, Matcher, Sample};
 use proto::hydrant::v1;
 use proto::hydrant::v1::samples_client::SamplesClient;
 use proto::logcache::v1::EnvelopeType;
-use telemetry::Throttle;
 use tokio::time::Instant;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
-use tracing::warn;
 use transport::Address;
 
 use super::answer::Failure;
-use crate::recent::PARTIAL;
-use crate::upstream::Upstream;
+use crate::recent::missing;
+use crate::upstream::{Upstream, warn_missing};
 
 /// Samples that are fetched for one query.
 pub(super) const MAX_SAMPLES: usize = 1_000_000;
@@ -114,8 +110,7 @@ fn too_many(what: &str, most: usize) -> Failure {
 async fn one(channel: Channel, request: v1::SelectRequest, most: usize) -> Result<(Vec<Part>, Vec<Address>), Status> {
     let mut client = SamplesClient::new(channel).max_decoding_message_size(MAX_FRAME);
     let response = client.select(request).await?;
-    let behind = response.metadata().get(PARTIAL).and_then(|names| names.to_str().ok()).unwrap_or_default();
-    let missing = behind.split(", ").filter_map(|name| name.parse().ok()).collect();
+    let missing = missing(response.metadata());
     let mut stream = response.into_inner();
     let (mut parts, mut samples) = (Vec::new(), 0);
     while let Some(frame) = stream.message().await? {
@@ -135,12 +130,4 @@ fn part(mut series: v1::Series) -> Part {
     let (envelope_type, unit) = (series.envelope_type(), std::mem::take(&mut series.unit));
     let promql::Series { labels, samples } = querier::series(series);
     Part { labels, samples, envelope_type, unit }
-}
-
-fn warn_missing(doppler: &Address, status: &Status) {
-    static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
-    if let Some(suppressed) = AWAY.pass() {
-        let (code, message) = (status.code(), status.message());
-        warn!(%doppler, ?code, message, suppressed, "Doppler's cache could not be asked, query is partial");
-    }
 }

@@ -10,15 +10,15 @@ use promql::{Limits, Query, Span, Value};
 use proto::logcache::v1::prom_ql;
 use proto::logcache::v1::prom_ql_querier_server::PromQlQuerier;
 use tokio::time::Instant;
-use tonic::metadata::MetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use transport::Address;
 
 use super::answer::Failure;
 use super::engine::{self, Engine};
 use super::{admitted, turns};
 use crate::auth::{Authorizer, Caller};
-use crate::recent::PARTIAL;
+use crate::metrics::Outcome;
+use crate::recent::with_partial;
 
 /// `logcache.v1.PromQLQuerier`.
 #[derive(Clone)]
@@ -40,24 +40,21 @@ impl QueryService {
     ) -> Result<Response<U>, Status> {
         let deadline = Instant::now() + engine::TIMEOUT;
         let (metadata, extensions, request) = request.into_parts();
-        let began = Instant::now();
-        let grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
-        let read = read(request).inspect_err(|_| self.engine.count(&Err::<(), _>(Failure::Denied), false, began));
-        let (query, span) = read?;
-        let is_range = span.is_range();
-        let query = admitted(query, grant).await?;
-        let key = turns::key(&metadata.into_headers(), self.authorizer.is_none());
-        let done = |value, missing: Vec<Address>| Ok((write(value), missing));
-        let outcome = self.engine.work(query, span, key, deadline, done).await;
-        self.engine.count(&outcome, is_range, began);
+        let (began, mut is_range) = (Instant::now(), false);
+        let outcome = async {
+            let grant = self.authorizer.authenticate(&Caller::grpc(&metadata, &extensions)).await?;
+            let (query, span) = read(request)?;
+            is_range = span.is_range();
+            let query = admitted(query, grant).await?;
+            let key = turns::key(&metadata.into_headers(), self.authorizer.is_none());
+            let done = |value, missing: Vec<Address>| Ok((write(value), missing));
+            Ok::<_, Status>(self.engine.evaluate(query, span, key, deadline, done).await?)
+        };
+        let outcome = outcome.await;
+        let counted = outcome.as_ref().map_or_else(of_status, |_| Outcome::Answered);
+        self.engine.count(counted, is_range, began);
         let (result, missing) = outcome?;
-        let mut response = Response::new(result);
-        if !missing.is_empty() {
-            let missing: Vec<String> = missing.iter().map(ToString::to_string).collect();
-            let missing = MetadataValue::try_from(missing.join(", ")).expect("addresses are ASCII without controls");
-            response.metadata_mut().insert(PARTIAL, missing);
-        }
-        Ok(response)
+        Ok(with_partial(result, &missing))
     }
 }
 
@@ -81,6 +78,14 @@ impl PromQlQuerier for QueryService {
             Ok((parse(&request.query)?, querier::range_span(&request).map_err(Failure::Bad)?))
         };
         self.ask(request, read, querier::range_result).await
+    }
+}
+
+fn of_status(status: &Status) -> Outcome {
+    match status.code() {
+        Code::DeadlineExceeded => Outcome::TimedOut,
+        Code::Unavailable | Code::Internal => Outcome::Failed,
+        _ => Outcome::Refused,
     }
 }
 

@@ -3,22 +3,18 @@
 //! What enters: one request. What leaves: the answers, in the order of the dopplers, and who could not be asked. A doppler that says
 //! the request is wrong speaks for all; one that is away, late or has no cache is missing from the answer and nothing else.
 
-use std::time::Duration;
-
 use proto::logcache::v1;
 use proto::logcache::v1::egress_client::EgressClient;
-use telemetry::Throttle;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
-use tracing::warn;
 use transport::Address;
 
 use super::PARTIAL;
 use super::error::Refusal;
 use super::merge::MAX_ANSWER;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, warn_missing};
 
 /// What framing may add to an answer.
 const FRAMING: usize = 1024;
@@ -101,7 +97,7 @@ impl Dopplers {
 }
 
 /// The nodes that an answer says were missing from it: a cache node answers for others of its cluster.
-fn missing(metadata: &MetadataMap) -> Vec<Address> {
+pub(crate) fn missing(metadata: &MetadataMap) -> Vec<Address> {
     let values = metadata.get_all(PARTIAL).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|address| address.trim().parse().ok()).collect()
 }
@@ -113,13 +109,5 @@ fn concerns_request(status: &Status) -> bool {
         Code::Unknown => std::error::Error::source(status).is_none(),
         Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange => true,
         _ => false,
-    }
-}
-
-fn warn_missing(doppler: &Address, status: &Status) {
-    static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
-    if let Some(suppressed) = AWAY.pass() {
-        let (code, message) = (status.code(), status.message());
-        warn!(%doppler, ?code, message, suppressed, "Doppler's cache could not be asked, answer is partial");
     }
 }

@@ -47,7 +47,7 @@ impl Refusal {
         self.code() == Code::ResourceExhausted
     }
 
-    fn code(&self) -> Code {
+    pub(super) fn code(&self) -> Code {
         match self {
             Self::NotFound => Code::NotFound,
             Self::Method => Code::Unimplemented,

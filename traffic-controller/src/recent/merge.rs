@@ -92,6 +92,19 @@ pub(super) struct Meta {
     details: Option<Details>,
 }
 
+impl From<Meta> for v1::MetaInfo {
+    fn from(meta: Meta) -> Self {
+        Self {
+            count: meta.count,
+            expired: meta.expired,
+            oldest_timestamp: meta.oldest_timestamp,
+            newest_timestamp: meta.newest_timestamp,
+            bytes: meta.details.map_or(0, |details| details.bytes),
+            rate: meta.details.map_or(0.0, |details| details.rate),
+        }
+    }
+}
+
 /// More of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(super) struct Details {

@@ -95,7 +95,7 @@ impl CacheRest {
         let tracker = TaskTracker::new();
         let (log_tracker, log_stop) = (TaskTracker::new(), CancellationToken::new());
         authorizer.keep(usable, &tracker, &stop);
-        tracker.spawn(keep_fresh("log_cache_rest", security.clone(), stop.clone()));
+        keep_fresh("log_cache.rest.tls", &security, &tracker, &stop);
         let local = authorizer.is_none();
         let upstream = Upstream::new(Dopplers::fixed([node]), options, NonZeroUsize::MIN);
         let queries = Queries::new(upstream.clone(), authorizer.clone(), queries);

@@ -4,20 +4,15 @@
 //! task that takes a new HTTPS certificate.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use telemetry::Telemetry;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tokio_util::task::TaskTracker;
 use transport::{Identity, Security, ServerFiles, ServerIdentity, TlsFiles};
 
 use super::BindError;
 use crate::auth::AuthorizerConfig;
 use crate::config::{Config, RestConfig};
-
-/// How often certificates are looked at.
-const POLL: Duration = Duration::from_secs(5);
 
 /// One HTTP port as it is configured.
 pub(super) struct HttpPort<'a> {
@@ -147,32 +142,10 @@ pub(super) fn identity(key: &'static str, files: Option<&TlsFiles>) -> Result<Op
     files.map(Identity::load).transpose().map_err(|source| BindError::Tls { key, source })
 }
 
-/// Takes the certificate of an HTTPS port again whenever its files have changed, until `stop`. Files that cannot be used change
-/// nothing, and are told of once.
-pub(super) async fn keep_fresh(listener: &'static str, security: Security, stop: CancellationToken) {
-    let Security::Https(identity) = security else { return };
-    let mut told = None;
-    let mut ticks = interval(POLL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        let files = identity.clone();
-        match tokio::task::spawn_blocking(move || files.reload()).await {
-            Ok(Ok(changed)) => {
-                told = None;
-                if changed {
-                    info!(listener, "New certificate in use");
-                }
-            }
-            Ok(Err(error)) => {
-                let problem = Some(error.to_string());
-                if told != problem {
-                    warn!(%error, listener, "New certificate cannot be used, the one in use stays");
-                    told = problem;
-                }
-            }
-            // It panicked, which was reported where it happened.
-            Err(_) => {}
-        }
+/// Takes the certificate of an HTTPS port again whenever its files have changed, until `stop`.
+pub(super) fn keep_fresh(key: &'static str, security: &Security, tracker: &TaskTracker, stop: &CancellationToken) {
+    if let Security::Https(identity) = security {
+        tracker.spawn(identity.clone().watch(key, stop.clone()));
     }
 }
 

@@ -9,6 +9,8 @@ use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use proto::hydrant::v1::FollowRequest;
 use proto::hydrant::v1::follow_client::FollowClient;
+use proto::logcache::v1 as logcache;
+use proto::logcache::v1::egress_client::EgressClient as CacheClient;
 use proto::v2;
 use proto::v2::Envelope;
 use proto::v2::egress_client::EgressClient;
@@ -167,6 +169,11 @@ async fn attempt(bed: &Bed, what: &str, token: Option<&str>) -> String {
             let message = v2::EgressRequest { selectors: batched(&sources).selectors, ..Default::default() };
             outcome(EgressClient::new(bed.grpc()).receiver(request(message, token)).await)
         }
+        "read" => {
+            let message = logcache::ReadRequest { source_id: sources[0].to_owned(), ..Default::default() };
+            outcome(CacheClient::new(bed.grpc()).read(request(message, token)).await)
+        }
+        "meta" => outcome(CacheClient::new(bed.grpc()).meta(request(Default::default(), token)).await),
         "follow" => outcome(FollowClient::new(bed.grpc()).follow(request(follow(&sources), token)).await),
         other => panic!("{other}"),
     }
@@ -210,6 +217,10 @@ const MATRIX: &str = "
     receiver my-app                    Unauthenticated Unauthenticated Unauthenticated OK OK
     receiver foreign                   Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK
     receiver *                         Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK
+    read my-app                        Unauthenticated Unauthenticated Unauthenticated OK OK
+    read foreign                       Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK
+    read nobody                        Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK
+    meta *                             Unauthenticated Unauthenticated Unauthenticated OK OK
     follow my-app                      Unauthenticated Unauthenticated Unauthenticated OK OK
     follow foreign                     Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK
     follow nobody                      Unauthenticated Unauthenticated Unauthenticated PermissionDenied OK

@@ -4,13 +4,18 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use prost::Message as _;
+use proto::logcache::v1;
+use proto::logcache::v1::egress_client::EgressClient;
 use proto::raw::wire;
-use proto::v2::Envelope;
+use proto::v2::{Envelope, EnvelopeBatch};
 use serde_json::{Value, json};
 use telemetry::Telemetry;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tonic::Code;
 use traffic_controller::{Config, Handle};
+use transport::{ChannelOptions, channel};
 
 use crate::cache::{Cache, nobody};
 
@@ -295,4 +300,29 @@ fn compare_query(id: &str, vector: &Value, answer: &Answer) {
             assert!(body["error"].as_str().is_some_and(|text| !text.is_empty()), "{id}");
         }
     }
+}
+
+/// What the HTTP port answers, as messages.
+#[tokio::test]
+async fn the_same_over_grpc() {
+    let (one, two) = (Cache::start(), Cache::start());
+    one.put([Envelope::log("app", "first").at(1), Envelope::log("app", "third").at(3)]);
+    two.put([Envelope::log("app", "second").at(2), Envelope::log("other", "x").at(9)]);
+    let away = nobody();
+    let up = controller([one.addr, two.addr, away]).await;
+    let mut client = EgressClient::new(channel(&up.addrs().grpc.into(), &ChannelOptions::default()));
+    let request =
+        v1::ReadRequest { source_id: "app".to_owned(), descending: true, limit: 2, ..v1::ReadRequest::default() };
+    let answer = client.read(request.clone()).await.unwrap();
+    assert_eq!(answer.metadata().get("x-hydrant-partial").unwrap(), &away.to_string());
+    let batch = EnvelopeBatch::decode(answer.into_inner().envelopes.unwrap()).unwrap().batch;
+    let texts: Vec<&[u8]> = batch.iter().map(Envelope::payload).collect();
+    assert_eq!(texts, [b"third".as_slice(), b"second"]);
+    let meta = client.meta(v1::MetaRequest::default()).await.unwrap().into_inner().meta;
+    assert_eq!((meta["app"].count, meta["app"].oldest_timestamp, meta["other"].newest_timestamp), (3, 1, 9));
+    let wrong = v1::ReadRequest { limit: 1001, ..request.clone() };
+    let status = client.read(wrong).await.unwrap_err();
+    assert_eq!((status.code(), status.message()), (Code::Unknown, "limit (1001) must be 1000 or less"));
+    let long = v1::ReadRequest { source_id: "x".repeat(257), ..request };
+    assert_eq!(client.read(long).await.unwrap_err().code(), Code::InvalidArgument);
 }

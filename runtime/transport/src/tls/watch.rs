@@ -6,7 +6,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::Identity;
+use super::{Identity, ServerIdentity};
 use crate::cert::date;
 
 /// Time between two looks.
@@ -44,6 +44,31 @@ impl Identity {
                 }
             }
         });
+    }
+}
+
+impl ServerIdentity {
+    /// The same for the certificate of an HTTPS port, or of any that asks for none.
+    pub async fn watch(self, key: &'static str, stop: CancellationToken) {
+        let mut doubt = Doubt::default();
+        while stop.run_until_cancelled(tokio::time::sleep(INTERVAL)).await.is_some() {
+            let reading = self.clone();
+            let look = tokio::task::spawn_blocking(move || reading.reload());
+            match stop.run_until_cancelled(look).await {
+                Some(Ok(Ok(changed))) => {
+                    doubt = Doubt::default();
+                    if changed {
+                        info!(key, "New certificate files are in use");
+                    }
+                }
+                Some(Ok(Err(error))) => {
+                    if doubt.is_worth_telling(error.to_string()) {
+                        warn!(key, %error, "New certificate files cannot be used; the old ones stay in use");
+                    }
+                }
+                Some(Err(_)) | None => return,
+            }
+        }
     }
 }
 
