@@ -12,8 +12,8 @@ use clap::{Parser, Subcommand};
 use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
 use hydrant_loadtest::scenario::{
-    self, AgentsArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, PathArgs, RemoteWriteArgs, SubscriptionsArgs,
-    TailsArgs,
+    self, AgentsArgs, CachedArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, PathArgs, ReadsArgs, RemoteWriteArgs,
+    SubscriptionsArgs, TailsArgs,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,6 +41,10 @@ enum Command {
     Doppler(DopplerArgs),
     /// One doppler, sent to over acknowledged and plain streams in turn: what acknowledging costs
     Acks(DopplerArgs),
+    /// One doppler with its cache and without it in turn: what caching costs
+    Cached(CachedArgs),
+    /// Doppler with its cache and traffic controller: latency of reads and of a query while others write
+    Reads(ReadsArgs),
     /// One doppler, read by a subscription to each of a thousand sources and by one to all in turn: CPU per envelope
     Sources(DopplerArgs),
     /// One doppler with ten thousand idle subscriptions and without in turn: memory of each, CPU per envelope
@@ -94,6 +98,8 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Ok::<_, anyhow::Error>(Some(match &cli.command {
             Command::Doppler(args) => scenario::doppler(args).await?,
             Command::Acks(args) => scenario::acks(args).await?,
+            Command::Cached(args) => scenario::cached(args).await?,
+            Command::Reads(args) => scenario::reads(args).await?,
             Command::Sources(args) => scenario::sources(args).await?,
             Command::Subscriptions(args) => scenario::subscriptions(args).await?,
             Command::Agents(args) => scenario::agents(args).await?,

@@ -203,6 +203,20 @@ pub struct Report {
     /// Metrics written to a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written: Option<Written>,
+    /// A cache, read while it was written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reads: Vec<Read>,
+}
+
+/// How long reads of one kind took.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Read {
+    /// Of what, by which way.
+    pub what: String,
+    /// How many.
+    pub count: u64,
+    /// Until the whole answer was there.
+    pub latency: Latency,
 }
 
 /// What many drains took, and what became of the lines of those whose receiver was alive.
@@ -453,6 +467,7 @@ impl Report {
             drained: Vec::new(),
             drains: None,
             written: None,
+            reads: Vec::new(),
         }
     }
 

@@ -2,22 +2,25 @@
 //!
 //! Each scenario starts its servers as child processes, runs its loads and stops them. All of it stays on loopback.
 
+mod args;
 mod bed;
 mod crowd;
 mod idlers;
 mod many;
+mod reads;
 mod sink;
 mod tailed;
 mod written;
 
-use std::net::SocketAddr;
-use std::num::{NonZeroU32, NonZeroU64};
-use std::path::PathBuf;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use clap::Args;
 use tokio::time::{Instant, sleep};
 
+pub use args::{
+    AgentsArgs, CachedArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, Load, Only, PathArgs, ReadsArgs,
+    RemoteWriteArgs, Setup, SubscriptionsArgs, TailsArgs,
+};
 pub use bed::ScenarioError;
 use bed::{Bed, Servers};
 use crowd::Crowd;
@@ -25,282 +28,10 @@ use idlers::Idlers;
 use sink::Sink;
 use tokio_util::sync::CancellationToken;
 
-use crate::payload::Shape;
 use crate::procs::Sample;
 use crate::report::{Agents, Comparison, Drained, Idle, Report, Run, Subscriptions};
 use crate::run::{Plan, run};
 use crate::scrape;
-use crate::socket::Form;
-
-/// No load is longer.
-const LONGEST: Duration = Duration::from_secs(600);
-
-/// What to send. Defaults are those that the project's figures are for.
-#[derive(Args, Clone, Debug)]
-pub struct Load {
-    /// Envelopes per second of all senders; 0 is as fast as flow control lets [default: doppler 400000, path 10000, lone 10]
-    #[arg(long, value_name = "N")]
-    pub rate: Option<u64>,
-    /// How long to send, at most 600 [default: doppler 5, path and lone 10]
-    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub seconds: Option<u64>,
-    /// Send this many envelopes instead of counting by time
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub count: Option<u64>,
-    /// Envelopes per batch [default: 100, lone 1]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
-    pub batch: Option<u32>,
-    /// Source instances, each with a stream of its own
-    #[arg(long, value_name = "N", default_value = "2")]
-    pub senders: NonZeroU32,
-    /// Connections that the senders share
-    #[arg(long, value_name = "N", default_value = "2")]
-    pub connections: NonZeroU32,
-    /// Source ids that the senders share; one each unless given
-    #[arg(long, value_name = "N")]
-    pub sources: Option<NonZeroU32>,
-    /// Bytes of a log's payload, at least 69
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u32).range(69..=1_000_000))]
-    pub payload: u32,
-    /// Tags of an envelope
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=100))]
-    pub tags: u32,
-    /// Groups of subscribers; each gets everything
-    #[arg(long, value_name = "K", default_value = "1")]
-    pub subscribers: NonZeroU32,
-    /// Subscribers that share each group
-    #[arg(long, value_name = "N", default_value = "1")]
-    pub members: NonZeroU32,
-    /// Subscribe to each source by its id, not to all logs
-    #[arg(long)]
-    pub by_source: bool,
-}
-
-impl Load {
-    /// What is sent where nothing is said.
-    fn usual() -> Self {
-        let two = NonZeroU32::new(2).expect("not zero");
-        Self {
-            rate: None,
-            seconds: None,
-            count: None,
-            batch: None,
-            senders: two,
-            connections: two,
-            sources: None,
-            payload: 200,
-            tags: 10,
-            subscribers: NonZeroU32::MIN,
-            members: NonZeroU32::MIN,
-            by_source: false,
-        }
-    }
-
-    /// The plan, with a scenario's own rate, time and batch where none was asked for.
-    pub fn plan(&self, rate: u64, seconds: u64, batch: u32) -> Plan {
-        let rate = NonZeroU64::new(self.rate.unwrap_or(rate));
-        let time = Duration::from_secs(self.seconds.unwrap_or(seconds));
-        // A schedule may be late and is sent whole all the same; without one, time is what ends the load.
-        let (by_time, limit) = match rate {
-            Some(rate) => (rate.get().saturating_mul(time.as_secs()), time * 2 + Duration::from_secs(5)),
-            None => (1_000_000_000, time),
-        };
-        Plan {
-            senders: self.senders,
-            connections: self.connections,
-            sources: self.sources.unwrap_or(self.senders),
-            acknowledged: false,
-            batch: NonZeroU32::new(self.batch.unwrap_or(batch)).unwrap_or(NonZeroU32::MIN),
-            shape: Shape { payload_bytes: self.payload as usize, tags: self.tags as usize },
-            rate,
-            count: self.count.unwrap_or(by_time).min(1_000_000_000),
-            limit: if self.count.is_some() { LONGEST } else { limit },
-            groups: self.subscribers,
-            members: self.members,
-            by_source: self.by_source,
-            apart: false,
-            open: Duration::from_secs(20),
-            settle: Duration::from_secs(2),
-        }
-    }
-}
-
-/// How servers are started.
-#[derive(Args, Clone, Debug)]
-pub struct Setup {
-    /// The hydrant program; the one beside this program unless given
-    #[arg(long, value_name = "FILE")]
-    pub hydrant: Option<PathBuf>,
-    /// Plain text between all parts, not mutual TLS
-    #[arg(long)]
-    pub plain: bool,
-}
-
-/// `doppler`: one doppler without its cache, beside the relay.
-#[derive(Args, Clone, Debug)]
-pub struct DopplerArgs {
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    setup: Setup,
-    /// Pairs of runs
-    #[arg(long, value_name = "N", default_value = "5")]
-    runs: NonZeroU32,
-    /// Run one of the two alone
-    #[arg(long)]
-    only: Option<Only>,
-}
-
-/// One side of a comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Only {
-    /// The doppler.
-    Doppler,
-    /// The relay.
-    Relay,
-}
-
-/// `agents`: one doppler with many connected agents.
-#[derive(Args, Clone, Debug)]
-pub struct AgentsArgs {
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    setup: Setup,
-    /// Agents connected, each with an acknowledged stream, and idle
-    #[arg(long, value_name = "N", default_value = "500")]
-    agents: NonZeroU32,
-    /// Others that connect, send a line and leave meanwhile
-    #[arg(long, value_name = "N", default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
-    reconnects: u32,
-    /// In how many seconds they do
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    within: u64,
-}
-
-/// `subscriptions`: one doppler with many idle subscriptions.
-#[derive(Args, Clone, Debug)]
-pub struct SubscriptionsArgs {
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    setup: Setup,
-    /// Subscriptions to sources that never speak, each to its own
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    idle: u32,
-    /// Pairs of runs
-    #[arg(long, value_name = "N", default_value = "3")]
-    runs: NonZeroU32,
-}
-
-/// `path` and `lone`: agent, doppler with its cache, traffic controller, gRPC consumer.
-#[derive(Args, Clone, Debug)]
-pub struct PathArgs {
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    setup: Setup,
-    /// How often
-    #[arg(long, value_name = "N", default_value = "1")]
-    runs: NonZeroU32,
-    /// Without the doppler's cache
-    #[arg(long)]
-    no_cache: bool,
-    /// Read over WebSocket in this form, not over gRPC
-    #[arg(long, value_name = "FORM")]
-    websocket: Option<Form>,
-}
-
-/// `tails`: agent, dopplers, traffic controller, a WebSocket for each of many sources.
-#[derive(Args, Clone, Debug)]
-pub struct TailsArgs {
-    #[command(flatten)]
-    setup: Setup,
-    /// Sources, each tailed by one consumer
-    #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=2_000))]
-    tails: u32,
-    /// Lines of each a second
-    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000))]
-    rate: u64,
-    /// Dopplers
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=16))]
-    dopplers: u32,
-    /// How long to send
-    #[arg(long, value_name = "S", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// What they read
-    #[arg(long, value_name = "FORM", default_value = "json")]
-    form: Form,
-}
-
-/// `drain`: doppler and adapters with a syslog drain.
-#[derive(Args, Clone, Debug)]
-pub struct DrainArgs {
-    #[command(flatten)]
-    load: Load,
-    #[command(flatten)]
-    setup: Setup,
-    /// How often
-    #[arg(long, value_name = "N", default_value = "1")]
-    runs: NonZeroU32,
-    /// The drain over TLS, not over TCP
-    #[arg(long)]
-    tls: bool,
-    /// The drain buffers on disk, in a new directory below this one
-    #[arg(long, value_name = "DIR")]
-    disk: Option<PathBuf>,
-    /// The drain writes over TCP to this syslog receiver, not to one of this program's own that counts; what it says it delivered counts
-    #[arg(long, value_name = "HOST:PORT", conflicts_with = "tls")]
-    to: Option<SocketAddr>,
-}
-
-/// `drains`: doppler and adapters with many syslog drains.
-#[derive(Args, Clone, Debug)]
-pub struct DrainsArgs {
-    #[command(flatten)]
-    setup: Setup,
-    /// Drains, each of a source of its own that writes a line a second
-    #[arg(long, value_name = "N", default_value = "1000")]
-    drains: NonZeroU32,
-    /// Of these, drains to receivers that refuse connections, or take none
-    #[arg(long, value_name = "N", default_value_t = 100)]
-    dead: u32,
-    /// How long to send
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-}
-
-/// `remote-write`: doppler and adapters with a drain of metrics.
-#[derive(Args, Clone, Debug)]
-pub struct RemoteWriteArgs {
-    #[command(flatten)]
-    setup: Setup,
-    /// Samples per second; at most 100 for each metric of each source
-    #[arg(long, value_name = "N", default_value = "500000")]
-    rate: NonZeroU64,
-    /// How long to send
-    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-    /// Sources
-    #[arg(long, value_name = "N", default_value = "1000")]
-    sources: NonZeroU32,
-    /// Metrics in each gauge of a source
-    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u32).range(1..=100))]
-    metrics: u32,
-    /// Write there, not to a receiver of this program's own that counts: the drain's URL
-    #[arg(long, value_name = "URL")]
-    to: Option<String>,
-}
-
-/// `idle`: `hydrant up` with nothing to do.
-#[derive(Args, Clone, Debug)]
-pub struct IdleArgs {
-    #[command(flatten)]
-    setup: Setup,
-    /// How long to watch
-    #[arg(long, value_name = "S", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=600))]
-    seconds: u64,
-}
 
 /// Doppler and relay in turn: processor time per envelope, throughput, loss, and their ratios.
 ///
@@ -367,6 +98,34 @@ pub async fn sources(args: &DopplerArgs) -> Result<Report, ScenarioError> {
     report.comparison = Some(compare(&bed, args.runs, ("by source", &apart), ("all", &all)).await?);
     bed.close().await;
     Ok(report)
+}
+
+/// One doppler with its cache and without it in turn: what caching costs it.
+///
+/// # Errors
+/// A server does not start, or no envelope gets through.
+pub async fn cached(args: &CachedArgs) -> Result<Report, ScenarioError> {
+    let bed = Bed::new(&args.setup)?;
+    let plan = args.load.plan(200_000, 5, 100);
+    let mut pairs = Vec::new();
+    for pair in 0..args.runs.get() {
+        let run = async |label: &str, plan: &Plan| measure(bed.doppler(label == CACHED).await?, label, plan).await;
+        pairs.push(in_turn(pair, (CACHED, &plan), ("without", &plan), run).await?);
+    }
+    let mut report = Report::new("cached");
+    report.comparison = Some(Comparison::new(CACHED, "without", pairs));
+    bed.close().await;
+    Ok(report)
+}
+
+const CACHED: &str = "with cache";
+
+/// A doppler with its cache and a traffic controller, read over gRPC, over HTTP and by a query while others write: latency.
+///
+/// # Errors
+/// A server does not start, a read fails, or no envelope gets through.
+pub async fn reads(args: &ReadsArgs) -> Result<Report, ScenarioError> {
+    Box::pin(reads::reads(args)).await
 }
 
 /// Sources where none are named and many are meant.

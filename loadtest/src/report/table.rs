@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Report, Run, Spread, Subscriptions, Tails,
-    Usage, Written,
+    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Read, Report, Run, Spread, Subscriptions,
+    Tails, Usage, Written,
 };
 use crate::ledger::Account;
 use crate::run::Plan;
@@ -78,6 +78,13 @@ impl Report {
         }
         if let Some(written) = &self.written {
             samples(written, &mut text);
+        }
+        for Read { what, count, latency: Latency { p50_ms, p99_ms, p999_ms, max_ms } } in &self.reads {
+            let _ = writeln!(
+                text,
+                "{what}: {} reads, p50 / p99 / p99.9 / max {p50_ms:.2} / {p99_ms:.2} / {p999_ms:.2} / {max_ms:.1} ms",
+                grouped(*count)
+            );
         }
         text
     }

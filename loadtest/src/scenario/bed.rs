@@ -45,6 +45,12 @@ pub enum ScenarioError {
     /// This program does not know where it is.
     #[error("this program's own path: {0}")]
     OwnPath(std::io::Error),
+    /// A read of a cache.
+    #[error("reading the cache: {0}")]
+    Read(Box<tonic::Status>),
+    /// A read of a cache over HTTP.
+    #[error("reading the cache over HTTP: {0}")]
+    Rest(std::io::Error),
     /// A server process could not be measured.
     #[error("measuring a server: {0}")]
     Measure(std::io::Error),
@@ -108,6 +114,20 @@ impl Bed {
             watched,
             running: vec![doppler],
         })
+    }
+
+    /// A doppler with its cache and a traffic controller; the latter's gRPC and log-cache ports.
+    pub(super) async fn read(&self) -> Result<(Servers, Peer, SocketAddr), ScenarioError> {
+        let doppler = self.role("doppler", &self.doppler_toml(true)).await?;
+        let grpc = doppler.addr("doppler", "grpc")?;
+        let controller = self.role("traffic-controller", &self.controller_toml(&[grpc])).await?;
+        let at = |name| controller.addr("traffic_controller", name);
+        let (reads, rest) = (self.peer(at("grpc")?, "reverselogproxy"), at("rest")?);
+        let watched =
+            Watched { name: "traffic-controller".into(), pid: controller.pid(), admin: None, before_groups: |_| false };
+        let (peer, watched) = (self.peer(grpc, "doppler"), vec![watch_doppler(&doppler)?, watched]);
+        let target = Target { ingress: peer.clone(), egress: peer, socket: None };
+        Ok((Servers { target, watched, running: vec![doppler, controller] }, reads, rest))
     }
 
     /// Agent, so many dopplers and traffic controller, read over gRPC, or over WebSocket in this form.
