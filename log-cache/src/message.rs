@@ -92,6 +92,14 @@ pub(crate) fn each_part<'a>(envelope: &'a [u8], kind: Kind, mut part: impl FnMut
         Kind::Event => 10,
         Kind::None => return,
     };
+    // What a packed segment keeps of nearly every envelope: its member alone.
+    let mut fields = Fields::new(envelope);
+    if let (Ok((number, WireType::Len)), Ok(message)) = (fields.key(), fields.bytes())
+        && number == wanted
+        && fields.is_done()
+    {
+        return part(message);
+    }
     // As nearly every envelope is: one member.
     let (mut only, mut members) = (None, 0);
     for_each(envelope, |number, _, field| {

@@ -123,6 +123,8 @@ struct Selection<'a> {
     by_labels: HashMap<Labels, usize, foldhash::fast::RandomState>,
     found: Vec<Found>,
     samples: usize,
+    /// The set and the name of the last sample, and its series: that of the next one, mostly.
+    last: Option<(usize, Box<[u8]>, usize)>,
 }
 
 struct Found {
@@ -156,6 +158,7 @@ impl<'a> Selection<'a> {
             by_labels: HashMap::default(),
             found: Vec::new(),
             samples: 0,
+            last: None,
         }
     }
 
@@ -216,11 +219,16 @@ impl<'a> Selection<'a> {
         metric: message::Metric<'_>,
         (timestamp, sequence): (i64, u64),
     ) -> Result<(), SelectError> {
-        let series = match self.by_name[set].get(metric.name) {
-            Some(known) => *known,
-            None => self.name(set, kind, metric)?,
+        let series = match &self.last {
+            Some((last, name, series)) if *last == set && **name == *metric.name => *series,
+            _ => {
+                let known = self.by_name[set].get(metric.name).copied();
+                let known = known.map_or_else(|| self.name(set, kind, metric), Ok)?;
+                let Some(series) = known else { return Ok(()) };
+                self.last = Some((set, metric.name.into(), series));
+                series
+            }
         };
-        let Some(series) = series else { return Ok(()) };
         if self.select.labels_only {
             return Ok(());
         }
