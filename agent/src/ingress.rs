@@ -10,10 +10,11 @@ use std::sync::Arc;
 use diode::fair;
 use proto::raw::{Batch, Limits, Refused, Selection};
 use proto::reason::Reason;
+use telemetry::Telemetry;
 
 pub(crate) use grpc::IngressService;
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, SourceMetrics};
 use crate::parcel::{Parcel, Ticket};
 use crate::tag::Tagger;
 
@@ -23,6 +24,8 @@ pub(crate) struct Intake {
     tagger: Arc<Tagger>,
     ring: fair::Writer<Parcel>,
     pub(crate) metrics: Metrics,
+    /// Of the front that has this handle.
+    source: SourceMetrics,
 }
 
 impl std::fmt::Debug for Intake {
@@ -32,8 +35,15 @@ impl std::fmt::Debug for Intake {
 }
 
 impl Intake {
-    pub(crate) fn new(tagger: Tagger, ring: fair::Writer<Parcel>, metrics: Metrics) -> Self {
-        Self { tagger: Arc::new(tagger), ring, metrics }
+    /// A handle for what this process says itself.
+    pub(crate) fn new(tagger: Tagger, ring: fair::Writer<Parcel>, metrics: Metrics, telemetry: &Telemetry) -> Self {
+        let source = SourceMetrics::register(telemetry, "hydrant");
+        Self { tagger: Arc::new(tagger), ring, metrics, source }
+    }
+
+    /// The same ring for the front called `source`: what it takes and refuses is counted under that name too.
+    pub(crate) fn of(&self, telemetry: &Telemetry, source: &'static str) -> Self {
+        Self { source: SourceMetrics::register(telemetry, source), ..self.clone() }
     }
 
     /// Closes the ring; returns the envelopes in it.
@@ -57,8 +67,10 @@ impl Intake {
     fn count(&self, (batch, refused): (Batch, Refused)) -> (Selection, Refused) {
         let stage = &self.metrics.stage;
         stage.received(batch.len() as u64 + refused.total());
+        self.source.taken(batch.len() as u64);
         for (reason, count) in refused.by_reason() {
             stage.dropped(reason.as_str(), count);
+            self.source.refused(reason, count);
         }
         let (selection, mapped) = self.tagger.tag(batch);
         self.metrics.origin_mappings.increment(mapped);

@@ -11,6 +11,7 @@ mod aggregate;
 mod choice;
 mod config;
 mod egress;
+mod gather;
 mod ingress;
 mod lane;
 mod link;
@@ -18,10 +19,12 @@ mod metrics;
 mod nats;
 mod parcel;
 mod server;
+mod sources;
 pub mod statsd;
 mod tag;
 
 pub use config::{Config, EgressConfig, GrpcConfig, StatsdConfig, TagsConfig};
+pub use gather::{Draft, Gather};
 pub use ingress::Local;
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;

@@ -49,6 +49,44 @@ pub(crate) struct Metrics {
     pub(crate) nats_failures: Counter,
 }
 
+/// What came by one front.
+#[derive(Clone, Debug)]
+pub(crate) struct SourceMetrics {
+    envelopes: Counter,
+    refused: [(Reason, Counter); 3],
+}
+
+impl SourceMetrics {
+    /// Registers the families for the front called `source`.
+    pub(crate) fn register(telemetry: &Telemetry, source: &'static str) -> Self {
+        let refused = |reason: Reason| {
+            let help = "What an agent could make no envelope of, by the front it came to and why.";
+            let labels = &[("source", source), ("reason", reason.as_str())];
+            (reason, telemetry.counter("hydrant_source_refused_total", help, labels))
+        };
+        Self {
+            envelopes: telemetry.counter(
+                "hydrant_source_envelopes_total",
+                "Envelopes that an agent took, by the front they came to.",
+                &[("source", source)],
+            ),
+            refused: [Reason::DecodeError, Reason::Oversize, Reason::TooMany].map(refused),
+        }
+    }
+
+    /// Counts envelopes.
+    pub(crate) fn taken(&self, envelopes: u64) {
+        self.envelopes.increment(envelopes);
+    }
+
+    /// Counts what became none.
+    pub(crate) fn refused(&self, reason: Reason, count: u64) {
+        if let Some((_, counter)) = self.refused.iter().find(|(of, _)| *of == reason) {
+            counter.increment(count);
+        }
+    }
+}
+
 /// Messages of streams, by what became of them.
 #[derive(Clone, Debug)]
 #[cfg_attr(

@@ -20,10 +20,10 @@ use transport::{
 
 use crate::config::Config;
 use crate::egress::{Dispatcher, Parts};
-use crate::ingress::statsd::Statsd;
 use crate::ingress::{IngressService, Intake, Local};
 use crate::metrics::Metrics;
 use crate::parcel::Parcel;
+use crate::sources::Sources;
 use crate::tag::Tagger;
 
 /// Why an agent could not start.
@@ -110,9 +110,7 @@ const PRODUCERS: &[Role] =
 #[derive(Debug)]
 pub struct Server {
     grpc: Listener,
-    statsd: Option<Statsd>,
-    #[cfg(feature = "nats")]
-    nats: Vec<crate::ingress::nats::Source>,
+    sources: Sources,
     admin: Admin,
     security: Security,
     access: Access,
@@ -122,6 +120,8 @@ pub struct Server {
     dopplers: Dopplers,
     config: Config,
     intake: Intake,
+    /// The same for gRPC.
+    producers: Intake,
     ring: fair::Reader<Parcel>,
     metrics: Metrics,
     readiness: Readiness,
@@ -168,29 +168,19 @@ impl Config {
         let grpc = transport::bind("agent.grpc.listen", self.grpc.listen)?;
         telemetry.watch_listener("agent_grpc", grpc.stats());
         telemetry.watch_access("agent_grpc", access.clone());
-        let statsd = if self.statsd.enabled { Some(Statsd::bind(&self.statsd)?) } else { None };
         let readiness = Readiness::default();
         let admin = self.admin.bind("agent.admin.listen", telemetry, &readiness)?;
 
         let metrics = Metrics::register(telemetry);
         let bounds = fair::Bounds { envelopes: self.egress.ring_envelopes, bytes: self.egress.ring_bytes };
         let (writer, ring) = fair::channel(bounds);
-        #[cfg(feature = "nats")]
-        let nats = {
-            let source = |entry: &crate::NatsConfig| {
-                let wrong = |source| BindError::NatsFiles { url: entry.url.to_string(), source: Box::new(source) };
-                crate::ingress::nats::Source::new(entry.clone(), bounds).map_err(wrong)
-            };
-            self.nats.iter().map(source).collect::<Result<_, _>>()?
-        };
         let (seen, queue) = (writer.clone(), metrics.queue.clone());
         telemetry.before_render(move || queue.report(numbers(seen.counters())));
-        let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone());
+        let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone(), telemetry);
+        let sources = Sources::bind(&self, telemetry, &intake)?;
         Ok(Server {
             grpc,
-            statsd,
-            #[cfg(feature = "nats")]
-            nats,
+            sources,
             admin,
             security,
             access,
@@ -198,6 +188,7 @@ impl Config {
             to_dopplers,
             dopplers,
             config: self,
+            producers: intake.of(telemetry, "grpc"),
             intake,
             ring,
             metrics,
@@ -209,7 +200,7 @@ impl Config {
 impl Server {
     /// Where it listens: real ports where the configuration said 0.
     pub fn addrs(&self) -> Addrs {
-        Addrs { grpc: self.grpc.addr(), statsd: self.statsd.as_ref().map(Statsd::addr), admin: self.admin.addr() }
+        Addrs { grpc: self.grpc.addr(), statsd: self.sources.statsd(), admin: self.admin.addr() }
     }
 
     /// A way in for sources inside this process. What it sends after the agent has stopped is counted as dropped.
@@ -238,20 +229,13 @@ impl Server {
         let closed = CancellationToken::new();
         let ready = self.readiness.latch("grpc");
 
-        let ingress = IngressService::new(self.intake.clone(), stop.clone(), fronts.clone());
+        let ingress = IngressService::new(self.producers, stop.clone(), fronts.clone());
         let routes = Routes::new(IngressServer::new(ingress.clone()).max_decoding_message_size(MAX_MESSAGE))
             .add_service(AcknowledgedServer::new(ingress).max_decoding_message_size(MAX_MESSAGE));
         let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
         let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
-        if let Some(statsd) = self.statsd {
-            fronts.spawn(statsd.serve(self.intake.clone(), stop.clone()).instrument(info_span!("statsd")));
-        }
-        #[cfg(feature = "nats")]
-        for source in self.nats {
-            let reading = source.run(self.intake.clone(), stop.clone(), told.clone(), fronts.token());
-            tracker.spawn(reading.instrument(info_span!("nats")));
-        }
+        self.sources.spawn(&fronts, &tracker, &stop, &told);
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, told.clone());
         }

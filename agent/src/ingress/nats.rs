@@ -81,12 +81,12 @@ pub(crate) struct Source {
     target: Target,
     /// What may be in the ring when more is read.
     half: Bounds,
+    intake: Intake,
 }
 
 /// One that runs.
 struct Running {
     source: Source,
-    intake: Intake,
     /// What is in the ring or on its way, by its number in the stream, with where to acknowledge it.
     open: HashMap<u64, Open>,
     /// When the stream was made that those numbers are of.
@@ -150,7 +150,7 @@ impl Source {
     ///
     /// # Errors
     /// [`SourceError`].
-    pub(crate) fn new(config: NatsConfig, ring: Bounds) -> Result<Self, SourceError> {
+    pub(crate) fn new(config: NatsConfig, ring: Bounds, intake: Intake) -> Result<Self, SourceError> {
         let login = match (&config.creds_file, &config.nkey_file, &config.url.login) {
             (Some(path), _, _) => Login::Credentials(path.clone()),
             (_, Some(path), _) => Login::NKey(path.clone()),
@@ -175,18 +175,12 @@ impl Source {
             inbound: 2 * PULL.0,
         };
         let half = |size: NonZeroUsize| NonZeroUsize::new(size.get() / 2).unwrap_or(size);
-        Ok(Self { config, target, half: Bounds { envelopes: half(ring.envelopes), bytes: half(ring.bytes) } })
+        Ok(Self { config, target, half: Bounds { envelopes: half(ring.envelopes), bytes: half(ring.bytes) }, intake })
     }
 
     /// Runs until everything that was read has left the ring after `stop`, or until `told`. `reading` is given back once nothing more is
     /// read.
-    pub(crate) async fn run(
-        self,
-        intake: Intake,
-        stop: CancellationToken,
-        told: CancellationToken,
-        reading: TaskTrackerToken,
-    ) {
+    pub(crate) async fn run(self, stop: CancellationToken, told: CancellationToken, reading: TaskTrackerToken) {
         let room = self.config.max_ack_pending.get();
         let (report, fates) = mpsc::channel(room);
         let (open, reading) = (HashMap::with_capacity(room.min(4096)), Some(reading));
@@ -194,7 +188,6 @@ impl Source {
         let (said, unsaid, due) = (Throttle::every(Duration::from_secs(10)), Vec::new(), Vec::new());
         let running = Running {
             source: self,
-            intake,
             open,
             created: None,
             unsaid,
@@ -227,9 +220,9 @@ impl Running {
             turn += 1;
             let error = match opened {
                 Ok(session) => {
-                    self.intake.metrics.nats_connected.increment(1.0);
+                    self.source.intake.metrics.nats_connected.increment(1.0);
                     let ended = self.serve(session).await;
-                    self.intake.metrics.nats_connected.decrement(1.0);
+                    self.source.intake.metrics.nats_connected.decrement(1.0);
                     ended
                 }
                 Err(error) => Some(error),
@@ -243,7 +236,7 @@ impl Running {
                 () = self.stop.cancelled(), if self.reading.is_some() => self.reading = None,
             }
         }
-        self.intake.metrics.nats_open(self.open.len(), 0);
+        self.source.intake.metrics.nats_open(self.open.len(), 0);
     }
 
     /// Nothing more is read, and all is told.
@@ -327,7 +320,11 @@ impl Running {
     /// Asks for messages when there is room for them.
     async fn pull(&self, session: &mut Session, answered: bool) -> Result<(), NatsError> {
         let free = self.source.config.max_ack_pending.get() - self.open.len();
-        if session.pull.is_some() || self.reading.is_none() || free == 0 || !self.intake.has_room(self.source.half) {
+        if session.pull.is_some()
+            || self.reading.is_none()
+            || free == 0
+            || !self.source.intake.has_room(self.source.half)
+        {
             return Ok(());
         }
         let count = free.min(PULL.0).min(self.source.half.envelopes.get());
@@ -343,9 +340,9 @@ impl Running {
     async fn take(&mut self, session: &Session, message: &Message) {
         let (Ok(info), Some(reply)) = (message.info(), message.reply.clone()) else {
             // No stream sent it: there is nobody to answer.
-            self.intake.metrics.nats_messages.refused.increment(1);
+            self.source.intake.metrics.nats_messages.refused.increment(1);
             let refused = Refused { decode_error: 1, ..Refused::default() };
-            return self.intake.take((Batch::index(Bytes::new()).0, refused));
+            return self.source.intake.take((Batch::index(Bytes::new()).0, refused));
         };
         let (sequence, published) = (info.stream_sequence, info.published);
         match self.open.get_mut(&sequence) {
@@ -358,10 +355,10 @@ impl Running {
             None => {}
         }
         let checked = marked(&message.payload, &self.source.config.url.stream);
-        let metrics = &self.intake.metrics;
+        let metrics = &self.source.intake.metrics;
         let [entry] = checked.0.entries() else {
             metrics.nats_messages.refused.increment(1);
-            self.intake.take(checked);
+            self.source.intake.take(checked);
             self.answer(session, reply, AckKind::Term).await;
             return;
         };
@@ -372,10 +369,10 @@ impl Running {
             self.answer(session, reply, AckKind::Ack).await;
             return;
         }
-        self.intake.metrics.nats_open(self.open.len(), self.open.len() + 1);
+        self.source.intake.metrics.nats_open(self.open.len(), self.open.len() + 1);
         self.open.insert(sequence, Open { reply, published, told: Instant::now() });
         let report = self.report.clone();
-        self.intake.take_frame(checked, |envelopes| Ticket::new(sequence, envelopes, report));
+        self.source.intake.take_frame(checked, |envelopes| Ticket::new(sequence, envelopes, report));
     }
 
     /// An envelope has left the ring.
@@ -391,7 +388,7 @@ impl Running {
             return self.unsaid.push(fate);
         }
         self.open.remove(&sequence);
-        let metrics = &self.intake.metrics;
+        let metrics = &self.source.intake.metrics;
         metrics.nats_open(self.open.len() + 1, self.open.len());
         if arrived {
             metrics.nats_messages.accepted.increment(1);
@@ -406,7 +403,7 @@ impl Running {
         if open > 0 {
             warn!(%stream, open, "Stream was made anew, messages of the old one are not acknowledged");
         }
-        self.intake.metrics.nats_open(open, 0);
+        self.source.intake.metrics.nats_open(open, 0);
         self.open.clear();
         self.unsaid.clear();
         self.due.clear();
@@ -450,7 +447,7 @@ impl Running {
     }
 
     fn failed(&mut self, error: &NatsError) {
-        self.intake.metrics.nats_failures.increment(1);
+        self.source.intake.metrics.nats_failures.increment(1);
         if let Some(suppressed) = self.said.pass() {
             self.well = false;
             let (stream, consumer) = (&self.source.config.url, &self.source.config.consumer);

@@ -46,6 +46,7 @@ pub(crate) struct Statsd {
     /// Rounds that empty the kernel's receive buffer, however full.
     buffered_rounds: usize,
     reader: Reader,
+    intake: Intake,
 }
 
 impl Statsd {
@@ -53,7 +54,7 @@ impl Statsd {
     ///
     /// # Errors
     /// The port is taken or needs rights that this process lacks, or the address is none of this machine.
-    pub(crate) fn bind(config: &StatsdConfig) -> Result<Self, BindError> {
+    pub(crate) fn bind(config: &StatsdConfig, intake: Intake) -> Result<Self, BindError> {
         let asked = config.receive_buffer_bytes.get();
         let open = || -> io::Result<(UdpSocket, SocketAddr, usize)> {
             let socket = Socket::new(Domain::for_address(config.listen), Type::DGRAM, Some(Protocol::UDP))?;
@@ -76,7 +77,7 @@ impl Statsd {
             info!(%addr, granted = usable, "statsd socket bound");
         }
         let reader = Reader::new(Collector::new(Aggregator::new(config.max_series)));
-        Ok(Self { socket, addr, buffered_rounds: granted / KERNEL_COST / ROUND + 1, reader })
+        Ok(Self { socket, addr, buffered_rounds: granted / KERNEL_COST / ROUND + 1, reader, intake })
     }
 
     /// Where it listens.
@@ -85,10 +86,10 @@ impl Statsd {
     }
 
     /// Reads until `stop`, then what the kernel holds at that time.
-    pub(crate) async fn serve(mut self, intake: Intake, stop: CancellationToken) {
+    pub(crate) async fn serve(mut self, stop: CancellationToken) {
         static UNREADABLE: Throttle = Throttle::every(QUIET);
         let mut backoff = Backoff::between(Duration::from_millis(10), Duration::from_secs(1), Backoff::random_seed());
-        while let Some(round) = stop.run_until_cancelled(self.round(&intake)).await {
+        while let Some(round) = stop.run_until_cancelled(self.round()).await {
             match round {
                 Ok(ROUND) => {
                     backoff.reset();
@@ -104,21 +105,21 @@ impl Statsd {
                 }
             }
         }
-        self.finish(&intake).await;
+        self.finish().await;
     }
 
     /// Waits for datagrams and reads a round of them.
     ///
     /// # Cancel safety
     /// Nothing is read before the wait is over, and what is read is put to the ring without waiting.
-    async fn round(&mut self, intake: &Intake) -> io::Result<usize> {
-        self.socket.async_io(Interest::READABLE, || self.reader.read(&self.socket, intake)).await
+    async fn round(&mut self) -> io::Result<usize> {
+        self.socket.async_io(Interest::READABLE, || self.reader.read(&self.socket, &self.intake)).await
     }
 
     /// Empties the kernel's receive buffer. Who goes on sending does not keep it from ending.
-    async fn finish(mut self, intake: &Intake) {
+    async fn finish(mut self) {
         for _ in 0..self.buffered_rounds {
-            match self.reader.read(&self.socket, intake) {
+            match self.reader.read(&self.socket, &self.intake) {
                 Ok(_) => tokio::task::yield_now().await,
                 Err(_nothing_left) => return,
             }
@@ -228,7 +229,6 @@ mod tests {
 
     struct Fixture {
         statsd: Statsd,
-        intake: Intake,
         ring: fair::Reader<Parcel>,
         telemetry: Telemetry,
         client: UdpSocket,
@@ -238,16 +238,17 @@ mod tests {
         let telemetry = Telemetry::default();
         let some = |value| NonZeroUsize::new(value).unwrap();
         let (writer, ring) = fair::channel(fair::Bounds { envelopes: some(200_000), bytes: some(64 << 20) });
-        let intake = Intake::new(Tagger::new(&TagsConfig::default()), writer, Metrics::register(&telemetry));
+        let intake =
+            Intake::new(Tagger::new(&TagsConfig::default()), writer, Metrics::register(&telemetry), &telemetry);
         let config = StatsdConfig {
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
             receive_buffer_bytes: some(receive_buffer_bytes),
             ..StatsdConfig::default()
         };
-        let statsd = Statsd::bind(&config).unwrap();
+        let statsd = Statsd::bind(&config, intake.of(&telemetry, "statsd")).unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         client.connect(statsd.addr()).unwrap();
-        Fixture { statsd, intake, ring, telemetry, client }
+        Fixture { statsd, ring, telemetry, client }
     }
 
     impl Fixture {
@@ -274,7 +275,7 @@ mod tests {
         fn read(&mut self) -> u64 {
             let mut read = 0;
             loop {
-                match self.statsd.reader.read(&self.statsd.socket, &self.intake) {
+                match self.statsd.reader.read(&self.statsd.socket, &self.statsd.intake) {
                     Ok(more) => read += more as u64,
                     Err(error) => {
                         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -293,8 +294,8 @@ mod tests {
         }
         let stop = CancellationToken::new();
         stop.cancel();
-        let Fixture { statsd, intake, mut ring, .. } = fixture;
-        statsd.serve(intake, stop).await;
+        let Fixture { statsd, mut ring, .. } = fixture;
+        statsd.serve(stop).await;
         let mut parcels = Vec::new();
         while let Ok(parcel) = ring.try_recv() {
             parcels.push(parcel.selection.len());
@@ -363,7 +364,7 @@ mod tests {
     async fn a_busy_port_is_named() {
         let first = fixture(1 << 20);
         let config = StatsdConfig { listen: first.statsd.addr(), ..StatsdConfig::default() };
-        let error = Statsd::bind(&config).unwrap_err().to_string();
+        let error = Statsd::bind(&config, first.statsd.intake).unwrap_err().to_string();
         assert!(error.starts_with("agent.statsd.listen: ") && error.contains("already in use"), "{error}");
     }
 }

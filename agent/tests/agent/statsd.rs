@@ -1,59 +1,17 @@
 //! statsd from a client that knows nothing of hydrant, to the envelopes that a doppler gets (contract: agents §9).
 
-use std::net::{SocketAddr, UdpSocket};
-use std::path::PathBuf;
+use std::net::UdpSocket;
 use std::process::Command;
 use std::time::Duration;
 
 use hydrant_agent::Config;
-use prost::Message as _;
-use proto::codec::Wire;
 use proto::v2;
 use proto::v2::envelope::Message;
-use proto::v2::ingress_server::{Ingress, IngressServer};
 use telemetry::Telemetry;
-use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
-use tonic::transport::server::TcpIncoming;
-use tonic::{Request, Response, Status, Streaming};
 
-/// A doppler that hands out what it gets.
-struct Doppler(mpsc::Sender<v2::Envelope>);
-
-#[tonic::async_trait]
-impl Ingress for Doppler {
-    async fn sender(&self, _: Request<Streaming<Wire>>) -> Result<Response<v2::IngressResponse>, Status> {
-        Err(Status::unimplemented("agents send batches"))
-    }
-
-    async fn batch_sender(
-        &self,
-        request: Request<Streaming<Wire>>,
-    ) -> Result<Response<v2::BatchSenderResponse>, Status> {
-        let mut batches = request.into_inner();
-        while let Some(Wire(batch)) = batches.message().await? {
-            for envelope in v2::EnvelopeBatch::decode(batch).unwrap().batch {
-                self.0.send(envelope).await.unwrap();
-            }
-        }
-        Ok(Response::new(v2::BatchSenderResponse {}))
-    }
-
-    async fn send(&self, _: Request<Wire>) -> Result<Response<v2::SendResponse>, Status> {
-        Err(Status::unimplemented("agents open streams"))
-    }
-}
-
-async fn doppler(tasks: &TaskTracker) -> (SocketAddr, mpsc::Receiver<v2::Envelope>) {
-    let (envelopes, received) = mpsc::channel(4_096);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    let server = tonic::transport::Server::builder().add_service(IngressServer::new(Doppler(envelopes)));
-    tasks.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    (addr, received)
-}
+use super::harness::{doppler, python};
 
 /// Source, name, unit and value of a gauge with one entry that has no tag but its origin.
 fn reading(envelope: &v2::Envelope) -> (&str, &str, &str, f64) {
@@ -63,15 +21,6 @@ fn reading(envelope: &v2::Envelope) -> (&str, &str, &str, f64) {
     assert!(envelope.instance_id.is_empty() && envelope.timestamp > 1_700_000_000_000_000_000, "{envelope:?}");
     let (name, metric) = gauge.metrics.iter().next().unwrap();
     (&envelope.source_id, name, &metric.unit, metric.value)
-}
-
-/// The interpreter with the packages that `scripts/tools` fetches.
-fn python() -> PathBuf {
-    let tools = std::env::var_os("HYDRANT_TOOLS")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")), PathBuf::from);
-    let python = tools.join("venv/bin/python");
-    assert!(python.exists(), "{} is missing: run scripts/tools", python.display());
-    python
 }
 
 const CLIENT: &str = "

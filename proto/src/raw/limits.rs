@@ -60,7 +60,7 @@ impl Refused {
     }
 
     /// Counts one more for `reason`; what is neither a matter of size nor of number is a matter of decoding.
-    pub(crate) fn count(&mut self, reason: Reason) {
+    pub fn count(&mut self, reason: Reason) {
         match reason {
             Reason::Oversize => self.oversize += 1,
             Reason::TooMany => self.too_many += 1,

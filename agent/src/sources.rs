@@ -1,0 +1,72 @@
+//! What the machine's envelopes come from besides gRPC: bound together, started together.
+//!
+//! Each has its own handle of the intake, so that what it takes and refuses is counted under its name. None waits for another, and none
+//! outlives `stop` by more than what it has in hand.
+
+use std::net::SocketAddr;
+
+use telemetry::Telemetry;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span};
+
+use crate::config::Config;
+use crate::ingress::Intake;
+use crate::ingress::statsd::Statsd;
+use crate::server::BindError;
+
+/// Every source that the configuration names, with its sockets bound and its files read.
+#[derive(Debug)]
+pub(crate) struct Sources {
+    statsd: Option<Statsd>,
+    #[cfg(feature = "nats")]
+    nats: Vec<crate::ingress::nats::Source>,
+}
+
+impl Sources {
+    /// # Errors
+    /// The first address that cannot be bound or file that cannot be used, with its key.
+    pub(crate) fn bind(config: &Config, telemetry: &Telemetry, intake: &Intake) -> Result<Self, BindError> {
+        let statsd = config.statsd.enabled.then(|| Statsd::bind(&config.statsd, intake.of(telemetry, "statsd")));
+        #[cfg(feature = "nats")]
+        let nats = {
+            let bounds =
+                diode::fair::Bounds { envelopes: config.egress.ring_envelopes, bytes: config.egress.ring_bytes };
+            let source = |entry: &crate::NatsConfig| {
+                let wrong = |source| BindError::NatsFiles { url: entry.url.to_string(), source: Box::new(source) };
+                crate::ingress::nats::Source::new(entry.clone(), bounds, intake.of(telemetry, "nats")).map_err(wrong)
+            };
+            config.nats.iter().map(source).collect::<Result<_, _>>()?
+        };
+        Ok(Self {
+            statsd: statsd.transpose()?,
+            #[cfg(feature = "nats")]
+            nats,
+        })
+    }
+
+    /// Where statsd is listened for; nothing when it is off.
+    pub(crate) fn statsd(&self) -> Option<SocketAddr> {
+        self.statsd.as_ref().map(Statsd::addr)
+    }
+
+    /// Starts them. Those that put what they read into the ring before they end run on `fronts`; those that go on until the ring is empty
+    /// run on `tracker` until `told`.
+    #[cfg_attr(not(feature = "nats"), expect(unused_variables, reason = "streams of NATS are what outlives the ring"))]
+    pub(crate) fn spawn(
+        self,
+        fronts: &TaskTracker,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+        told: &CancellationToken,
+    ) {
+        if let Some(statsd) = self.statsd {
+            fronts.spawn(statsd.serve(stop.clone()).instrument(info_span!("statsd")));
+        }
+        #[cfg(feature = "nats")]
+        for source in self.nats {
+            let reading = source.run(stop.clone(), told.clone(), fronts.token());
+            tracker.spawn(reading.instrument(info_span!("nats")));
+        }
+    }
+}
