@@ -67,6 +67,7 @@ impl Intake {
     fn count(&self, (batch, refused): (Batch, Refused)) -> (Selection, Refused) {
         let stage = &self.metrics.stage;
         stage.received(batch.len() as u64 + refused.total());
+        self.metrics.received_bytes.increment(batch.wire_len() as u64);
         self.source.taken(batch.len() as u64);
         for (reason, count) in refused.by_reason() {
             stage.dropped(reason.as_str(), count);

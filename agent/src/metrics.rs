@@ -9,6 +9,8 @@ use telemetry::{QueueMetrics, StageMetrics, Telemetry};
 pub(crate) struct Metrics {
     /// Envelopes in, out to dopplers, and dropped.
     pub(crate) stage: StageMetrics,
+    /// Bytes of the envelopes that came in.
+    pub(crate) received_bytes: Counter,
     /// The ring.
     pub(crate) queue: QueueMetrics,
     /// Envelopes written to dopplers, those sent again included.
@@ -150,6 +152,11 @@ impl Metrics {
                 &[],
             ),
             stage: StageMetrics::register(telemetry, "agent", &reasons.map(Reason::as_str)),
+            received_bytes: telemetry.counter(
+                "hydrant_received_bytes_total",
+                "Bytes of the envelopes that reached a stage, without those it refused.",
+                &[("stage", "agent")],
+            ),
             queue: QueueMetrics::register(telemetry, "agent"),
             sent: telemetry.counter("hydrant_link_sent_total", "Envelopes written to peers, repeats included.", &[]),
             confirmed: telemetry.counter("hydrant_link_confirmed_total", "Envelopes that a peer has confirmed.", &[]),

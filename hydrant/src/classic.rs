@@ -1,5 +1,6 @@
 //! The pipeline's own numbers under the names that an original Loggregator's have (contract: loggregator v2 §15.1), so that dashboards made
-//! for that go on working.
+//! for that go on working. An original agent is not sent to but scraped (contract: agents §2.4): its numbers look as a scraper would have
+//! made them.
 //!
 //! What enters: what a role's `/metrics` would say. What leaves, at every interval: one envelope per number, zeros included, to an agent.
 //! Counters carry what has been added since the last envelope that an agent took; what none took is in the next one. What a traffic
@@ -39,6 +40,9 @@ pub struct SelfMetricsConfig {
     /// How often a doppler does; `"5s"`.
     #[serde(with = "transport::duration_text")]
     pub doppler_interval: Duration,
+    /// How often an agent puts its own among what it sends; `"15s"`.
+    #[serde(with = "transport::duration_text")]
+    pub agent_interval: Duration,
     /// How often a reverse log proxy does; `"1m"`.
     #[serde(with = "transport::duration_text")]
     pub reverse_log_proxy_interval: Duration,
@@ -50,6 +54,7 @@ impl Default for SelfMetricsConfig {
             agent: None,
             tls: None,
             doppler_interval: Duration::from_secs(5),
+            agent_interval: Duration::from_secs(15),
             reverse_log_proxy_interval: Duration::from_secs(60),
         }
     }
@@ -60,7 +65,17 @@ impl Default for SelfMetricsConfig {
 pub(crate) struct Classic {
     source_id: &'static str,
     origin: &'static str,
+    form: Form,
     numbers: &'static [Number],
+}
+
+/// How the original's numbers become envelopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// It sends them: what was added since, tags in the deprecated form.
+    Sent,
+    /// They are scraped: totals, tags as tags.
+    Scraped,
 }
 
 /// One number under its classic name, and the families that it is the sum of.
@@ -73,6 +88,8 @@ struct Number {
     family: &'static str,
     /// A label of the family and the values of it that count; without one all series do.
     of: Option<(&'static str, &'static [&'static str])>,
+    /// A family whose growth the family's growth is divided by.
+    per: Option<&'static str>,
 }
 
 const VERSION: (&str, &str) = ("metric_version", "2.0");
@@ -80,6 +97,7 @@ const VERSION: (&str, &str) = ("metric_version", "2.0");
 pub(crate) const DOPPLER: Classic = Classic {
     source_id: "doppler",
     origin: "loggregator.doppler",
+    form: Form::Sent,
     numbers: &[
         counter("ingress", &[VERSION], "hydrant_received_envelopes_total", Some(("stage", &["doppler"]))),
         counter("egress", &[VERSION], "hydrant_delivered_envelopes_total", Some(("stage", &["doppler"]))),
@@ -102,6 +120,7 @@ pub(crate) const DOPPLER: Classic = Classic {
 pub(crate) const REVERSE_LOG_PROXY: Classic = Classic {
     source_id: "reverse_log_proxy",
     origin: "loggregator.rlp",
+    form: Form::Sent,
     numbers: &[
         counter("ingress", &[("protocol", "grpc"), VERSION], "hydrant_queue_offered_total", RLP),
         counter("egress", &[VERSION], "hydrant_queue_taken_total", RLP),
@@ -113,6 +132,48 @@ pub(crate) const REVERSE_LOG_PROXY: Classic = Classic {
     ],
 };
 
+pub(crate) const AGENT: Classic = Classic {
+    source_id: "metron",
+    origin: "loggregator.metron",
+    form: Form::Scraped,
+    numbers: &[
+        counter("ingress", &[VERSION], "hydrant_source_envelopes_total", NOT_DROPSONDE),
+        counter("ingress", &[VERSION_1], "hydrant_source_envelopes_total", DROPSONDE),
+        counter("egress", &[VERSION], "hydrant_delivered_envelopes_total", Some(("stage", &["agent"]))),
+        counter(
+            "dropped",
+            &[("direction", "ingress"), VERSION],
+            "hydrant_dropped_envelopes_total",
+            Some(("reason", &["queue_full", "rate_limited", "cardinality", "decode_error", "oversize", "too_many"])),
+        ),
+        counter(
+            "dropped",
+            &[("direction", "egress"), VERSION],
+            "hydrant_dropped_envelopes_total",
+            Some(("reason", &["shutdown_deadline"])),
+        ),
+        counter("dropped", &[("direction", "all"), VERSION_1], "hydrant_source_refused_total", DROPSONDE),
+        counter("origin_mappings", &[("unit", "bytes/minute"), VERSION], "hydrant_origin_mappings_total", None),
+        Number {
+            per: Some("hydrant_received_envelopes_total"),
+            ..gauge_of(
+                "average_envelopes",
+                "bytes/minute",
+                &[("loggregator", "v2"), VERSION],
+                "hydrant_received_bytes_total",
+            )
+        },
+        gauge("doppler_connections", "", "hydrant_links"),
+        gauge("doppler_v2_streams", "", "hydrant_links"),
+    ],
+};
+
+const VERSION_1: (&str, &str) = ("metric_version", "1.0");
+const DROPSONDE: Option<(&str, &[&str])> = Some(("source", &["dropsonde"]));
+const NOT_DROPSONDE: Option<(&str, &[&str])> = Some(("source", SOURCES));
+/// What an agent's fronts are called, but for dropsonde's.
+const SOURCES: &[&str] = &["hydrant", "grpc", "statsd", "nats", "syslog", "files", "scrape", "host", "containers"];
+
 const RLP: Option<(&str, &[&str])> = Some(("queue", &["rlp"]));
 
 const fn counter(
@@ -121,37 +182,67 @@ const fn counter(
     family: &'static str,
     of: Option<(&'static str, &'static [&'static str])>,
 ) -> Number {
-    Number { name, unit: None, tags, family, of }
+    Number { name, unit: None, tags, family, of, per: None }
 }
 
 const fn gauge(name: &'static str, unit: &'static str, family: &'static str) -> Number {
-    Number { name, unit: Some(unit), tags: &[VERSION], family, of: None }
+    gauge_of(name, unit, &[VERSION], family)
+}
+
+const fn gauge_of(
+    name: &'static str,
+    unit: &'static str,
+    tags: &'static [(&'static str, &'static str)],
+    family: &'static str,
+) -> Number {
+    Number { name, unit: Some(unit), tags, family, of: None, per: None }
+}
+
+/// A number as a page has it, and what it is divided by.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Reading {
+    value: f64,
+    per: f64,
 }
 
 impl Number {
-    /// Its value on a Prometheus text page of our own.
-    fn value(&self, page: &str) -> f64 {
-        let series = page.lines().filter_map(|line| {
-            let (series, value) = line.strip_prefix(self.family)?.rsplit_once(' ')?;
-            let counts = match self.of {
-                // What goes on is another family's name.
-                _ if !(series.is_empty() || series.starts_with('{')) => false,
-                None => true,
-                Some((label, values)) => labels_of(series.trim_start_matches('{'))
-                    .any(|(key, value)| key == label && values.contains(&value)),
-            };
-            if counts { value.parse::<f64>().ok() } else { None }
-        });
-        series.sum()
+    /// What a Prometheus text page of our own says of it.
+    fn reading(&self, page: &str) -> Reading {
+        Reading { value: sum(page, self.family, self.of), per: self.per.map_or(0.0, |family| sum(page, family, None)) }
     }
 
-    fn envelope(&self, value: f64, before: f64) -> v2::Envelope {
-        match self.unit {
+    fn envelope(&self, form: Form, now: Reading, before: Reading) -> v2::Envelope {
+        match (self.unit, form) {
             // Whole, and far below 2^53.
-            None => v2::Envelope::counter("", self.name, (value - before).max(0.0) as u64),
-            Some(unit) => v2::Envelope::gauge("", self.name, value, unit),
+            (None, Form::Sent) => v2::Envelope::counter("", self.name, (now.value - before.value).max(0.0) as u64),
+            (None, Form::Scraped) => {
+                let message = v2::Counter { name: self.name.to_owned(), delta: 0, total: now.value as u64 };
+                v2::Envelope { message: Some(v2::envelope::Message::Counter(message)), ..v2::Envelope::default() }
+            }
+            (Some(unit), _) if self.per.is_some() => {
+                let (grown, by) = (now.value - before.value, now.per - before.per);
+                v2::Envelope::gauge("", self.name, if by > 0.0 { grown / by } else { 0.0 }, unit)
+            }
+            (Some(unit), _) => v2::Envelope::gauge("", self.name, now.value, unit),
         }
     }
+}
+
+/// The sum of the series of `family` that count.
+fn sum(page: &str, family: &str, of: Option<(&str, &[&str])>) -> f64 {
+    let series = page.lines().filter_map(|line| {
+        let (series, value) = line.strip_prefix(family)?.rsplit_once(' ')?;
+        let counts = match of {
+            // What goes on is another family's name.
+            _ if !(series.is_empty() || series.starts_with('{')) => false,
+            None => true,
+            Some((label, values)) => {
+                labels_of(series.trim_start_matches('{')).any(|(key, value)| key == label && values.contains(&value))
+            }
+        };
+        if counts { value.parse::<f64>().ok() } else { None }
+    });
+    series.sum()
 }
 
 /// Where the envelopes go.
@@ -202,12 +293,12 @@ impl Sink {
 
 /// Sends the numbers of a role at every interval until `stop`.
 pub(crate) async fn run(classic: Classic, telemetry: Telemetry, sink: Sink, every: Duration, stop: CancellationToken) {
-    let mut told = vec![0.0; classic.numbers.len()];
+    let mut told = vec![Reading::default(); classic.numbers.len()];
     let mut tick = interval(every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let page = telemetry.render();
-        let values: Vec<f64> = classic.numbers.iter().map(|number| number.value(&page)).collect();
+        let values: Vec<Reading> = classic.numbers.iter().map(|number| number.reading(&page)).collect();
         let batch = envelopes(&classic, &values, &told);
         if stop.run_until_cancelled(sink.send(batch)).await == Some(true) {
             told = values;
@@ -252,15 +343,22 @@ fn sum_up(losses: &mut Vec<(String, Loss)>) {
     }
 }
 
-fn envelopes(classic: &Classic, values: &[f64], told: &[f64]) -> Vec<v2::Envelope> {
+fn envelopes(classic: &Classic, values: &[Reading], told: &[Reading]) -> Vec<v2::Envelope> {
     let now = nanos(SystemTime::now().max(UNIX_EPOCH));
     let numbers = classic.numbers.iter().zip(values.iter().zip(told));
-    let envelope = |(number, (value, told)): (&Number, (&f64, &f64))| {
-        let mut envelope = number.envelope(*value, *told).at(now);
+    let envelope = |(number, (value, told)): (&Number, (&Reading, &Reading))| {
+        let mut envelope = number.envelope(classic.form, *value, *told).at(now);
         classic.source_id.clone_into(&mut envelope.source_id);
         let tags = number.tags.iter().copied().chain([("origin", classic.origin)]);
         let text = |text: &str| v2::Value { data: Some(Data::Text(text.to_owned())) };
-        envelope.deprecated_tags = tags.map(|(key, value)| (key.to_owned(), text(value))).collect();
+        match classic.form {
+            Form::Sent => {
+                envelope.deprecated_tags = tags.map(|(key, value)| (key.to_owned(), text(value))).collect();
+            }
+            Form::Scraped => {
+                envelope.tags = tags.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            }
+        }
         envelope
     };
     numbers.map(envelope).collect()
@@ -285,7 +383,7 @@ hydrant_received_envelopes_total{stage=\"cache\"} 7
 
     #[test]
     fn numbers_are_sums_of_the_series_that_they_name() {
-        let values: Vec<f64> = DOPPLER.numbers.iter().map(|number| number.value(PAGE)).collect();
+        let values: Vec<f64> = DOPPLER.numbers.iter().map(|number| number.reading(PAGE).value).collect();
         assert_eq!(values, [100.0, 0.0, 1.0, 7.0, 3.0]);
     }
 
@@ -308,7 +406,9 @@ hydrant_received_envelopes_total{stage=\"cache\"} 7
 
     #[test]
     fn counters_are_what_was_added_since_and_zeros_are_sent_too() {
-        let all = envelopes(&DOPPLER, &[100.0, 40.0, 1.0, 7.0, 3.0], &[60.0, 40.0, 0.0, 7.0, 9.0]);
+        let [now, before] = [[100.0, 40.0, 1.0, 7.0, 3.0], [60.0, 40.0, 0.0, 7.0, 9.0]]
+            .map(|values| values.map(|value| Reading { value, per: 0.0 }));
+        let all = envelopes(&DOPPLER, &now, &before);
         let found: Vec<_> = all
             .iter()
             .map(|envelope| match envelope.message.as_ref().unwrap() {
@@ -331,5 +431,27 @@ hydrant_received_envelopes_total{stage=\"cache\"} 7
             assert_eq!(dropped.deprecated_tags.get(key).cloned(), text(value), "{key}");
         }
         assert!(dropped.tags.is_empty());
+    }
+
+    #[test]
+    fn an_agents_numbers_are_as_a_scraper_makes_them() {
+        let page = "\
+hydrant_source_envelopes_total{source=\"grpc\"} 40
+hydrant_source_envelopes_total{source=\"dropsonde\"} 2
+hydrant_received_envelopes_total{stage=\"agent\"} 50
+hydrant_received_bytes_total{stage=\"agent\"} 9000
+";
+        let now: Vec<Reading> = AGENT.numbers.iter().map(|number| number.reading(page)).collect();
+        let mut before = vec![Reading::default(); now.len()];
+        before[7] = Reading { value: 8_000.0, per: 45.0 };
+        let all = envelopes(&AGENT, &now, &before);
+        let Some(Message::Counter(ingress)) = &all[0].message else { panic!("{:?}", all[0]) };
+        assert_eq!((ingress.name.as_str(), ingress.delta, ingress.total), ("ingress", 0, 40));
+        assert_eq!(all[1].tags["metric_version"], "1.0");
+        assert_eq!(all[1].tags["origin"], "loggregator.metron");
+        assert!(all.iter().all(|envelope| envelope.deprecated_tags.is_empty() && envelope.source_id == "metron"));
+        let Some(Message::Gauge(average)) = &all[7].message else { panic!("{:?}", all[7]) };
+        assert_eq!(average.metrics["average_envelopes"].value, 200.0);
+        assert_eq!(average.metrics["average_envelopes"].unit, "bytes/minute");
     }
 }

@@ -166,6 +166,9 @@ impl Cli {
 
 fn check(file: &std::path::Path) -> Result<(), Failure> {
     let config = Config::load(Some(file), std::env::vars_os())?;
+    for role in Role::ALL {
+        config.check_listens(role.tables()).map_err(|error| Failure::Wrong(error.into()))?;
+    }
     config.agent.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.doppler.check().map_err(|error| Failure::Wrong(error.into()))?;
     config.traffic_controller.check().map_err(|error| Failure::Wrong(error.into()))?;

@@ -3,6 +3,8 @@
 //! What enters: a file's text and the environment. What leaves: a [`Config`] in which every value is possible, or an error that names
 //! the key, where it stands and what would be right.
 
+mod listens;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +14,8 @@ use telemetry::LogConfig;
 
 use crate::cache_node::LogCacheConfig;
 use crate::classic::SelfMetricsConfig;
+
+pub use self::listens::ListenTwice;
 
 /// What precedes the path of a key in the name of its variable.
 const PREFIX: &str = "HYDRANT_";

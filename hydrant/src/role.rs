@@ -26,9 +26,27 @@ pub(crate) enum Role {
     LogCache,
 }
 
+impl Role {
+    /// Every one.
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Agent, Self::Doppler, Self::TrafficController, Self::Adapters, Self::LogCache];
+
+    /// The tables of the configuration that have its addresses.
+    pub(crate) fn tables(self) -> &'static [&'static str] {
+        match self {
+            Self::Agent => &["agent"],
+            Self::Doppler => &["doppler"],
+            Self::TrafficController => &["traffic_controller"],
+            Self::Adapters => &["adapters"],
+            Self::LogCache => &["log_cache"],
+        }
+    }
+}
+
 /// Runs a role until it is told to stop, then drains it.
 pub(crate) fn run(role: Role, served: &Served) -> Result<(), Failure> {
     let mut config = Config::load(served.config.as_deref(), std::env::vars_os())?;
+    config.check_listens(role.tables()).map_err(|error| Failure::Wrong(error.into()))?;
     telemetry::init(&config.log(), None).map_err(|error| Failure::Wrong(error.into()))?;
     if role == Role::Adapters {
         state::set(&mut config);
@@ -85,7 +103,10 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
         }};
     }
     match role {
-        Role::Agent => serve!(config.agent, |addrs| agent(addrs)),
+        Role::Agent => serve!(config.agent, |addrs| agent(addrs), |server| {
+            let (sink, every) = (Sink::Local(Box::new(server.local())), config.self_metrics.agent_interval);
+            tasks.spawn(classic::run(classic::AGENT, telemetry.clone(), sink, every, told.clone()));
+        }),
         Role::Doppler => serve!(config.doppler, |addrs| doppler(addrs)),
         Role::TrafficController => serve!(config.traffic_controller, |addrs| traffic_controller(addrs), |server| {
             if let Some(sink) = sink {

@@ -69,11 +69,13 @@ pub async fn up(config: Config, lines: Option<Lines>) -> anyhow::Result<Up> {
     let (own, tasks) = (CancellationToken::new(), TaskTracker::new());
     if let Some(lines) = lines {
         tasks.spawn(self_source::run(lines, telemetry.to_vec(), agent.local(), own.clone()));
-        let SelfMetricsConfig { doppler_interval, reverse_log_proxy_interval, .. } = config.self_metrics;
+        let SelfMetricsConfig { doppler_interval, agent_interval, reverse_log_proxy_interval, .. } =
+            config.self_metrics;
         let sink = Sink::Local(Box::new(agent.local()));
         tasks.spawn(classic::tell_losses(traffic_controller.losses(), sink.clone(), own.clone()));
         for (numbers, (_, telemetry), every) in [
             (classic::DOPPLER, &telemetry[0], doppler_interval),
+            (classic::AGENT, &telemetry[1], agent_interval),
             (classic::REVERSE_LOG_PROXY, &telemetry[2], reverse_log_proxy_interval),
         ] {
             tasks.spawn(classic::run(numbers, telemetry.clone(), sink.clone(), every, own.clone()));
@@ -158,6 +160,8 @@ impl Drained {
 /// `hydrant up`.
 pub(crate) fn run(served: &Served) -> Result<(), Failure> {
     let mut config = modest(Config::load(served.config.as_deref(), std::env::vars_os())?);
+    let tables = ["agent", "doppler", "traffic_controller", "adapters"];
+    config.check_listens(&tables).map_err(|error| Failure::Wrong(error.into()))?;
     let (sink, lines) = self_source::lines();
     telemetry::init(&config.log(), Some(sink)).map_err(|error| Failure::Wrong(error.into()))?;
     state::set(&mut config);
