@@ -5,7 +5,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::dropsonde::DropsondeConfig;
 use crate::nats::config::{NatsConfig, NatsConfigError};
+use crate::statsd::StatsdConfig;
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
 use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, TlsFiles, duration_text};
@@ -21,6 +23,8 @@ pub struct Config {
     pub grpc: GrpcConfig,
     /// Where programs send statsd metrics.
     pub statsd: StatsdConfig,
+    /// Where programs send dropsonde envelopes.
+    pub dropsonde: DropsondeConfig,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -64,20 +68,6 @@ pub struct GrpcConfig {
     pub limits: GrpcLimits,
 }
 
-/// The `[agent.statsd]` table.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct StatsdConfig {
-    /// Whether to listen; true.
-    pub enabled: bool,
-    /// Where to listen, over UDP; 127.0.0.1:8125. Port 0 takes any free port.
-    pub listen: SocketAddr,
-    /// Bytes that the kernel is asked to hold for the socket; 4 MiB. It may grant less, and says so in the log.
-    pub receive_buffer_bytes: NonZeroUsize,
-    /// Counters and gauges remembered between datagrams; 10 000. Past that the one longest unused is forgotten.
-    pub max_series: NonZeroUsize,
-}
-
 /// The `[agent.tags]` table.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -114,6 +104,7 @@ impl Default for Config {
         Self {
             grpc: GrpcConfig::default(),
             statsd: StatsdConfig::default(),
+            dropsonde: DropsondeConfig::default(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],
@@ -150,17 +141,6 @@ impl Default for GrpcConfig {
     }
 }
 
-impl Default for StatsdConfig {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            listen: (Ipv4Addr::LOCALHOST, 8125).into(),
-            receive_buffer_bytes: some(4 * 1024 * 1024),
-            max_series: some(10_000),
-        }
-    }
-}
-
 impl Default for EgressConfig {
     fn default() -> Self {
         Self {
@@ -189,6 +169,7 @@ impl Config {
         Self {
             grpc: GrpcConfig { listen: any, ..GrpcConfig::default() },
             statsd: StatsdConfig { listen: any, ..StatsdConfig::default() },
+            dropsonde: DropsondeConfig { listen: any, ..DropsondeConfig::default() },
             dopplers: vec![DopplerSet::of([doppler])],
             admin: AdminConfig::any_port(),
             ..Self::default()

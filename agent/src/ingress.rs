@@ -1,9 +1,12 @@
 //! Sources end here: every front puts its envelopes to the same [`Intake`].
 
+mod datagrams;
+pub(crate) mod dropsonde;
 mod grpc;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 pub(crate) mod statsd;
+mod unix;
 
 use std::sync::Arc;
 
@@ -13,6 +16,8 @@ use proto::reason::Reason;
 use telemetry::Telemetry;
 
 pub(crate) use grpc::IngressService;
+pub use statsd::StatsdError;
+pub use unix::UnixSocketError;
 
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::parcel::{Parcel, Ticket};

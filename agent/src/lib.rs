@@ -10,6 +10,7 @@
 mod aggregate;
 mod choice;
 mod config;
+pub mod dropsonde;
 mod egress;
 mod gather;
 mod ingress;
@@ -23,10 +24,12 @@ mod sources;
 pub mod statsd;
 mod tag;
 
-pub use config::{Config, EgressConfig, GrpcConfig, StatsdConfig, TagsConfig};
+pub use config::{Config, EgressConfig, GrpcConfig, TagsConfig};
+pub use dropsonde::DropsondeConfig;
 pub use gather::{Draft, Gather};
-pub use ingress::Local;
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;
+pub use ingress::{Local, StatsdError, UnixSocketError};
 pub use nats::config::{From as NatsFrom, KindName, NatsConfig, NatsConfigError, NatsTls, NatsUrl, NatsUrlError};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
+pub use statsd::StatsdConfig;

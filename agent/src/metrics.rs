@@ -31,12 +31,6 @@ pub(crate) struct Metrics {
     pub(crate) ingress_streams: Gauge,
     /// Envelopes whose `source_id` was taken from their `origin` tag.
     pub(crate) origin_mappings: Counter,
-    /// statsd datagrams.
-    pub(crate) statsd_datagrams: Counter,
-    /// statsd lines that were not understood.
-    pub(crate) statsd_bad_lines: Counter,
-    /// statsd datagrams that the kernel dropped before they could be read.
-    pub(crate) statsd_kernel_drops: Counter,
     /// Messages of streams, by what became of them.
     #[cfg_attr(not(feature = "nats"), expect(dead_code, reason = "registered all the same"))]
     pub(crate) nats_messages: NatsMessages,
@@ -85,6 +79,30 @@ impl SourceMetrics {
     pub(crate) fn refused(&self, reason: Reason, count: u64) {
         if let Some((_, counter)) = self.refused.iter().find(|(of, _)| *of == reason) {
             counter.increment(count);
+        }
+    }
+}
+
+/// What a socket for datagrams saw.
+#[derive(Clone, Debug)]
+pub(crate) struct DatagramMetrics {
+    /// Read.
+    pub(crate) datagrams: Counter,
+    /// Dropped by the kernel before they could be read.
+    pub(crate) kernel_drops: Counter,
+}
+
+impl DatagramMetrics {
+    /// Registers the families for the front called `source`.
+    pub(crate) fn register(telemetry: &Telemetry, source: &'static str) -> Self {
+        let labels = &[("source", source)];
+        Self {
+            datagrams: telemetry.counter("hydrant_source_datagrams_total", "Datagrams read, by front.", labels),
+            kernel_drops: telemetry.counter(
+                "hydrant_source_kernel_drops_total",
+                "Datagrams that the kernel dropped because a receive buffer was full, by front.",
+                labels,
+            ),
         }
     }
 }
@@ -185,17 +203,6 @@ impl Metrics {
             origin_mappings: telemetry.counter(
                 "hydrant_origin_mappings_total",
                 "Envelopes without a source_id that got their origin tag's.",
-                &[],
-            ),
-            statsd_datagrams: telemetry.counter("hydrant_statsd_datagrams_total", "statsd datagrams read.", &[]),
-            statsd_bad_lines: telemetry.counter(
-                "hydrant_statsd_bad_lines_total",
-                "Lines in statsd datagrams that were not understood.",
-                &[],
-            ),
-            statsd_kernel_drops: telemetry.counter(
-                "hydrant_statsd_kernel_drops_total",
-                "statsd datagrams that the kernel dropped because its receive buffer was full.",
                 &[],
             ),
         }

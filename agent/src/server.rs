@@ -32,6 +32,9 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// A socket for statsd.
+    #[error(transparent)]
+    Statsd(#[from] crate::ingress::StatsdError),
     /// Plain text on an address that others reach.
     #[error(
         "agent.grpc.listen: {0} can be reached from outside, and agent.grpc.tls is not set; set it, listen on loopback, or say \
@@ -84,6 +87,8 @@ pub struct Addrs {
     pub grpc: SocketAddr,
     /// statsd over UDP; nothing when it is off.
     pub statsd: Option<SocketAddr>,
+    /// dropsonde over UDP; nothing when it is off.
+    pub dropsonde: Option<SocketAddr>,
     /// `/metrics`, `/live`, `/ready`.
     pub admin: SocketAddr,
 }
@@ -200,7 +205,12 @@ impl Config {
 impl Server {
     /// Where it listens: real ports where the configuration said 0.
     pub fn addrs(&self) -> Addrs {
-        Addrs { grpc: self.grpc.addr(), statsd: self.sources.statsd(), admin: self.admin.addr() }
+        Addrs {
+            grpc: self.grpc.addr(),
+            statsd: self.sources.statsd(),
+            dropsonde: self.sources.dropsonde(),
+            admin: self.admin.addr(),
+        }
     }
 
     /// A way in for sources inside this process. What it sends after the agent has stopped is counted as dropped.

@@ -12,6 +12,7 @@ use tracing::{Instrument, info_span};
 
 use crate::config::Config;
 use crate::ingress::Intake;
+use crate::ingress::dropsonde::Dropsonde;
 use crate::ingress::statsd::Statsd;
 use crate::server::BindError;
 
@@ -19,6 +20,7 @@ use crate::server::BindError;
 #[derive(Debug)]
 pub(crate) struct Sources {
     statsd: Option<Statsd>,
+    dropsonde: Option<Dropsonde>,
     #[cfg(feature = "nats")]
     nats: Vec<crate::ingress::nats::Source>,
 }
@@ -27,7 +29,8 @@ impl Sources {
     /// # Errors
     /// The first address that cannot be bound or file that cannot be used, with its key.
     pub(crate) fn bind(config: &Config, telemetry: &Telemetry, intake: &Intake) -> Result<Self, BindError> {
-        let statsd = config.statsd.enabled.then(|| Statsd::bind(&config.statsd, intake.of(telemetry, "statsd")));
+        let statsd = config.statsd.enabled.then(|| Statsd::bind(&config.statsd, telemetry, intake));
+        let dropsonde = config.dropsonde.enabled.then(|| Dropsonde::bind(config, telemetry, intake));
         #[cfg(feature = "nats")]
         let nats = {
             let bounds =
@@ -40,6 +43,7 @@ impl Sources {
         };
         Ok(Self {
             statsd: statsd.transpose()?,
+            dropsonde: dropsonde.transpose()?,
             #[cfg(feature = "nats")]
             nats,
         })
@@ -47,7 +51,12 @@ impl Sources {
 
     /// Where statsd is listened for; nothing when it is off.
     pub(crate) fn statsd(&self) -> Option<SocketAddr> {
-        self.statsd.as_ref().map(Statsd::addr)
+        self.statsd.as_ref().and_then(Statsd::addr)
+    }
+
+    /// Where dropsonde is listened for; nothing when it is off.
+    pub(crate) fn dropsonde(&self) -> Option<SocketAddr> {
+        self.dropsonde.as_ref().and_then(Dropsonde::addr)
     }
 
     /// Starts them. Those that put what they read into the ring before they end run on `fronts`; those that go on until the ring is empty
@@ -61,7 +70,10 @@ impl Sources {
         told: &CancellationToken,
     ) {
         if let Some(statsd) = self.statsd {
-            fronts.spawn(statsd.serve(stop.clone()).instrument(info_span!("statsd")));
+            statsd.spawn(fronts, stop);
+        }
+        if let Some(dropsonde) = self.dropsonde {
+            fronts.spawn(dropsonde.serve(stop.clone()).instrument(info_span!("dropsonde")));
         }
         #[cfg(feature = "nats")]
         for source in self.nats {

@@ -1,24 +1,34 @@
-//! statsd as bytes (contract: agents §9): a line becomes a [`Metric`], a metric an encoded envelope. Pure.
-//!
-//! What enters: datagrams. What leaves: batches of gauges, and counts of what was not taken. No line costs another one anything, no
-//! input panics, nothing is allocated per line but for a series seen for the first time.
+//! statsd as bytes: lines of Etsy's and the original's clients (contract: agents §9) and of DogStatsD's become envelopes. Pure.
 //!
 //! ```text
-//! <origin>.<name>:[+|-]<digits[.digits]>|<ms|g|c>[|@<rate>][|#<key>:<value>,...]
+//! datagram ──► lines ─┬─ c, g, ms, mapping "classic" ─► classic ─► Aggregator: a gauge a line ──────────┐
+//!                     ├─ metrics otherwise ───────────► line ────► Native: series, told at every flush ─┼─► batches
+//!                     └─ events, service checks ──────► notice ────────────────────────────────────────┘
 //! ```
+//!
+//! *Invariant*: no line costs another one anything, no input panics, nothing is allocated per line but for a series seen for the first
+//! time.
 
 mod aggregator;
+mod classic;
 mod collector;
+mod config;
 mod fuzz;
+mod line;
+mod native;
+mod notice;
+mod summary;
 #[cfg(test)]
 mod tests;
 
-use proto::raw::wire;
 use proto::reason::Reason;
 
 pub use aggregator::Aggregator;
-pub use collector::Collector;
+pub use classic::{Kind, Metric, Sign, Tags, parse_line};
+pub use collector::{Collector, Settings, State};
+pub use config::{Mapping, NegativeGauges, StatsdConfig};
 pub use fuzz::fuzz;
+pub use line::{Line, Type};
 
 /// Bytes of one datagram: the most that UDP over IPv4 carries. A larger one is refused whole.
 pub const MAX_DATAGRAM: usize = 65_507;
@@ -33,61 +43,43 @@ pub const MAX_TAGS: usize = 64;
 /// Bytes of one tag, key and value together with their framing.
 pub const MAX_TAG: usize = 1_024;
 
-/// One line, understood.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Metric<'a> {
-    /// What stands before the first dot: the `source_id`.
-    pub origin: &'a str,
-    /// What stands between that dot and the colon.
-    pub name: &'a str,
-    /// What the number means.
-    pub kind: Kind,
-    /// The sign before the number, if there was one: it makes a gauge relative.
-    pub sign: Option<Sign>,
-    /// The number without its sign, divided by the sample rate. Infinite if too large or if the rate was 0.
-    pub value: f64,
-    /// The tags.
-    pub tags: Tags<'a>,
-}
-
-/// What a number means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// `c`: to be added to a running sum.
-    Counter,
-    /// `g`: a level, or with a sign a step from the last one.
-    Gauge,
-    /// `ms`: a duration. Its sign means nothing.
-    Timer,
-}
-
-/// A sign before a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sign {
-    /// `+`
-    Plus,
-    /// `-`
-    Minus,
-}
-
 /// Why a line became nothing. The texts say what would be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LineError {
+    /// A datagram longer than [`MAX_DATAGRAM`] bytes.
+    #[error("the datagram is longer than {MAX_DATAGRAM} bytes and was truncated")]
+    Truncated,
     /// No `:<number>|` in it.
     #[error("not of the form origin.name:number|type, such as shop.orders:1|c")]
     Form,
-    /// Another type, such as `h` or `s`.
-    #[error("its type is none of c, g and ms")]
+    /// Another type.
+    #[error("its type is none of c, g, ms, h, d and s")]
     Type,
     /// A name without a dot, or nothing on one side of it.
-    #[error("its name has no origin before a dot, as in shop.orders; statsd clients call it prefix")]
+    #[error(
+        "its name has no origin before a dot, as in shop.orders; statsd clients call it prefix. Or set agent.statsd.source_id"
+    )]
     NoOrigin,
     /// An origin or a name that is not text.
     #[error("its name is not UTF-8")]
     NotText,
     /// A tag without a colon, which is also what is left of a tag whose key has other characters than letters, digits and `_`.
-    #[error("it has a tag that is not key:value, with a key of letters, digits and _")]
+    #[error(
+        "it has a tag that is not key:value, with a key of letters, digits and _; agent.statsd.mapping = \"native\" takes others"
+    )]
     Tag,
+    /// A sample rate that is no number above 0.
+    #[error("its sample rate is not a number above 0, as in |@0.1")]
+    Rate,
+    /// A time that is no number of seconds.
+    #[error("its time is not a number of seconds since 1970, as in |T1656581400")]
+    Time,
+    /// An event whose lengths do not fit it.
+    #[error("not of the form _e{{title bytes,text bytes}}:title|text, such as _e{{5,4}}:title|text")]
+    Event,
+    /// A service check that lacks a part.
+    #[error("not of the form _sc|name|status, with a status of 0 to 3, such as _sc|db.up|0")]
+    Check,
     /// An origin over [`MAX_ORIGIN`] bytes.
     #[error("its origin is longer than {MAX_ORIGIN} bytes")]
     LongOrigin,
@@ -102,10 +94,6 @@ pub enum LineError {
     ManyTags,
 }
 
-/// The tags of a line: letters, digits, `_`, `:` and `,` up to the first other character.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tags<'a>(&'a str);
-
 /// The lines of a datagram, blank ones left out.
 pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     datagram
@@ -114,157 +102,21 @@ pub fn lines(datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
         .filter(|line| !line.is_empty())
 }
 
-/// Reads one line. What it says may stand anywhere in it, the leftmost counts; what follows it is not looked at.
-///
-/// Costs one pass and no allocation.
-///
-/// # Errors
-/// Nothing in the line has the form, or what has it is over a limit.
-pub fn parse_line(line: &[u8]) -> Result<Metric<'_>, LineError> {
-    let mut error = LineError::Form;
-    let mut from = 0;
-    while let Some(length) = line[from..].iter().position(|&byte| byte == b':') {
-        let colon = from + length;
-        match Reading::parse(&line[colon + 1..]) {
-            Ok(reading) => match origin_dot(line, from, colon) {
-                Some(dot) => return reading.of(origin_before(line, dot), &line[dot + 1..colon]),
-                None => error = LineError::NoOrigin,
-            },
-            Err(LineError::Form) => {}
-            Err(better) => error = better,
-        }
-        from = colon + 1;
-    }
-    Err(error)
-}
-
-/// The first dot in `from..colon` with something on both sides.
-fn origin_dot(line: &[u8], from: usize, colon: usize) -> Option<usize> {
-    (from..colon).find(|&at| line[at] == b'.' && at > 0 && line[at - 1] != b'.' && at + 1 < colon)
-}
-
-/// The text before `dot`, back to the dot before or the start of the line.
-fn origin_before(line: &[u8], dot: usize) -> &[u8] {
-    let start = line[..dot].iter().rposition(|&byte| byte == b'.').map_or(0, |at| at + 1);
-    &line[start..dot]
-}
-
-/// What follows the colon.
-struct Reading<'a> {
-    sign: Option<Sign>,
-    number: &'a [u8],
-    kind: Kind,
-    rate: Option<&'a [u8]>,
-    tags: &'a [u8],
-}
-
-impl<'a> Reading<'a> {
-    fn parse(text: &'a [u8]) -> Result<Self, LineError> {
-        let (sign, text) = match text {
-            [b'+', text @ ..] => (Some(Sign::Plus), text),
-            [b'-', text @ ..] => (Some(Sign::Minus), text),
-            _ => (None, text),
-        };
-        let (number, text) = split_number(text).ok_or(LineError::Form)?;
-        let (kind, text) = match text {
-            [b'|', b'm', b's', text @ ..] => (Kind::Timer, text),
-            [b'|', b'g', text @ ..] => (Kind::Gauge, text),
-            [b'|', b'c', text @ ..] => (Kind::Counter, text),
-            [b'|', ..] => return Err(LineError::Type),
-            _ => return Err(LineError::Form),
-        };
-        let (rate, text) = match text.strip_prefix(b"|@").and_then(split_number) {
-            Some((rate, text)) => (Some(rate), text),
-            None => (None, text),
-        };
-        Ok(Self { sign, number, kind, rate, tags: text.strip_prefix(b"|#").unwrap_or_default() })
-    }
-
-    fn of(self, origin: &'a [u8], name: &'a [u8]) -> Result<Metric<'a>, LineError> {
-        if origin.len() > MAX_ORIGIN {
-            return Err(LineError::LongOrigin);
-        }
-        if name.len() > MAX_NAME {
-            return Err(LineError::LongName);
-        }
-        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| LineError::NotText);
-        let (origin, name, tags) = (text(origin)?, text(name)?, Tags::parse(self.tags)?);
-        let value = self.rate.map_or_else(|| decimal(self.number), |rate| decimal(self.number) / decimal(rate));
-        Ok(Metric { origin, name, kind: self.kind, sign: self.sign, value, tags })
-    }
-}
-
-/// Splits `digits[.digits]` off.
-fn split_number(text: &[u8]) -> Option<(&[u8], &[u8])> {
-    let digits = |text: &[u8]| text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let whole = digits(text);
-    let fraction = text[whole..].strip_prefix(b".").map_or(0, digits);
-    let length = if fraction > 0 { whole + 1 + fraction } else { whole };
-    (whole > 0).then(|| text.split_at(length))
-}
-
-fn decimal(number: &[u8]) -> f64 {
-    let text = std::str::from_utf8(number).expect("digits and a dot are ASCII");
-    text.parse().expect("digits, with a dot between them at most, are a number")
-}
-
-impl Metric<'_> {
-    /// The value with its sign.
-    pub fn signed(&self) -> f64 {
-        if self.sign == Some(Sign::Minus) { -self.value } else { self.value }
-    }
-}
-
-impl Kind {
-    /// The unit of the gauge it becomes.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Timer => "ms",
-        }
-    }
-}
-
 impl LineError {
     /// What the line counts as.
     pub fn reason(self) -> Reason {
         match self {
-            Self::Form | Self::Type | Self::NoOrigin | Self::NotText | Self::Tag => Reason::DecodeError,
-            Self::LongOrigin | Self::LongName | Self::LongTag => Reason::Oversize,
+            Self::Form
+            | Self::Type
+            | Self::NoOrigin
+            | Self::NotText
+            | Self::Tag
+            | Self::Rate
+            | Self::Time
+            | Self::Event
+            | Self::Check => Reason::DecodeError,
+            Self::Truncated | Self::LongOrigin | Self::LongName | Self::LongTag => Reason::Oversize,
             Self::ManyTags => Reason::TooMany,
         }
     }
-}
-
-impl<'a> Tags<'a> {
-    fn parse(text: &'a [u8]) -> Result<Self, LineError> {
-        let ours = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':' | b',');
-        let length = text.iter().position(|byte| !ours(byte)).unwrap_or(text.len());
-        let list = std::str::from_utf8(&text[..length]).expect("letters, digits, _, : and , are ASCII");
-        if list.is_empty() {
-            return Ok(Self::default());
-        }
-        for (i, tag) in list.split(',').enumerate() {
-            if i == MAX_TAGS {
-                return Err(LineError::ManyTags);
-            }
-            let (key, value) = key_value(tag).ok_or(LineError::Tag)?;
-            if wire::bytes_len(key.len()) + wire::bytes_len(value.len()) > MAX_TAG {
-                return Err(LineError::LongTag);
-            }
-        }
-        Ok(Self(list))
-    }
-
-    /// Keys and values in their order. Of two with the same key the last one counts.
-    pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a str)> {
-        self.0.split(',').filter_map(key_value)
-    }
-}
-
-/// The first piece is the key, the second the value; further ones are not looked at.
-fn key_value(tag: &str) -> Option<(&str, &str)> {
-    let (key, rest) = tag.split_once(':')?;
-    Some((key, rest.split_once(':').map_or(rest, |(value, _)| value)))
 }

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agent {
+    mod dropsonde;
     mod harness;
     mod statsd;
+    mod statsd_senders;
 }

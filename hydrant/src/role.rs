@@ -129,7 +129,7 @@ async fn ready(readiness: &Readiness) {
 }
 
 pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {
-    json!({ "grpc": addrs.grpc, "statsd": addrs.statsd, "admin": addrs.admin })
+    json!({ "grpc": addrs.grpc, "statsd": addrs.statsd, "dropsonde": addrs.dropsonde, "admin": addrs.admin })
 }
 
 pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {

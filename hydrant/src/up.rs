@@ -239,14 +239,15 @@ fn rows(
     traffic_controller: &traffic_controller::Addrs,
     adapters: &adapters::Addrs,
 ) -> [Row; 4] {
-    let statsd = agent.statsd.map(|addr| format!(", statsd {addr}/udp")).unwrap_or_default();
+    let udp = [("statsd", agent.statsd), ("dropsonde", agent.dropsonde)]
+        .map(|(what, addr)| addr.map(|addr| format!(", {what} {addr}/udp")).unwrap_or_default());
     let cache = doppler.cache_grpc.map(|addr| format!(", log cache {addr}")).unwrap_or_default();
     let syslog = doppler.cache_syslog.map(|addr| format!(", syslog into it {addr}")).unwrap_or_default();
     [
         Row {
             role: "agent",
             what: "takes logs and metrics",
-            addresses: format!("gRPC {}{statsd}, admin {}", agent.grpc, agent.admin),
+            addresses: format!("gRPC {}{}, admin {}", agent.grpc, udp.concat(), agent.admin),
         },
         Row {
             role: "doppler",

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-pub use from_v1::{Decoded, V1Error, decode, from_v1};
+pub use from_v1::{Decoded, Machine, V1Error, decode, from_v1};
 pub use required::Missing;
 pub use to_v1::to_v1;
 

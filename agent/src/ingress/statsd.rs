@@ -1,36 +1,25 @@
-//! statsd over UDP: one socket, read in bulk (contract: agents §9).
+//! statsd over UDP and Unix datagram sockets (contract: agents §9).
 //!
-//! What enters: datagrams. What leaves: a batch for each round of reading. What the kernel had to drop is counted with the next
-//! datagram it delivers. No datagram and no error of the socket ends the loop.
+//! What enters: datagrams. What leaves: a batch for each round of reading, and at every flush what was summed up. Sockets share one
+//! state, so that it does not matter which of them a line comes by. No line costs another one anything.
 
-use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt};
-use proto::reason::Reason;
-use socket2::{Domain, Protocol, Socket, Type};
-use telemetry::Throttle;
-use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use metrics::Counter;
+use telemetry::{Telemetry, Throttle};
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use transport::{Backoff, BindError};
+use tokio_util::task::TaskTracker;
+use tracing::{Instrument, info_span, warn};
+use transport::BindError;
 
 use super::Intake;
-use crate::config::StatsdConfig;
-use crate::statsd::{Aggregator, Collector, LineError, MAX_DATAGRAM};
-
-/// Datagrams read by one call.
-const ROUND: usize = 64;
-
-/// Room for one datagram, and one byte more: what fills it all was too large and is cut.
-const ROOM: usize = MAX_DATAGRAM + 1;
-
-/// What even an empty datagram costs of the kernel's receive buffer, at the least.
-const KERNEL_COST: usize = 256;
+use super::datagrams::{Datagrams, Front, Udp, now_ns};
+use super::unix::{self, Removed, UnixSocketError};
+use crate::statsd::{Collector, LineError, Settings, State, StatsdConfig};
 
 /// Bytes of a line shown in a warning.
 const SHOWN: usize = 100;
@@ -38,170 +27,154 @@ const SHOWN: usize = 100;
 /// Between two warnings of the same kind.
 const QUIET: Duration = Duration::from_secs(10);
 
+/// The most sockets that share a port.
+const MAX_SOCKETS: usize = 64;
+
+/// Why statsd cannot be listened for.
+#[derive(Debug, thiserror::Error)]
+pub enum StatsdError {
+    /// The port.
+    #[error(transparent)]
+    Listen(#[from] BindError),
+    /// The Unix socket.
+    #[error(transparent)]
+    Unix(#[from] UnixSocketError),
+    /// More than are of use.
+    #[error("agent.statsd.sockets: {0} is more than {MAX_SOCKETS}")]
+    Sockets(NonZeroUsize),
+}
+
 /// The statsd front, bound.
 #[derive(Debug)]
 pub(crate) struct Statsd {
-    socket: UdpSocket,
-    addr: SocketAddr,
-    /// Rounds that empty the kernel's receive buffer, however full.
-    buffered_rounds: usize,
-    reader: Reader,
+    sockets: Vec<Datagrams>,
+    /// Of the Unix socket.
+    removed: Option<Removed>,
+    state: Arc<State>,
+    flush_interval: Duration,
+    intake: Intake,
+    losses: Losses,
+}
+
+/// What becomes of the datagrams of one socket.
+#[derive(Debug)]
+struct Lines {
+    collector: Collector,
     intake: Intake,
 }
 
-impl Statsd {
-    /// Binds the socket. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// The port is taken or needs rights that this process lacks, or the address is none of this machine.
-    pub(crate) fn bind(config: &StatsdConfig, intake: Intake) -> Result<Self, BindError> {
-        let asked = config.receive_buffer_bytes.get();
-        let open = || -> io::Result<(UdpSocket, SocketAddr, usize)> {
-            let socket = Socket::new(Domain::for_address(config.listen), Type::DGRAM, Some(Protocol::UDP))?;
-            socket.set_nonblocking(true)?;
-            socket.set_recv_buffer_size(asked.min(i32::MAX as usize))?;
-            setsockopt(&socket, sockopt::RxqOvfl, &1)?;
-            socket.bind(&config.listen.into())?;
-            // Linux tells twice what may be used, for its own book-keeping.
-            let granted = socket.recv_buffer_size()?;
-            let socket = UdpSocket::from_std(socket.into())?;
-            let addr = socket.local_addr()?;
-            Ok((socket, addr, granted))
-        };
-        let (socket, addr, granted) =
-            open().map_err(|source| BindError::new("agent.statsd.listen", config.listen, source))?;
-        let usable = granted / 2;
-        if usable < asked {
-            info!(%addr, asked, granted = usable, "statsd socket bound with a smaller receive buffer: net.core.rmem_max limits it");
-        } else {
-            info!(%addr, granted = usable, "statsd socket bound");
-        }
-        let reader = Reader::new(Collector::new(Aggregator::new(config.max_series)));
-        Ok(Self { socket, addr, buffered_rounds: granted / KERNEL_COST / ROUND + 1, reader, intake })
-    }
-
-    /// Where it listens.
-    pub(crate) fn addr(&self) -> SocketAddr {
-        self.addr
-    }
-
-    /// Reads until `stop`, then what the kernel holds at that time.
-    pub(crate) async fn serve(mut self, stop: CancellationToken) {
-        static UNREADABLE: Throttle = Throttle::every(QUIET);
-        let mut backoff = Backoff::between(Duration::from_millis(10), Duration::from_secs(1), Backoff::random_seed());
-        while let Some(round) = stop.run_until_cancelled(self.round()).await {
-            match round {
-                Ok(ROUND) => {
-                    backoff.reset();
-                    // More is there: let others in between.
-                    tokio::task::yield_now().await;
-                }
-                Ok(_) => backoff.reset(),
-                Err(error) => {
-                    if let Some(suppressed) = UNREADABLE.pass() {
-                        warn!(%error, suppressed, "statsd socket cannot be read; trying again");
-                    }
-                    stop.run_until_cancelled(tokio::time::sleep(backoff.next_wait())).await;
-                }
-            }
-        }
-        self.finish().await;
-    }
-
-    /// Waits for datagrams and reads a round of them.
-    ///
-    /// # Cancel safety
-    /// Nothing is read before the wait is over, and what is read is put to the ring without waiting.
-    async fn round(&mut self) -> io::Result<usize> {
-        self.socket.async_io(Interest::READABLE, || self.reader.read(&self.socket, &self.intake)).await
-    }
-
-    /// Empties the kernel's receive buffer. Who goes on sending does not keep it from ending.
-    async fn finish(mut self) {
-        for _ in 0..self.buffered_rounds {
-            match self.reader.read(&self.socket, &self.intake) {
-                Ok(_) => tokio::task::yield_now().await,
-                Err(_nothing_left) => return,
-            }
-        }
-    }
-}
-
-/// Reads rounds of datagrams.
+/// What series lost.
 #[derive(Debug)]
-struct Reader {
-    /// [`ROUND`] times [`ROOM`]. The kernel backs with memory only what datagrams have filled.
-    buffer: Vec<u8>,
-    collector: Collector,
-    /// What the kernel's count of dropped datagrams was last; it wraps.
-    overflow: u32,
+struct Losses {
+    forgotten: Counter,
+    not_kept: Counter,
 }
 
-impl Reader {
-    fn new(collector: Collector) -> Self {
-        Self { buffer: vec![0; ROUND * ROOM], collector, overflow: 0 }
-    }
-
-    /// Reads what is there, a round at most, and puts it to the ring: usually as one batch. Returns how many datagrams it read.
+impl Statsd {
+    /// Binds the sockets. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// `WouldBlock` when there is nothing; else the socket's.
-    fn read(&mut self, socket: &UdpSocket, intake: &Intake) -> io::Result<usize> {
-        let mut rooms = self.buffer.chunks_exact_mut(ROOM);
-        let mut slices: [_; ROUND] =
-            std::array::from_fn(|_| [IoSliceMut::new(rooms.next().expect("the buffer has a room for each datagram"))]);
-        // Not kept: a delivery without an overflow count takes the room for one away from its header.
-        let mut headers = MultiHeaders::<()>::preallocate(ROUND, Some(cmsg_space!(u32)));
-        let messages = recvmmsg(socket.as_raw_fd(), &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
-
-        let now_ns = now_ns();
-        let (mut read, mut bad_lines, mut overflow) = (0, 0, self.overflow);
-        for message in messages {
-            read += 1;
-            for control in message.cmsgs().into_iter().flatten() {
-                if let ControlMessageOwned::RxqOvfl(count) = control {
-                    overflow = count;
-                }
-            }
-            let datagram = message.iovs().next().unwrap_or_default();
-            self.collector.add(datagram, now_ns, |line, error| {
-                bad_lines += 1;
-                warn_of(line, error);
-            });
-            if self.collector.is_full() {
-                self.collector.take().into_iter().for_each(|batch| intake.take(batch));
-            }
+    /// The port is taken or needs rights that this process lacks, the address is none of this machine, or the path is taken.
+    pub(crate) fn bind(config: &StatsdConfig, telemetry: &Telemetry, intake: &Intake) -> Result<Self, StatsdError> {
+        let intake = intake.of(telemetry, "statsd");
+        let losses = Losses {
+            forgotten: telemetry.counter(
+                "hydrant_statsd_forgotten_series_total",
+                "Series that were told and forgotten before they were due, as others came.",
+                &[],
+            ),
+            not_kept: telemetry.counter(
+                "hydrant_statsd_values_not_kept_total",
+                "Values of timers and members of sets that were beyond what is kept of a series.",
+                &[],
+            ),
+        };
+        if config.sockets.get() > MAX_SOCKETS {
+            return Err(StatsdError::Sockets(config.sockets));
         }
-        self.collector.take().into_iter().for_each(|batch| intake.take(batch));
-        intake.metrics.statsd_datagrams.increment(read as u64);
-        intake.metrics.statsd_bad_lines.increment(bad_lines);
-        count_overflow(intake, overflow.wrapping_sub(self.overflow));
-        self.overflow = overflow;
-        Ok(read)
+        let receive_buffer_bytes = config.receive_buffer_bytes.get();
+        let mut udp = Udp {
+            name: "statsd",
+            listen_key: "agent.statsd.listen",
+            buffer_key: "agent.statsd.receive_buffer_bytes",
+            listen: config.listen,
+            receive_buffer_bytes,
+            shared: config.sockets.get() > 1,
+        };
+        let mut sockets = Vec::new();
+        for _ in 0..config.sockets.get() {
+            let socket = Datagrams::udp(udp, telemetry, intake.clone())?;
+            // Where the first was given any port, the others take the same.
+            udp.listen = socket.addr().unwrap_or(udp.listen);
+            sockets.push(socket);
+        }
+        let mut removed = None;
+        if let Some(path) = &config.unix {
+            let key = "agent.statsd.unix";
+            let (socket, remove) = unix::bind(key, path, config.unix_mode, receive_buffer_bytes)?;
+            let failed = |source| UnixSocketError::Bind { key, path: path.clone(), source };
+            sockets.push(Datagrams::unix(socket, "statsd", telemetry, intake.clone()).map_err(failed)?);
+            removed = Some(remove);
+        }
+        let state = State::new(Settings::from(config), NonZeroUsize::new(sockets.len()).unwrap_or(NonZeroUsize::MIN));
+        Ok(Self { sockets, removed, state, flush_interval: config.flush_interval, intake, losses })
+    }
+
+    /// Where it listens over UDP.
+    pub(crate) fn addr(&self) -> Option<SocketAddr> {
+        self.sockets.first().and_then(Datagrams::addr)
+    }
+
+    /// Reads until `stop`, then what the kernel holds at that time; tells what is summed up at every interval and at the end.
+    pub(crate) fn spawn(self, tasks: &TaskTracker, stop: &CancellationToken) {
+        let Self { sockets, removed, state, flush_interval, intake, losses } = self;
+        let lines = |intake: Intake| Lines { collector: Collector::new(Arc::clone(&state)), intake };
+        let readers: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| {
+                let (mut lines, stop) = (lines(intake.clone()), stop.clone());
+                let reading = async move { socket.serve(&mut lines, stop).await };
+                tasks.spawn(reading.instrument(info_span!("statsd")))
+            })
+            .collect();
+        let (mut lines, stop) = (lines(intake), stop.clone());
+        tasks.spawn(async move {
+            let mut tick = interval_at(Instant::now() + flush_interval, flush_interval);
+            tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            while stop.run_until_cancelled(tick.tick()).await.is_some() {
+                lines.tell(&losses, &state);
+            }
+            for reader in readers {
+                // One that panicked has said so.
+                let _ended = reader.await;
+            }
+            lines.tell(&losses, &state);
+            drop(removed);
+        });
     }
 }
 
-fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+impl Lines {
+    /// Tells what has been summed up.
+    fn tell(&mut self, losses: &Losses, state: &State) {
+        let intake = &self.intake;
+        self.collector.flush(now_ns(), |batch| intake.take(batch));
+        let (forgotten, not_kept) = state.take_losses();
+        losses.forgotten.increment(forgotten);
+        losses.not_kept.increment(not_kept);
+    }
 }
 
-/// Counts datagrams that the kernel had no room for. Each counts as one envelope: nobody knows what was in it.
-fn count_overflow(intake: &Intake, datagrams: u32) {
-    static OVERFLOW: Throttle = Throttle::every(QUIET);
-    if datagrams == 0 {
-        return;
+impl Front for Lines {
+    fn datagram(&mut self, datagram: &[u8], now_ns: i64) {
+        self.collector.add(datagram, now_ns, warn_of);
+        if self.collector.is_full() {
+            self.flush();
+        }
     }
-    let count = u64::from(datagrams);
-    intake.metrics.statsd_kernel_drops.increment(count);
-    intake.metrics.stage.received(count);
-    intake.metrics.stage.dropped(Reason::KernelRcvbuf.as_str(), count);
-    if let Some(suppressed) = OVERFLOW.pass() {
-        warn!(
-            datagrams,
-            suppressed,
-            "Kernel dropped statsd datagrams; raise agent.statsd.receive_buffer_bytes, and net.core.rmem_max with it"
-        );
+
+    fn flush(&mut self) {
+        self.collector.take().into_iter().for_each(|batch| self.intake.take(batch));
     }
 }
 
@@ -215,20 +188,22 @@ fn warn_of(line: &[u8], error: LineError) {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::net::{Ipv4Addr, UdpSocket};
     use std::num::NonZeroUsize;
 
     use diode::fair;
-    use telemetry::Telemetry;
 
     use super::*;
     use crate::config::TagsConfig;
     use crate::metrics::Metrics;
     use crate::parcel::Parcel;
+    use crate::statsd::MAX_DATAGRAM;
     use crate::tag::Tagger;
 
     struct Fixture {
-        statsd: Statsd,
+        socket: Datagrams,
+        lines: Lines,
         ring: fair::Reader<Parcel>,
         telemetry: Telemetry,
         client: UdpSocket,
@@ -245,10 +220,11 @@ mod tests {
             receive_buffer_bytes: some(receive_buffer_bytes),
             ..StatsdConfig::default()
         };
-        let statsd = Statsd::bind(&config, intake.of(&telemetry, "statsd")).unwrap();
+        let mut statsd = Statsd::bind(&config, &telemetry, &intake).unwrap();
         let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        client.connect(statsd.addr()).unwrap();
-        Fixture { statsd, ring, telemetry, client }
+        client.connect(statsd.addr().unwrap()).unwrap();
+        let lines = Lines { collector: Collector::new(statsd.state), intake: statsd.intake };
+        Fixture { socket: statsd.sockets.remove(0), lines, ring, telemetry, client }
     }
 
     impl Fixture {
@@ -275,7 +251,7 @@ mod tests {
         fn read(&mut self) -> u64 {
             let mut read = 0;
             loop {
-                match self.statsd.reader.read(&self.statsd.socket, &self.statsd.intake) {
+                match self.socket.read_now(&mut self.lines) {
                     Ok(more) => read += more as u64,
                     Err(error) => {
                         assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
@@ -294,8 +270,8 @@ mod tests {
         }
         let stop = CancellationToken::new();
         stop.cancel();
-        let Fixture { statsd, mut ring, .. } = fixture;
-        statsd.serve(stop).await;
+        let Fixture { socket, mut lines, mut ring, .. } = fixture;
+        socket.serve(&mut lines, stop).await;
         let mut parcels = Vec::new();
         while let Ok(parcel) = ring.try_recv() {
             parcels.push(parcel.selection.len());
@@ -308,7 +284,7 @@ mod tests {
         let mut fixture = fixture(1);
         for lap in 1..=3 {
             let (read_before, dropped_before) =
-                (fixture.metric("hydrant_statsd_datagrams_total"), fixture.dropped("kernel_rcvbuf"));
+                (fixture.metric("hydrant_source_datagrams_total{source=\"statsd\"}"), fixture.dropped("kernel_rcvbuf"));
             for _ in 0..200 {
                 fixture.send("shop.orders:1|c");
             }
@@ -317,9 +293,16 @@ mod tests {
             // The kernel tells with the next one.
             fixture.send("shop.orders:1|c");
             read += fixture.read();
-            assert_eq!(fixture.metric("hydrant_statsd_datagrams_total"), read_before + read, "lap {lap}");
+            assert_eq!(
+                fixture.metric("hydrant_source_datagrams_total{source=\"statsd\"}"),
+                read_before + read,
+                "lap {lap}"
+            );
             assert_eq!(fixture.dropped("kernel_rcvbuf"), dropped_before + 201 - read, "lap {lap}");
-            assert_eq!(fixture.metric("hydrant_statsd_kernel_drops_total"), fixture.dropped("kernel_rcvbuf"));
+            assert_eq!(
+                fixture.metric("hydrant_source_kernel_drops_total{source=\"statsd\"}"),
+                fixture.dropped("kernel_rcvbuf")
+            );
             assert_eq!(fixture.received(), lap * 201, "lap {lap}");
         }
     }
@@ -333,8 +316,7 @@ mod tests {
         fixture.send(format!("a.{}:1|c", "n".repeat(513)));
         fixture.send("a.last:1|ms");
         assert_eq!(fixture.read(), 5);
-        assert_eq!(fixture.metric("hydrant_statsd_datagrams_total"), 5);
-        assert_eq!(fixture.metric("hydrant_statsd_bad_lines_total"), 5);
+        assert_eq!(fixture.metric("hydrant_source_datagrams_total{source=\"statsd\"}"), 5);
         assert_eq!((fixture.dropped("decode_error"), fixture.dropped("oversize")), (4, 1));
         assert_eq!(fixture.received(), 7);
         let parcel = fixture.ring.try_recv().unwrap();
@@ -363,8 +345,8 @@ mod tests {
     #[tokio::test]
     async fn a_busy_port_is_named() {
         let first = fixture(1 << 20);
-        let config = StatsdConfig { listen: first.statsd.addr(), ..StatsdConfig::default() };
-        let error = Statsd::bind(&config, first.statsd.intake).unwrap_err().to_string();
+        let config = StatsdConfig { listen: first.socket.addr().unwrap(), ..StatsdConfig::default() };
+        let error = Statsd::bind(&config, &first.telemetry, &first.lines.intake).unwrap_err().to_string();
         assert!(error.starts_with("agent.statsd.listen: ") && error.contains("already in use"), "{error}");
     }
 }

@@ -50,11 +50,24 @@ pub(super) async fn doppler(tasks: &TaskTracker) -> (SocketAddr, mpsc::Receiver<
     (addr, received)
 }
 
+/// Where `scripts/tools` fetches to.
+fn tools() -> PathBuf {
+    std::env::var_os("HYDRANT_TOOLS")
+        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")), PathBuf::from)
+}
+
+fn tool(path: &str) -> PathBuf {
+    let tool = tools().join(path);
+    assert!(tool.exists(), "{} is missing: run scripts/tools", tool.display());
+    tool
+}
+
 /// The interpreter with the packages that `scripts/tools` fetches.
 pub(super) fn python() -> PathBuf {
-    let tools = std::env::var_os("HYDRANT_TOOLS")
-        .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")), PathBuf::from);
-    let python = tools.join("venv/bin/python");
-    assert!(python.exists(), "{} is missing: run scripts/tools", python.display());
-    python
+    tool("venv/bin/python")
+}
+
+/// Node, with the packages under `npm/` beside its directory.
+pub(super) fn node() -> PathBuf {
+    tool("bin/node")
 }

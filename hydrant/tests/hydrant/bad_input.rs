@@ -87,8 +87,9 @@ async fn half_open_connections_and_noise_disturb_nobody() {
     for garbage in [&b""[..], b"\xff\xfe\x00", b":::|||", b"a.b:1|x", b"a.b:1|c|#tag", b"\n\n\n"] {
         statsd.send_to(garbage, up.agent().statsd.unwrap()).await.unwrap();
     }
-    let bad =
-        |metrics: &std::collections::BTreeMap<String, f64>| sum(metrics, "hydrant_statsd_bad_lines_total", "") >= 4;
+    let bad = |metrics: &std::collections::BTreeMap<String, f64>| {
+        sum(metrics, "hydrant_source_refused_total", "source=\"statsd\"") >= 4
+    };
     until(up.agent().admin, bad).await;
     let mut producer = Producer::connect(up.agent().grpc).await;
     producer.send(vec![v2::Envelope::log("app", "through")]).await;

@@ -27,9 +27,15 @@ async fn a_doppler_sends_its_numbers_to_an_agent_and_loses_none_while_there_is_n
     let dopplers = format!("[[agent.dopplers]]\naddresses = [\"{}\"]\n", other.addr("grpc"));
     let _agent = Process::start_with("agent", &dopplers, &[("HYDRANT_AGENT__GRPC__LISTEN", AGENT.to_owned())]).await;
 
-    let (mut ingress, mut subscriptions, mut sent) = (0, None, 300);
-    while ingress < 500 || subscriptions.is_none() {
+    let (mut ingress, mut subscriptions, mut sent, mut agents) = (0, None, 300, 0);
+    while ingress < 500 || subscriptions.is_none() || agents == 0 {
         for envelope in next(&mut seen).await.unwrap() {
+            if envelope.source_id == "metron" {
+                // The agent's own.
+                assert_eq!(envelope.tags["origin"], "loggregator.metron");
+                agents += 1;
+                continue;
+            }
             assert_eq!(envelope.source_id, "doppler");
             assert_eq!(envelope.tags["origin"], "loggregator.doppler");
             assert_eq!(envelope.tags["metric_version"], "2.0");

@@ -27,6 +27,7 @@ use transport::{Address, ChannelOptions};
 pub(crate) const ANY_PORTS: &str = r#"
 agent.grpc.listen = "127.0.0.1:0"
 agent.statsd.listen = "127.0.0.1:0"
+agent.dropsonde.listen = "127.0.0.1:0"
 agent.admin.listen = "127.0.0.1:0"
 doppler.grpc.listen = "127.0.0.1:0"
 doppler.cache_grpc.listen = "127.0.0.1:0"

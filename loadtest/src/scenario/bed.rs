@@ -237,7 +237,7 @@ impl Bed {
     pub(super) async fn up(&self) -> Result<Server, ScenarioError> {
         let any = "listen = \"127.0.0.1:0\"";
         let toml = format!(
-            "[agent.grpc]\n{any}\n[agent.statsd]\n{any}\n[agent.admin]\n{any}\n\
+            "[agent.grpc]\n{any}\n[agent.statsd]\n{any}\n[agent.dropsonde]\n{any}\n[agent.admin]\n{any}\n\
              [doppler.grpc]\n{any}\n[doppler.cache_grpc]\n{any}\n[doppler.admin]\n{any}\n\
              [traffic_controller.http]\n{any}\n[traffic_controller.grpc]\n{any}\n[traffic_controller.rest]\n{any}\n\
              [traffic_controller.gateway]\n{any}\n[traffic_controller.admin]\n{any}\n[adapters.admin]\n{any}\n"
@@ -275,7 +275,7 @@ impl Bed {
 
     fn agent_toml(&self, dopplers: &[SocketAddr]) -> String {
         format!(
-            "[agent]\n{}[agent.grpc]\nlisten = \"127.0.0.1:0\"\n{}[agent.statsd]\nlisten = \"127.0.0.1:0\"\n\
+            "[agent]\n{}[agent.grpc]\nlisten = \"127.0.0.1:0\"\n{}[agent.statsd]\nlisten = \"127.0.0.1:0\"\n[agent.dropsonde]\nlisten = \"127.0.0.1:0\"\n\
              [agent.admin]\nlisten = \"127.0.0.1:0\"\n[[agent.dopplers]]\naddresses = {:?}\n",
             self.tls_toml("doppler_tls", "metron"),
             self.tls_toml("tls", "metron"),

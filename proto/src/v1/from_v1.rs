@@ -53,7 +53,53 @@ pub fn decode(payload: &[u8]) -> Result<Decoded, V1Error> {
     }
 }
 
+/// What an agent's machine is called: fields that a v1 envelope may lack (contract: agents §2.3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Machine {
+    /// The deployment that it belongs to.
+    pub deployment: Option<String>,
+    /// The job that it has there.
+    pub job: Option<String>,
+    /// Its number or id in that job.
+    pub index: Option<String>,
+    /// Its address.
+    pub ip: Option<String>,
+}
+
 impl Decoded {
+    /// True if the body that its event type names is there. Agents refuse what has none.
+    pub fn has_body(&self) -> bool {
+        match self.event_type {
+            EventType::LogMessage => self.v1.log_message.is_some(),
+            EventType::Error => self.v1.error.is_some(),
+            EventType::CounterEvent => self.v1.counter_event.is_some(),
+            EventType::ValueMetric => self.v1.value_metric.is_some(),
+            EventType::ContainerMetric => self.v1.container_metric.is_some(),
+            EventType::HttpStartStop => self.v1.http_start_stop.is_some(),
+        }
+    }
+
+    /// As the first agent hands it on: from `machine` where it does not say itself where it is from (an empty field says so), and with
+    /// its origin as `source_id` where it has none.
+    #[must_use]
+    pub fn on(mut self, machine: &Machine) -> Self {
+        let v1 = &mut self.v1;
+        for (field, own) in [
+            (&mut v1.deployment, &machine.deployment),
+            (&mut v1.job, &machine.job),
+            (&mut v1.index, &machine.index),
+            (&mut v1.ip, &machine.ip),
+        ] {
+            if field.is_none() {
+                field.clone_from(own);
+            }
+        }
+        if v1.tags.get(tag::SOURCE_ID).is_none_or(String::is_empty) {
+            v1.tags.insert(tag::SOURCE_ID.to_owned(), v1.origin.clone());
+        }
+        self
+    }
+
     /// Its event type.
     pub fn event_type(&self) -> EventType {
         self.event_type
