@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::dropsonde::DropsondeConfig;
 use crate::nats::config::{NatsConfig, NatsConfigError};
 use crate::statsd::StatsdConfig;
+use crate::syslog::SyslogConfig;
 use serde::{Deserialize, Serialize};
 use telemetry::AdminConfig;
 use transport::{AccessConfig, DopplerSet, GrpcLimits, LinkLimits, TlsFiles, duration_text};
@@ -25,6 +26,8 @@ pub struct Config {
     pub statsd: StatsdConfig,
     /// Where programs send dropsonde envelopes.
     pub dropsonde: DropsondeConfig,
+    /// Where syslog daemons send messages; `[[syslog]]` entries. None.
+    pub syslog: Vec<SyslogConfig>,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -105,6 +108,7 @@ impl Default for Config {
             grpc: GrpcConfig::default(),
             statsd: StatsdConfig::default(),
             dropsonde: DropsondeConfig::default(),
+            syslog: Vec::new(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],

@@ -6,6 +6,7 @@ mod grpc;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 pub(crate) mod statsd;
+pub(crate) mod syslog;
 mod unix;
 
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use telemetry::Telemetry;
 
 pub(crate) use grpc::IngressService;
 pub use statsd::StatsdError;
+pub use syslog::SyslogError;
 pub use unix::UnixSocketError;
 
 use crate::metrics::{Metrics, SourceMetrics};
@@ -66,6 +68,13 @@ impl Intake {
     pub(crate) fn take(&self, checked: (Batch, Refused)) {
         let (batch, _) = self.count(checked);
         self.put(batch.into());
+    }
+
+    /// Counts what came and was lost before it could be read.
+    fn lost(&self, reason: Reason, count: u64) {
+        self.metrics.stage.received(count);
+        self.metrics.stage.dropped(reason.as_str(), count);
+        self.source.refused(reason, count);
     }
 
     /// Counts what came and what was refused of it; gives the rest, tagged.

@@ -22,6 +22,7 @@ mod parcel;
 mod server;
 mod sources;
 pub mod statsd;
+pub mod syslog;
 mod tag;
 
 pub use config::{Config, EgressConfig, GrpcConfig, TagsConfig};
@@ -29,7 +30,7 @@ pub use dropsonde::DropsondeConfig;
 pub use gather::{Draft, Gather};
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;
-pub use ingress::{Local, StatsdError, UnixSocketError};
+pub use ingress::{Local, StatsdError, SyslogError, UnixSocketError};
 pub use nats::config::{From as NatsFrom, KindName, NatsConfig, NatsConfigError, NatsTls, NatsUrl, NatsUrlError};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use statsd::StatsdConfig;

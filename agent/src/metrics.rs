@@ -49,7 +49,7 @@ pub(crate) struct Metrics {
 #[derive(Clone, Debug)]
 pub(crate) struct SourceMetrics {
     envelopes: Counter,
-    refused: [(Reason, Counter); 3],
+    refused: [(Reason, Counter); 4],
 }
 
 impl SourceMetrics {
@@ -66,7 +66,7 @@ impl SourceMetrics {
                 "Envelopes that an agent took, by the front they came to.",
                 &[("source", source)],
             ),
-            refused: [Reason::DecodeError, Reason::Oversize, Reason::TooMany].map(refused),
+            refused: [Reason::DecodeError, Reason::Oversize, Reason::TooMany, Reason::PeerLost].map(refused),
         }
     }
 
@@ -140,6 +140,7 @@ impl Metrics {
             Reason::Oversize,
             Reason::TooMany,
             Reason::KernelRcvbuf,
+            Reason::PeerLost,
             Reason::QueueFull,
             Reason::ShutdownDeadline,
         ];

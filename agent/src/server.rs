@@ -32,6 +32,9 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// A port for syslog.
+    #[error(transparent)]
+    Syslog(#[from] crate::ingress::SyslogError),
     /// A socket for statsd.
     #[error(transparent)]
     Statsd(#[from] crate::ingress::StatsdError),
@@ -81,7 +84,7 @@ pub enum ServeError {
 }
 
 /// Where an agent listens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Addrs {
     /// gRPC ingress.
     pub grpc: SocketAddr,
@@ -89,6 +92,8 @@ pub struct Addrs {
     pub statsd: Option<SocketAddr>,
     /// dropsonde over UDP; nothing when it is off.
     pub dropsonde: Option<SocketAddr>,
+    /// syslog, in the order of the configuration's entries.
+    pub syslog: Vec<SocketAddr>,
     /// `/metrics`, `/live`, `/ready`.
     pub admin: SocketAddr,
 }
@@ -209,6 +214,7 @@ impl Server {
             grpc: self.grpc.addr(),
             statsd: self.sources.statsd(),
             dropsonde: self.sources.dropsonde(),
+            syslog: self.sources.syslog(),
             admin: self.admin.addr(),
         }
     }

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::ingress::Intake;
 use crate::ingress::dropsonde::Dropsonde;
 use crate::ingress::statsd::Statsd;
+use crate::ingress::syslog::{Syslog, SyslogMetrics};
 use crate::server::BindError;
 
 /// Every source that the configuration names, with its sockets bound and its files read.
@@ -21,6 +22,7 @@ use crate::server::BindError;
 pub(crate) struct Sources {
     statsd: Option<Statsd>,
     dropsonde: Option<Dropsonde>,
+    syslog: Vec<Syslog>,
     #[cfg(feature = "nats")]
     nats: Vec<crate::ingress::nats::Source>,
 }
@@ -31,6 +33,8 @@ impl Sources {
     pub(crate) fn bind(config: &Config, telemetry: &Telemetry, intake: &Intake) -> Result<Self, BindError> {
         let statsd = config.statsd.enabled.then(|| Statsd::bind(&config.statsd, telemetry, intake));
         let dropsonde = config.dropsonde.enabled.then(|| Dropsonde::bind(config, telemetry, intake));
+        let (metrics, of_syslog) = (SyslogMetrics::register(telemetry), intake.of(telemetry, "syslog"));
+        let syslog = config.syslog.iter().map(|entry| Syslog::bind(entry, telemetry, &of_syslog, &metrics));
         #[cfg(feature = "nats")]
         let nats = {
             let bounds =
@@ -44,6 +48,7 @@ impl Sources {
         Ok(Self {
             statsd: statsd.transpose()?,
             dropsonde: dropsonde.transpose()?,
+            syslog: syslog.collect::<Result<_, _>>()?,
             #[cfg(feature = "nats")]
             nats,
         })
@@ -57,6 +62,11 @@ impl Sources {
     /// Where dropsonde is listened for; nothing when it is off.
     pub(crate) fn dropsonde(&self) -> Option<SocketAddr> {
         self.dropsonde.as_ref().and_then(Dropsonde::addr)
+    }
+
+    /// Where syslog is listened for.
+    pub(crate) fn syslog(&self) -> Vec<SocketAddr> {
+        self.syslog.iter().filter_map(Syslog::addr).collect()
     }
 
     /// Starts them. Those that put what they read into the ring before they end run on `fronts`; those that go on until the ring is empty
@@ -74,6 +84,9 @@ impl Sources {
         }
         if let Some(dropsonde) = self.dropsonde {
             fronts.spawn(dropsonde.serve(stop.clone()).instrument(info_span!("dropsonde")));
+        }
+        for syslog in self.syslog {
+            fronts.spawn(syslog.serve(stop.clone()).instrument(info_span!("syslog")));
         }
         #[cfg(feature = "nats")]
         for source in self.nats {

@@ -7,4 +7,5 @@ mod agent {
     mod harness;
     mod statsd;
     mod statsd_senders;
+    mod syslog;
 }

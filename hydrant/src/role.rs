@@ -103,7 +103,7 @@ async fn serve(role: Role, config: Config, print_addrs: bool) -> Result<(), Fail
         }};
     }
     match role {
-        Role::Agent => serve!(config.agent, |addrs| agent(addrs), |server| {
+        Role::Agent => serve!(config.agent, |addrs| agent(&addrs), |server| {
             let (sink, every) = (Sink::Local(Box::new(server.local())), config.self_metrics.agent_interval);
             tasks.spawn(classic::run(classic::AGENT, telemetry.clone(), sink, every, told.clone()));
         }),
@@ -128,8 +128,8 @@ async fn ready(readiness: &Readiness) {
     std::future::pending().await
 }
 
-pub(crate) fn agent(addrs: agent::Addrs) -> serde_json::Value {
-    json!({ "grpc": addrs.grpc, "statsd": addrs.statsd, "dropsonde": addrs.dropsonde, "admin": addrs.admin })
+pub(crate) fn agent(addrs: &agent::Addrs) -> serde_json::Value {
+    json!({ "grpc": addrs.grpc, "statsd": addrs.statsd, "dropsonde": addrs.dropsonde, "syslog": addrs.syslog, "admin": addrs.admin })
 }
 
 pub(crate) fn doppler(addrs: doppler::Addrs) -> serde_json::Value {

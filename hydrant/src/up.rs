@@ -220,7 +220,7 @@ async fn serve(config: Config, lines: Lines, print_addrs: bool) -> Result<(), Fa
 
 fn addrs(up: &Up) -> serde_json::Value {
     json!({
-        "agent": role::agent(up.agent()),
+        "agent": role::agent(&up.agent()),
         "doppler": role::doppler(up.doppler()),
         "traffic_controller": role::traffic_controller(up.traffic_controller()),
         "adapters": role::adapters(up.adapters()),

@@ -130,7 +130,7 @@ impl SyslogConfig {
                 Security::MutualTls(Identity::load(&TlsFiles { cert, key, ca })?)
             }
             Some(SyslogTls { cert, key, ca: None }) => {
-                Security::Https(ServerIdentity::load(&ServerFiles { cert, key })?)
+                Security::OneWayTls(ServerIdentity::load(&ServerFiles { cert, key })?)
             }
         })
     }
@@ -149,7 +149,7 @@ impl Intake {
         let tracker = TaskTracker::new();
         match &security {
             Security::MutualTls(identity) => identity.watch(keys.tls, &tracker, stop.clone()),
-            Security::Https(identity) => drop(tracker.spawn(identity.clone().watch(keys.tls, stop.clone()))),
+            Security::OneWayTls(identity) => drop(tracker.spawn(identity.clone().watch(keys.tls, stop.clone()))),
             _ => {}
         }
         let places = Arc::new(Semaphore::new(config.max_connections.get().min(Semaphore::MAX_PERMITS)));

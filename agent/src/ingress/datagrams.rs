@@ -4,12 +4,12 @@
 //! room for. No datagram and no error of the socket ends the loop.
 
 use std::io::{self, IoSliceMut};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::cmsg_space;
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg, setsockopt, sockopt};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
 use proto::reason::Reason;
 use socket2::{Domain, Protocol, Type};
 use telemetry::{Telemetry, Throttle};
@@ -39,8 +39,9 @@ const QUIET: Duration = Duration::from_secs(10);
 
 /// Makes envelopes of datagrams.
 pub(crate) trait Front {
-    /// Takes one, which arrived at `now_ns` nanoseconds since the Unix epoch. Longer than [`MAX_DATAGRAM`]: the rest of it is lost.
-    fn datagram(&mut self, datagram: &[u8], now_ns: i64);
+    /// Takes one, which arrived from there at `now_ns` nanoseconds since the Unix epoch. Longer than [`MAX_DATAGRAM`]: the rest of it is
+    /// lost.
+    fn datagram(&mut self, datagram: &[u8], from: Option<IpAddr>, now_ns: i64);
 
     /// Hands over what has been made, as nothing more is there for the moment.
     fn flush(&mut self);
@@ -233,7 +234,7 @@ fn read(fd: RawFd, buffer: &mut [u8], mut overflow: u32, front: &mut impl Front)
     let mut slices: [_; ROUND] =
         std::array::from_fn(|_| [IoSliceMut::new(rooms.next().expect("the buffer has a room for each datagram"))]);
     // Not kept: a delivery without an overflow count takes the room for one away from its header.
-    let mut headers = MultiHeaders::<()>::preallocate(ROUND, Some(cmsg_space!(u32)));
+    let mut headers = MultiHeaders::<SockaddrStorage>::preallocate(ROUND, Some(cmsg_space!(u32)));
     let messages = recvmmsg(fd, &mut headers, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
     let now_ns = now_ns();
     let mut read = 0;
@@ -244,10 +245,20 @@ fn read(fd: RawFd, buffer: &mut [u8], mut overflow: u32, front: &mut impl Front)
                 overflow = count;
             }
         }
-        front.datagram(message.iovs().next().unwrap_or_default(), now_ns);
+        let from = message.address.as_ref().and_then(ip_of);
+        front.datagram(message.iovs().next().unwrap_or_default(), from, now_ns);
     }
     front.flush();
     Ok(Round { read, overflow })
+}
+
+fn ip_of(address: &SockaddrStorage) -> Option<IpAddr> {
+    let ip = match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+        (Some(address), _) => IpAddr::from(address.ip()),
+        (_, Some(address)) => IpAddr::from(address.ip()),
+        _ => return None,
+    };
+    Some(ip.to_canonical())
 }
 
 /// Counts a round. A datagram that the kernel had no room for counts as one envelope: nobody knows what was in it.

@@ -2,7 +2,7 @@
 //!
 //! What enters: datagrams. What leaves: a batch of v2 envelopes for each round of reading.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use telemetry::{Telemetry, Throttle};
@@ -63,7 +63,7 @@ impl Dropsonde {
 }
 
 impl Front for Envelopes {
-    fn datagram(&mut self, datagram: &[u8], _now_ns: i64) {
+    fn datagram(&mut self, datagram: &[u8], _from: Option<IpAddr>, _now_ns: i64) {
         if let Err(error) = self.converter.add(datagram) {
             warn_of(datagram, &error);
         }

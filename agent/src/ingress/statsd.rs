@@ -3,7 +3,7 @@
 //! What enters: datagrams. What leaves: a batch for each round of reading, and at every flush what was summed up. Sockets share one
 //! state, so that it does not matter which of them a line comes by. No line costs another one anything.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -166,7 +166,7 @@ impl Lines {
 }
 
 impl Front for Lines {
-    fn datagram(&mut self, datagram: &[u8], now_ns: i64) {
+    fn datagram(&mut self, datagram: &[u8], _from: Option<IpAddr>, now_ns: i64) {
         self.collector.add(datagram, now_ns, warn_of);
         if self.collector.is_full() {
             self.flush();

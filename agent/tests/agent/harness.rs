@@ -56,7 +56,8 @@ fn tools() -> PathBuf {
         .map_or_else(|| PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/tools")), PathBuf::from)
 }
 
-fn tool(path: &str) -> PathBuf {
+/// A program that it fetches.
+pub(super) fn tool(path: &str) -> PathBuf {
     let tool = tools().join(path);
     assert!(tool.exists(), "{} is missing: run scripts/tools", tool.display());
     tool

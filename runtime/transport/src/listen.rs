@@ -152,6 +152,8 @@ pub enum Security {
     OptionalClientTls(Identity),
     /// TLS without a client certificate, for browsers and the like.
     Https(ServerIdentity),
+    /// TLS without a client certificate, for clients that never read.
+    OneWayTls(ServerIdentity),
 }
 
 impl Listener {
@@ -285,6 +287,7 @@ impl Accept {
             Security::MutualTls(identity) => (identity.server_config(), Some(identity.clone())),
             Security::OptionalClientTls(identity) => (identity.optional_client_config(), Some(identity.clone())),
             Security::Https(identity) => (identity.config(), None),
+            Security::OneWayTls(identity) => (identity.one_way_config(), None),
         };
         self.hand_shake(TlsAcceptor::from(config), identity, socket, info, open);
     }

@@ -37,7 +37,7 @@ impl Ports {
             Security::MutualTls(identity) | Security::OptionalClientTls(identity) => {
                 vec![("traffic_controller.grpc.tls", identity.clone())]
             }
-            Security::Plain | Security::Https(_) => Vec::new(),
+            Security::Plain | Security::Https(_) | Security::OneWayTls(_) => Vec::new(),
         }
     }
 }

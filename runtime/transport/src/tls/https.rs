@@ -35,6 +35,7 @@ pub struct ServerIdentity {
 /// What one reading of the files gave.
 struct Loaded {
     config: Arc<ServerConfig>,
+    one_way: Arc<ServerConfig>,
     not_after: SystemTime,
     contents: [Vec<u8>; 2],
 }
@@ -69,6 +70,12 @@ impl ServerIdentity {
         Arc::clone(&self.current.load().config)
     }
 
+    /// The configuration of a server that only reads: no client certificate asked for, no ALPN, and nothing sent behind the handshake. A
+    /// session ticket that such a client never reads would turn its close into a reset, which takes what it sent last with it.
+    pub fn one_way_config(&self) -> Arc<ServerConfig> {
+        Arc::clone(&self.current.load().one_way)
+    }
+
     /// When the certificate ends, to the second.
     pub fn not_after(&self) -> SystemTime {
         self.current.load().not_after
@@ -97,8 +104,10 @@ impl Loaded {
             .map_err(bad)?
             .with_no_client_auth()
             .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
+        let mut one_way = config.clone();
+        super::without_resumption(&mut one_way);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { config: Arc::new(config), not_after: cert.not_after(), contents })
+        Ok(Self { one_way: Arc::new(one_way), config: Arc::new(config), not_after: cert.not_after(), contents })
     }
 }
 
