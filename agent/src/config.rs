@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::dropsonde::DropsondeConfig;
 use crate::nats::config::{NatsConfig, NatsConfigError};
+use crate::scrape::ScrapeConfig;
 use crate::statsd::StatsdConfig;
 use crate::syslog::SyslogConfig;
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub struct Config {
     pub dropsonde: DropsondeConfig,
     /// Where syslog daemons send messages; `[[syslog]]` entries. None.
     pub syslog: Vec<SyslogConfig>,
+    /// Pages of metrics to scrape.
+    pub scrape: ScrapeConfig,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -109,6 +112,7 @@ impl Default for Config {
             statsd: StatsdConfig::default(),
             dropsonde: DropsondeConfig::default(),
             syslog: Vec::new(),
+            scrape: ScrapeConfig::default(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],

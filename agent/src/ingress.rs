@@ -5,6 +5,7 @@ pub(crate) mod dropsonde;
 mod grpc;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
+pub(crate) mod scrape;
 pub(crate) mod statsd;
 pub(crate) mod syslog;
 mod unix;
@@ -17,6 +18,7 @@ use proto::reason::Reason;
 use telemetry::Telemetry;
 
 pub(crate) use grpc::IngressService;
+pub use scrape::{ScrapeError, TargetError};
 pub use statsd::StatsdError;
 pub use syslog::SyslogError;
 pub use unix::UnixSocketError;

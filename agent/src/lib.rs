@@ -19,6 +19,7 @@ mod link;
 mod metrics;
 mod nats;
 mod parcel;
+pub mod scrape;
 mod server;
 mod sources;
 pub mod statsd;
@@ -30,7 +31,7 @@ pub use dropsonde::DropsondeConfig;
 pub use gather::{Draft, Gather};
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;
-pub use ingress::{Local, StatsdError, SyslogError, UnixSocketError};
+pub use ingress::{Local, ScrapeError, StatsdError, SyslogError, TargetError, UnixSocketError};
 pub use nats::config::{From as NatsFrom, KindName, NatsConfig, NatsConfigError, NatsTls, NatsUrl, NatsUrlError};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use statsd::StatsdConfig;

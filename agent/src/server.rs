@@ -32,6 +32,9 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// A target to scrape.
+    #[error(transparent)]
+    Scrape(#[from] crate::ingress::ScrapeError),
     /// A port for syslog.
     #[error(transparent)]
     Syslog(#[from] crate::ingress::SyslogError),

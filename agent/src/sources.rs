@@ -13,6 +13,7 @@ use tracing::{Instrument, info_span};
 use crate::config::Config;
 use crate::ingress::Intake;
 use crate::ingress::dropsonde::Dropsonde;
+use crate::ingress::scrape::Scraper;
 use crate::ingress::statsd::Statsd;
 use crate::ingress::syslog::{Syslog, SyslogMetrics};
 use crate::server::BindError;
@@ -23,6 +24,7 @@ pub(crate) struct Sources {
     statsd: Option<Statsd>,
     dropsonde: Option<Dropsonde>,
     syslog: Vec<Syslog>,
+    scraper: Option<Scraper>,
     #[cfg(feature = "nats")]
     nats: Vec<crate::ingress::nats::Source>,
 }
@@ -49,6 +51,7 @@ impl Sources {
             statsd: statsd.transpose()?,
             dropsonde: dropsonde.transpose()?,
             syslog: syslog.collect::<Result<_, _>>()?,
+            scraper: Scraper::new(&config.scrape, telemetry, intake)?,
             #[cfg(feature = "nats")]
             nats,
         })
@@ -84,6 +87,9 @@ impl Sources {
         }
         if let Some(dropsonde) = self.dropsonde {
             fronts.spawn(dropsonde.serve(stop.clone()).instrument(info_span!("dropsonde")));
+        }
+        if let Some(scraper) = self.scraper {
+            fronts.spawn(scraper.serve(stop.clone()).instrument(info_span!("scraper")));
         }
         for syslog in self.syslog {
             fronts.spawn(syslog.serve(stop.clone()).instrument(info_span!("syslog")));

@@ -5,6 +5,7 @@
 mod agent {
     mod dropsonde;
     mod harness;
+    mod scrape;
     mod statsd;
     mod statsd_senders;
     mod syslog;
