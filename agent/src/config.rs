@@ -5,7 +5,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::cgroup::ContainersConfig;
 use crate::dropsonde::DropsondeConfig;
+use crate::host::HostConfig;
+use crate::limits::LimitsConfig;
 use crate::nats::config::{NatsConfig, NatsConfigError};
 use crate::scrape::ScrapeConfig;
 use crate::statsd::StatsdConfig;
@@ -31,6 +34,12 @@ pub struct Config {
     pub syslog: Vec<SyslogConfig>,
     /// Pages of metrics to scrape.
     pub scrape: ScrapeConfig,
+    /// The machine's own numbers.
+    pub host: HostConfig,
+    /// What containers on this machine use.
+    pub containers: ContainersConfig,
+    /// What one source may send.
+    pub limits: LimitsConfig,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -113,6 +122,9 @@ impl Default for Config {
             dropsonde: DropsondeConfig::default(),
             syslog: Vec::new(),
             scrape: ScrapeConfig::default(),
+            host: HostConfig::default(),
+            containers: ContainersConfig::default(),
+            limits: LimitsConfig::default(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],

@@ -146,6 +146,6 @@ mod tests {
         assert_eq!(converter.add(&[0x0a, 1, b'a', 0x10, 5]), Err(DatagramError::NoBody));
         let (batch, refused) = converter.take().unwrap();
         assert!(batch.is_empty());
-        assert_eq!(refused, Refused { decode_error: 3, oversize: 1, too_many: 0 });
+        assert_eq!(refused, Refused { decode_error: 3, oversize: 1, ..Refused::default() });
     }
 }

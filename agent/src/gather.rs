@@ -252,6 +252,6 @@ mod tests {
         gather.refuse(Reason::DecodeError);
         let (envelopes, refused) = decoded(&mut gather);
         assert_eq!(envelopes.len(), 2);
-        assert_eq!(refused, Refused { decode_error: 1, oversize: 3, too_many: 1 });
+        assert_eq!(refused, Refused { decode_error: 1, oversize: 3, too_many: 1, ..Refused::default() });
     }
 }

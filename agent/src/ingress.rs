@@ -1,8 +1,10 @@
 //! Sources end here: every front puts its envelopes to the same [`Intake`].
 
+pub(crate) mod cgroup;
 mod datagrams;
 pub(crate) mod dropsonde;
 mod grpc;
+pub(crate) mod host;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
 pub(crate) mod scrape;
@@ -23,6 +25,7 @@ pub use statsd::StatsdError;
 pub use syslog::SyslogError;
 pub use unix::UnixSocketError;
 
+use crate::limits::Limits as SourceLimits;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::parcel::{Parcel, Ticket};
 use crate::tag::Tagger;
@@ -35,6 +38,8 @@ pub(crate) struct Intake {
     pub(crate) metrics: Metrics,
     /// Of the front that has this handle.
     source: SourceMetrics,
+    /// What one source may send; nothing limits this process's own.
+    limits: Option<Arc<SourceLimits>>,
 }
 
 impl std::fmt::Debug for Intake {
@@ -47,7 +52,12 @@ impl Intake {
     /// A handle for what this process says itself.
     pub(crate) fn new(tagger: Tagger, ring: fair::Writer<Parcel>, metrics: Metrics, telemetry: &Telemetry) -> Self {
         let source = SourceMetrics::register(telemetry, "hydrant");
-        Self { tagger: Arc::new(tagger), ring, metrics, source }
+        Self { tagger: Arc::new(tagger), ring, metrics, source, limits: None }
+    }
+
+    /// The same ring for what others say: within `limits`.
+    pub(crate) fn within(&self, limits: Option<Arc<SourceLimits>>) -> Self {
+        Self { limits, ..self.clone() }
     }
 
     /// The same ring for the front called `source`: what it takes and refuses is counted under that name too.
@@ -80,7 +90,7 @@ impl Intake {
     }
 
     /// Counts what came and what was refused of it; gives the rest, tagged.
-    fn count(&self, (batch, refused): (Batch, Refused)) -> (Selection, Refused) {
+    fn count(&self, (batch, mut refused): (Batch, Refused)) -> (Selection, Refused) {
         let stage = &self.metrics.stage;
         stage.received(batch.len() as u64 + refused.total());
         self.metrics.received_bytes.increment(batch.wire_len() as u64);
@@ -91,6 +101,12 @@ impl Intake {
         }
         let (selection, mapped) = self.tagger.tag(batch);
         self.metrics.origin_mappings.increment(mapped);
+        let Some(limits) = &self.limits else { return (selection, refused) };
+        let (selection, over) = limits.admit(selection);
+        for (reason, count) in over.by_reason() {
+            stage.dropped(reason.as_str(), count);
+        }
+        refused += over;
         (selection, refused)
     }
 

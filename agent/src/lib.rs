@@ -8,17 +8,21 @@
 //! the source that holds most of it, and counted.
 
 mod aggregate;
+mod cgroup;
 mod choice;
 mod config;
 pub mod dropsonde;
 mod egress;
 mod gather;
+pub mod host;
 mod ingress;
 mod lane;
+mod limits;
 mod link;
 mod metrics;
 mod nats;
 mod parcel;
+mod pod;
 pub mod scrape;
 mod server;
 mod sources;
@@ -26,12 +30,15 @@ pub mod statsd;
 pub mod syslog;
 mod tag;
 
+pub use cgroup::{ContainersConfig, Pattern, PatternError};
 pub use config::{Config, EgressConfig, GrpcConfig, TagsConfig};
 pub use dropsonde::DropsondeConfig;
 pub use gather::{Draft, Gather};
+pub use host::{HostConfig, HostDisks};
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;
 pub use ingress::{Local, ScrapeError, StatsdError, SyslogError, TargetError, UnixSocketError};
+pub use limits::{LimitsConfig, LimitsConfigError, Rate, SourceLimits, SourceOverride};
 pub use nats::config::{From as NatsFrom, KindName, NatsConfig, NatsConfigError, NatsTls, NatsUrl, NatsUrlError};
 pub use server::{Addrs, BindError, Drained, Handle, ServeError, Server};
 pub use statsd::StatsdConfig;

@@ -139,6 +139,8 @@ impl Metrics {
             Reason::DecodeError,
             Reason::Oversize,
             Reason::TooMany,
+            Reason::RateLimited,
+            Reason::Cardinality,
             Reason::KernelRcvbuf,
             Reason::PeerLost,
             Reason::QueueFull,

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 
 use diode::fair;
 use proto::codec::MAX_MESSAGE;
@@ -21,6 +22,7 @@ use transport::{
 use crate::config::Config;
 use crate::egress::{Dispatcher, Parts};
 use crate::ingress::{IngressService, Intake, Local};
+use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::parcel::Parcel;
 use crate::sources::Sources;
@@ -135,6 +137,7 @@ pub struct Server {
     intake: Intake,
     /// The same for gRPC.
     producers: Intake,
+    limits: Option<Arc<Limits>>,
     ring: fair::Reader<Parcel>,
     metrics: Metrics,
     readiness: Readiness,
@@ -190,7 +193,9 @@ impl Config {
         let (seen, queue) = (writer.clone(), metrics.queue.clone());
         telemetry.before_render(move || queue.report(numbers(seen.counters())));
         let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone(), telemetry);
-        let sources = Sources::bind(&self, telemetry, &intake)?;
+        let limits = Limits::new(&self.limits, intake.clone(), telemetry);
+        let limited = intake.within(limits.clone());
+        let sources = Sources::bind(&self, telemetry, &limited)?;
         Ok(Server {
             grpc,
             sources,
@@ -201,7 +206,8 @@ impl Config {
             to_dopplers,
             dopplers,
             config: self,
-            producers: intake.of(telemetry, "grpc"),
+            producers: limited.of(telemetry, "grpc"),
+            limits,
             intake,
             ring,
             metrics,
@@ -255,6 +261,9 @@ impl Server {
         let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
         self.sources.spawn(&fronts, &tracker, &stop, &told);
+        if let Some(limits) = &self.limits {
+            tracker.spawn(limits.clone().watch(stop.clone()));
+        }
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, told.clone());
         }
@@ -273,12 +282,14 @@ impl Server {
         let dispatcher = tracker.spawn(Dispatcher::new(parts, &self.config).run());
         ready.ready();
 
-        let (intake, readiness, flush_timeout) = (self.intake, self.readiness, self.config.flush_timeout);
+        let (intake, limits, readiness) = (self.intake, self.limits, self.readiness);
+        let flush_timeout = self.config.flush_timeout;
         let drain = async {
             stop.cancelled().await;
             readiness.stopping();
             fronts.close();
             fronts.wait().await;
+            limits.iter().for_each(|limits| limits.finish());
             let resident = intake.close();
             closed.cancel();
             info!(resident, "Agent is stopping; the ring is sent to the dopplers");

@@ -10,9 +10,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span};
 
+use crate::cgroup::metrics::ContainersMetrics;
 use crate::config::Config;
+use crate::host::metrics::HostMetrics;
 use crate::ingress::Intake;
+use crate::ingress::cgroup::Containers;
 use crate::ingress::dropsonde::Dropsonde;
+use crate::ingress::host::Host;
 use crate::ingress::scrape::Scraper;
 use crate::ingress::statsd::Statsd;
 use crate::ingress::syslog::{Syslog, SyslogMetrics};
@@ -25,6 +29,8 @@ pub(crate) struct Sources {
     dropsonde: Option<Dropsonde>,
     syslog: Vec<Syslog>,
     scraper: Option<Scraper>,
+    host: Option<Host>,
+    containers: Option<Containers>,
     #[cfg(feature = "nats")]
     nats: Vec<crate::ingress::nats::Source>,
 }
@@ -37,6 +43,13 @@ impl Sources {
         let dropsonde = config.dropsonde.enabled.then(|| Dropsonde::bind(config, telemetry, intake));
         let (metrics, of_syslog) = (SyslogMetrics::register(telemetry), intake.of(telemetry, "syslog"));
         let syslog = config.syslog.iter().map(|entry| Syslog::bind(entry, telemetry, &of_syslog, &metrics));
+        // Registered also where nobody reads, so that a page has the same families.
+        let (host, containers) = (HostMetrics::register(telemetry), ContainersMetrics::register(telemetry));
+        let host = config.host.enabled.then(|| Host::new(config.host.clone(), host, telemetry, intake));
+        let containers = config
+            .containers
+            .enabled
+            .then(|| Containers::new(config.containers.clone(), containers, telemetry, intake));
         #[cfg(feature = "nats")]
         let nats = {
             let bounds =
@@ -52,6 +65,8 @@ impl Sources {
             dropsonde: dropsonde.transpose()?,
             syslog: syslog.collect::<Result<_, _>>()?,
             scraper: Scraper::new(&config.scrape, telemetry, intake)?,
+            host,
+            containers,
             #[cfg(feature = "nats")]
             nats,
         })
@@ -93,6 +108,12 @@ impl Sources {
         }
         for syslog in self.syslog {
             fronts.spawn(syslog.serve(stop.clone()).instrument(info_span!("syslog")));
+        }
+        if let Some(host) = self.host {
+            fronts.spawn(host.serve(stop.clone()).instrument(info_span!("host")));
+        }
+        if let Some(containers) = self.containers {
+            fronts.spawn(containers.serve(stop.clone()).instrument(info_span!("containers")));
         }
         #[cfg(feature = "nats")]
         for source in self.nats {

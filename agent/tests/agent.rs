@@ -3,8 +3,11 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod agent {
+    mod containers;
     mod dropsonde;
     mod harness;
+    mod host;
+    mod limits;
     mod scrape;
     mod statsd;
     mod statsd_senders;

@@ -23,7 +23,7 @@ pub mod wire;
 
 pub use batch::{Batch, Entry, Kind, source_hash};
 pub use limits::{Limits, Refused};
-pub use names::{counter_name, gauge_names};
+pub use names::{counter_name, gauge_names, timer_name};
 pub use outgoing::{Outgoing, OutgoingFrame, OutgoingSubscribeFrame};
 pub use selection::Selection;
 pub use wire::Malformed;

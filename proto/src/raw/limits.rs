@@ -43,27 +43,37 @@ pub struct Refused {
     pub oversize: u32,
     /// More envelopes in the batch, or more tags in an envelope, than a limit allows.
     pub too_many: u32,
+    /// Over the rate of its source.
+    pub rate_limited: u32,
+    /// With a series that is one too many for its source.
+    pub cardinality: u32,
 }
 
 impl Refused {
     /// All of them.
     pub fn total(&self) -> u64 {
-        u64::from(self.decode_error) + u64::from(self.oversize) + u64::from(self.too_many)
+        self.by_reason().map(|(_, count)| count).sum()
     }
 
     /// The counts with their reasons, zeros left out.
     pub fn by_reason(&self) -> impl Iterator<Item = (Reason, u64)> {
-        [(Reason::DecodeError, self.decode_error), (Reason::Oversize, self.oversize), (Reason::TooMany, self.too_many)]
-            .into_iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(reason, count)| (reason, u64::from(count)))
+        let counts = [
+            (Reason::DecodeError, self.decode_error),
+            (Reason::Oversize, self.oversize),
+            (Reason::TooMany, self.too_many),
+            (Reason::RateLimited, self.rate_limited),
+            (Reason::Cardinality, self.cardinality),
+        ];
+        counts.into_iter().filter(|(_, count)| *count > 0).map(|(reason, count)| (reason, u64::from(count)))
     }
 
-    /// Counts one more for `reason`; what is neither a matter of size nor of number is a matter of decoding.
+    /// Counts one more for `reason`; what is neither a matter of size, of number nor of a source's limits is a matter of decoding.
     pub fn count(&mut self, reason: Reason) {
         match reason {
             Reason::Oversize => self.oversize += 1,
             Reason::TooMany => self.too_many += 1,
+            Reason::RateLimited => self.rate_limited += 1,
+            Reason::Cardinality => self.cardinality += 1,
             _ => self.decode_error += 1,
         }
     }
@@ -74,5 +84,7 @@ impl std::ops::AddAssign for Refused {
         self.decode_error += other.decode_error;
         self.oversize += other.oversize;
         self.too_many += other.too_many;
+        self.rate_limited += other.rate_limited;
+        self.cardinality += other.cardinality;
     }
 }

@@ -14,6 +14,16 @@ pub fn counter_name(envelope: &[u8]) -> &[u8] {
     name
 }
 
+/// The name of a timer envelope; empty if it has none or is no timer. The envelope must have passed the walker.
+pub fn timer_name(envelope: &[u8]) -> &[u8] {
+    let mut name: &[u8] = &[];
+    member(envelope, 7, |message| match message {
+        None => name = &[],
+        Some(message) => each_len(message, 1, |text| name = text),
+    });
+    name
+}
+
 /// The distinct metric names of a gauge envelope, sorted; empty if it has none or is no gauge. The envelope must have passed the walker.
 pub fn gauge_names(envelope: &[u8]) -> SmallVec<[&[u8]; 8]> {
     let mut names: SmallVec<[&[u8]; 8]> = SmallVec::new();
