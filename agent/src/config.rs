@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cgroup::ContainersConfig;
 use crate::dropsonde::DropsondeConfig;
+use crate::forward::ForwardConfig;
 use crate::host::HostConfig;
 use crate::limits::LimitsConfig;
 use crate::nats::config::{NatsConfig, NatsConfigError};
@@ -40,6 +41,8 @@ pub struct Config {
     pub containers: ContainersConfig,
     /// What one source may send.
     pub limits: LimitsConfig,
+    /// Consumers beside the agent.
+    pub forward: ForwardConfig,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -125,6 +128,7 @@ impl Default for Config {
             host: HostConfig::default(),
             containers: ContainersConfig::default(),
             limits: LimitsConfig::default(),
+            forward: ForwardConfig::default(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],

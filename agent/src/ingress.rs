@@ -25,6 +25,7 @@ pub use statsd::StatsdError;
 pub use syslog::SyslogError;
 pub use unix::UnixSocketError;
 
+use crate::forward::Forward;
 use crate::limits::Limits as SourceLimits;
 use crate::metrics::{Metrics, SourceMetrics};
 use crate::parcel::{Parcel, Ticket};
@@ -36,6 +37,10 @@ pub(crate) struct Intake {
     tagger: Arc<Tagger>,
     ring: fair::Writer<Parcel>,
     pub(crate) metrics: Metrics,
+    /// Who else gets everything.
+    forward: Option<Forward>,
+    /// Nobody takes what is in the ring.
+    only_forwards: bool,
     /// Of the front that has this handle.
     source: SourceMetrics,
     /// What one source may send; nothing limits this process's own.
@@ -52,7 +57,7 @@ impl Intake {
     /// A handle for what this process says itself.
     pub(crate) fn new(tagger: Tagger, ring: fair::Writer<Parcel>, metrics: Metrics, telemetry: &Telemetry) -> Self {
         let source = SourceMetrics::register(telemetry, "hydrant");
-        Self { tagger: Arc::new(tagger), ring, metrics, source, limits: None }
+        Self { tagger: Arc::new(tagger), ring, metrics, source, limits: None, forward: None, only_forwards: false }
     }
 
     /// The same ring for what others say: within `limits`.
@@ -65,8 +70,14 @@ impl Intake {
         Self { source: SourceMetrics::register(telemetry, source), ..self.clone() }
     }
 
-    /// Closes the ring; returns the envelopes in it.
+    /// The same, with consumers beside the agent; `only` says that there are no dopplers.
+    pub(crate) fn forwarding(self, forward: Option<Forward>, only: bool) -> Self {
+        Self { forward, only_forwards: only, ..self }
+    }
+
+    /// Closes the rings; returns the envelopes in the dopplers'.
     pub(crate) fn close(&self) -> u64 {
+        self.forward.iter().for_each(Forward::close);
         self.ring.close();
         self.resident()
     }
@@ -118,6 +129,13 @@ impl Intake {
     }
 
     fn put(&self, parcel: Parcel) {
+        if let Some(forward) = &self.forward {
+            forward.offer(&parcel.selection);
+            if self.only_forwards {
+                self.metrics.stage.delivered(parcel.selection.len() as u64);
+                return;
+            }
+        }
         let mut evicted = 0;
         let pushed = self.ring.push(parcel, |parcel, _| {
             evicted += 1;

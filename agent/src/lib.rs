@@ -13,6 +13,7 @@ mod choice;
 mod config;
 pub mod dropsonde;
 mod egress;
+pub mod forward;
 mod gather;
 pub mod host;
 mod ingress;

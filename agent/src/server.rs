@@ -21,6 +21,7 @@ use transport::{
 
 use crate::config::Config;
 use crate::egress::{Dispatcher, Parts};
+use crate::forward::Forward;
 use crate::ingress::{IngressService, Intake, Local};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -34,6 +35,9 @@ pub enum BindError {
     /// An address.
     #[error(transparent)]
     Listen(#[from] transport::BindError),
+    /// Files of consumers beside the agent.
+    #[error("agent.forward.ports_glob: {0:?} is no pattern: {1}")]
+    PortsGlob(String, glob::PatternError),
     /// A target to scrape.
     #[error(transparent)]
     Scrape(#[from] crate::ingress::ScrapeError),
@@ -137,6 +141,7 @@ pub struct Server {
     intake: Intake,
     /// The same for gRPC.
     producers: Intake,
+    forward: Option<Forward>,
     limits: Option<Arc<Limits>>,
     ring: fair::Reader<Parcel>,
     metrics: Metrics,
@@ -168,7 +173,8 @@ impl Config {
         };
         let to_dopplers = to_dopplers.within(&self.doppler_limits);
         let dopplers = Dopplers::new(&self.dopplers).map_err(BindError::Dopplers)?;
-        if dopplers.is_never() {
+        let only_forwards = dopplers.is_never();
+        if only_forwards && !self.forward.is_on() {
             return Err(BindError::NoDopplers);
         }
         telemetry.watch_dopplers(&dopplers);
@@ -192,7 +198,21 @@ impl Config {
         let (writer, ring) = fair::channel(bounds);
         let (seen, queue) = (writer.clone(), metrics.queue.clone());
         telemetry.before_render(move || queue.report(numbers(seen.counters())));
+        let beside = match &self.forward.tls {
+            Some(files) => {
+                let identity = load("agent.forward.tls", files)?;
+                telemetry.watch_certificate("agent_forward", identity.clone());
+                identities.push(("agent.forward.tls", identity.clone()));
+                ChannelOptions::tls(identity, "metron")
+            }
+            None => ChannelOptions::default(),
+        };
+        if let Some(pattern) = &self.forward.ports_glob {
+            glob::Pattern::new(pattern).map_err(|error| BindError::PortsGlob(pattern.clone(), error))?;
+        }
+        let forward = Forward::new(&self.forward, beside, telemetry);
         let intake = Intake::new(Tagger::new(&self.tags), writer, metrics.clone(), telemetry);
+        let intake = intake.forwarding(forward.clone(), only_forwards);
         let limits = Limits::new(&self.limits, intake.clone(), telemetry);
         let limited = intake.within(limits.clone());
         let sources = Sources::bind(&self, telemetry, &limited)?;
@@ -206,6 +226,7 @@ impl Config {
             to_dopplers,
             dopplers,
             config: self,
+            forward,
             producers: limited.of(telemetry, "grpc"),
             limits,
             intake,
@@ -264,6 +285,10 @@ impl Server {
         if let Some(limits) = &self.limits {
             tracker.spawn(limits.clone().watch(stop.clone()));
         }
+        let (forwards, cut_forwards) = (TaskTracker::new(), CancellationToken::new());
+        if let Some(forward) = self.forward.clone() {
+            tracker.spawn(forward.follow(forwards.clone(), stop.clone(), cut_forwards.clone()));
+        }
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, told.clone());
         }
@@ -291,17 +316,26 @@ impl Server {
             fronts.wait().await;
             limits.iter().for_each(|limits| limits.finish());
             let resident = intake.close();
+            forwards.close();
             closed.cancel();
             info!(resident, "Agent is stopping; the ring is sent to the dopplers");
             let mut left = pin!(dispatcher);
-            let dropped = match timeout(flush_timeout, &mut left).await {
-                Ok(left) => left,
-                Err(_) => {
-                    cut.cancel();
-                    left.await
+            let to_dopplers = async {
+                match timeout(flush_timeout, &mut left).await {
+                    Ok(left) => left,
+                    Err(_) => {
+                        cut.cancel();
+                        left.await
+                    }
                 }
-            }
-            .unwrap_or(0);
+            };
+            let beside = async {
+                // What is left in their rings then counts as evicted.
+                if timeout(flush_timeout, forwards.wait()).await.is_err() {
+                    cut_forwards.cancel();
+                }
+            };
+            let dropped = tokio::join!(to_dopplers, beside).0.unwrap_or(0);
             served.cancel();
             Drained { flushed: resident.saturating_sub(dropped), dropped }
         };

@@ -42,8 +42,13 @@ impl Ingress for Doppler {
 
 /// Starts one.
 pub(super) async fn doppler(tasks: &TaskTracker) -> (SocketAddr, mpsc::Receiver<v2::Envelope>) {
+    doppler_at("127.0.0.1:0".parse().unwrap(), tasks).await
+}
+
+/// Starts one at this address.
+pub(super) async fn doppler_at(addr: SocketAddr, tasks: &TaskTracker) -> (SocketAddr, mpsc::Receiver<v2::Envelope>) {
     let (envelopes, received) = mpsc::channel(4_096);
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap();
     let server = tonic::transport::Server::builder().add_service(IngressServer::new(Doppler(envelopes)));
     tasks.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
