@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cgroup::ContainersConfig;
 use crate::dropsonde::DropsondeConfig;
+use crate::files::{FileReadingConfig, FilesConfig};
 use crate::forward::ForwardConfig;
 use crate::host::HostConfig;
 use crate::limits::LimitsConfig;
@@ -43,6 +44,10 @@ pub struct Config {
     pub limits: LimitsConfig,
     /// Consumers beside the agent.
     pub forward: ForwardConfig,
+    /// Files of lines to read; `[[files]]` entries. None.
+    pub files: Vec<FilesConfig>,
+    /// What all of those share.
+    pub file_reading: FileReadingConfig,
     /// Streams of NATS to read; `[[nats]]` entries. None.
     pub nats: Vec<NatsConfig>,
     /// What every envelope gets.
@@ -129,6 +134,8 @@ impl Default for Config {
             containers: ContainersConfig::default(),
             limits: LimitsConfig::default(),
             forward: ForwardConfig::default(),
+            files: Vec::new(),
+            file_reading: FileReadingConfig::default(),
             nats: Vec::new(),
             tags: TagsConfig::default(),
             dopplers: vec![DopplerSet::of([doppler])],

@@ -32,6 +32,24 @@ pub struct Draft<'a> {
     over: Option<Reason>,
 }
 
+/// Tags written once for many envelopes. Those over a limit of one tag, or past the number that an envelope may have, are left out.
+#[derive(Clone, Debug, Default)]
+pub struct Tags {
+    encoded: Vec<u8>,
+    count: usize,
+}
+
+impl Tags {
+    /// Adds one. Of two with one key the last counts.
+    pub fn add(&mut self, key: &str, value: &str) {
+        let limits = Limits::default();
+        if self.count < limits.tags && wire::bytes_len(key.len()) + wire::bytes_len(value.len()) <= limits.tag_bytes {
+            edit::put_tag(&mut self.encoded, key.as_bytes(), value.as_bytes());
+            self.count += 1;
+        }
+    }
+}
+
 impl Gather {
     /// Starts an envelope, at `timestamp` nanoseconds since the Unix epoch.
     pub fn envelope(&mut self, source_id: &str, instance_id: &str, timestamp: i64) -> Draft<'_> {
@@ -97,6 +115,16 @@ impl Draft<'_> {
         } else {
             edit::put_tag(&mut self.gather.envelope, key.as_bytes(), value.as_bytes());
         }
+        self
+    }
+
+    /// Adds tags written before.
+    pub fn tags(&mut self, tags: &Tags) -> &mut Self {
+        self.tags += tags.count;
+        if self.tags > self.gather.limits.tags {
+            self.over = Some(Reason::TooMany);
+        }
+        self.gather.envelope.extend_from_slice(&tags.encoded);
         self
     }
 

@@ -3,6 +3,7 @@
 pub(crate) mod cgroup;
 mod datagrams;
 pub(crate) mod dropsonde;
+pub(crate) mod files;
 mod grpc;
 pub(crate) mod host;
 #[cfg(feature = "nats")]
@@ -122,7 +123,6 @@ impl Intake {
     }
 
     /// Whether less than `half` is in the ring.
-    #[cfg(feature = "nats")]
     fn has_room(&self, half: fair::Bounds) -> bool {
         let counters = self.ring.counters();
         counters.envelopes < half.envelopes.get() && counters.bytes < half.bytes.get()
@@ -137,10 +137,10 @@ impl Intake {
             }
         }
         let mut evicted = 0;
-        let pushed = self.ring.push(parcel, |parcel, _| {
+        let pushed = self.ring.push(parcel, |parcel, i| {
             evicted += 1;
             if let Some(ticket) = &parcel.ticket {
-                ticket.drop_one();
+                ticket.drop_one(&parcel.selection, i);
             }
         });
         if evicted > 0 {
@@ -150,7 +150,7 @@ impl Intake {
             // The ring closes after the last stream has ended: only a deadline cuts in between.
             self.metrics.stage.dropped(Reason::ShutdownDeadline.as_str(), parcel.selection.len() as u64);
             if let Some(ticket) = &parcel.ticket {
-                (0..parcel.selection.len()).for_each(|_| ticket.drop_one());
+                (0..parcel.selection.len()).for_each(|i| ticket.drop_one(&parcel.selection, i));
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The first hop on every machine. Envelopes enter from the machine's sources; they leave tagged, in batches, for a doppler.
 //!
 //! ```text
-//! ingress (gRPC, statsd, NATS, in-process) ─► tag, aggregate ─► a fair ring ─► egress (a link per doppler)
+//! ingress (gRPC, statsd, files, NATS, in-process) ─► tag, aggregate ─► a fair ring ─► egress (a link per doppler)
 //! ```
 //!
 //! *Invariant*: no source waits for a doppler unless it asked to (the acknowledged stream); what does not fit into the ring is lost to
@@ -13,6 +13,7 @@ mod choice;
 mod config;
 pub mod dropsonde;
 mod egress;
+pub mod files;
 pub mod forward;
 mod gather;
 pub mod host;
@@ -34,8 +35,9 @@ mod tag;
 pub use cgroup::{ContainersConfig, Pattern, PatternError};
 pub use config::{Config, EgressConfig, GrpcConfig, TagsConfig};
 pub use dropsonde::DropsondeConfig;
-pub use gather::{Draft, Gather};
+pub use gather::{Draft, Gather, Tags};
 pub use host::{HostConfig, HostDisks};
+pub use ingress::files::StoreError;
 #[cfg(feature = "nats")]
 pub use ingress::nats::SourceError;
 pub use ingress::{Local, ScrapeError, StatsdError, SyslogError, TargetError, UnixSocketError};

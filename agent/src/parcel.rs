@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use bytes::Bytes;
 use diode::fair::Load;
+use parking_lot::Mutex;
 use proto::raw::Selection;
 use tokio::sync::mpsc;
 
@@ -59,8 +61,13 @@ pub(crate) struct Ticket {
     dropped: AtomicU64,
     /// Nobody knows what became of the frame.
     void: AtomicBool,
+    /// Where the envelopes go that had to leave the ring, if somebody puts them in again.
+    dropped_to: Option<Dropped>,
     report: mpsc::Sender<Fate>,
 }
+
+/// Envelopes of a frame that had to leave the ring.
+pub(crate) type Dropped = Arc<Mutex<Vec<Bytes>>>;
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,12 +90,25 @@ pub(crate) enum Fate {
 impl Ticket {
     /// A ticket for `envelopes`. `report` must have room for it: a stream gives out no more tickets than that.
     pub(crate) fn new(sequence: u64, envelopes: u64, report: mpsc::Sender<Fate>) -> Arc<Self> {
-        Arc::new(Self { sequence, envelopes, dropped: AtomicU64::new(0), void: AtomicBool::new(false), report })
+        Self::with(sequence, envelopes, None, report)
     }
 
-    /// Counts one envelope that will not leave.
-    pub(crate) fn drop_one(&self) {
+    /// The same, and envelopes that have to leave the ring go to `dropped`.
+    pub(crate) fn keeping(sequence: u64, envelopes: u64, dropped: Dropped, report: mpsc::Sender<Fate>) -> Arc<Self> {
+        Self::with(sequence, envelopes, Some(dropped), report)
+    }
+
+    fn with(sequence: u64, envelopes: u64, dropped_to: Option<Dropped>, report: mpsc::Sender<Fate>) -> Arc<Self> {
+        let (dropped, void) = (AtomicU64::new(0), AtomicBool::new(false));
+        Arc::new(Self { sequence, envelopes, dropped, void, dropped_to, report })
+    }
+
+    /// Counts the `i`-th envelope of a part of the frame, which will not leave. Allocates nothing but a place in a list.
+    pub(crate) fn drop_one(&self, part: &Selection, i: usize) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
+        if let Some(dropped) = &self.dropped_to {
+            dropped.lock().push(part.batch().envelope_bytes(part.entry(i)));
+        }
     }
 
     /// Gives up knowing: the stop's deadline left some of the frame behind.

@@ -22,6 +22,7 @@ use transport::{
 use crate::config::Config;
 use crate::egress::{Dispatcher, Parts};
 use crate::forward::Forward;
+use crate::ingress::files::StoreError;
 use crate::ingress::{IngressService, Intake, Local};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -67,6 +68,9 @@ pub enum BindError {
     /// A rule of access.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// How far files have been read cannot be kept.
+    #[error(transparent)]
+    Files(#[from] StoreError),
     /// A stream that cannot be read.
     #[error(transparent)]
     Nats(#[from] crate::nats::config::NatsConfigError),

@@ -12,10 +12,12 @@ use tracing::{Instrument, info_span};
 
 use crate::cgroup::metrics::ContainersMetrics;
 use crate::config::Config;
+use crate::files::FilesMetrics;
 use crate::host::metrics::HostMetrics;
 use crate::ingress::Intake;
 use crate::ingress::cgroup::Containers;
 use crate::ingress::dropsonde::Dropsonde;
+use crate::ingress::files::Files;
 use crate::ingress::host::Host;
 use crate::ingress::scrape::Scraper;
 use crate::ingress::statsd::Statsd;
@@ -31,6 +33,7 @@ pub(crate) struct Sources {
     scraper: Option<Scraper>,
     host: Option<Host>,
     containers: Option<Containers>,
+    files: Option<Files>,
     #[cfg(feature = "nats")]
     nats: Vec<crate::ingress::nats::Source>,
 }
@@ -50,10 +53,11 @@ impl Sources {
             .containers
             .enabled
             .then(|| Containers::new(config.containers.clone(), containers, telemetry, intake));
+        let bounds = diode::fair::Bounds { envelopes: config.egress.ring_envelopes, bytes: config.egress.ring_bytes };
+        let (metrics, files_intake) = (FilesMetrics::register(telemetry), intake.of(telemetry, "files"));
+        let files = Files::bind(&config.files, &config.file_reading, bounds, files_intake, metrics)?;
         #[cfg(feature = "nats")]
         let nats = {
-            let bounds =
-                diode::fair::Bounds { envelopes: config.egress.ring_envelopes, bytes: config.egress.ring_bytes };
             let source = |entry: &crate::NatsConfig| {
                 let wrong = |source| BindError::NatsFiles { url: entry.url.to_string(), source: Box::new(source) };
                 crate::ingress::nats::Source::new(entry.clone(), bounds, intake.of(telemetry, "nats")).map_err(wrong)
@@ -67,6 +71,7 @@ impl Sources {
             scraper: Scraper::new(&config.scrape, telemetry, intake)?,
             host,
             containers,
+            files,
             #[cfg(feature = "nats")]
             nats,
         })
@@ -89,7 +94,6 @@ impl Sources {
 
     /// Starts them. Those that put what they read into the ring before they end run on `fronts`; those that go on until the ring is empty
     /// run on `tracker` until `told`.
-    #[cfg_attr(not(feature = "nats"), expect(unused_variables, reason = "streams of NATS are what outlives the ring"))]
     pub(crate) fn spawn(
         self,
         fronts: &TaskTracker,
@@ -114,6 +118,10 @@ impl Sources {
         }
         if let Some(containers) = self.containers {
             fronts.spawn(containers.serve(stop.clone()).instrument(info_span!("containers")));
+        }
+        if let Some(files) = self.files {
+            let reading = files.serve(stop.clone(), told.clone(), fronts.token());
+            tracker.spawn(reading.instrument(info_span!("files")));
         }
         #[cfg(feature = "nats")]
         for source in self.nats {

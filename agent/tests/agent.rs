@@ -5,6 +5,7 @@
 mod agent {
     mod containers;
     mod dropsonde;
+    mod files;
     mod forward;
     mod harness;
     mod host;

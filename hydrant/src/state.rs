@@ -9,8 +9,11 @@ use tracing::info;
 
 use crate::config::Config;
 
-/// Gives the adapters a directory if they have none.
+/// Gives the adapters, and an agent that reads files, a directory if they have none.
 pub(crate) fn set(config: &mut Config) {
+    if config.agent.file_reading.state_dir.is_none() && !config.agent.files.is_empty() {
+        config.agent.file_reading.state_dir = usual(|name| std::env::var_os(name));
+    }
     if config.adapters.state_dir.is_some() {
         return;
     }

@@ -30,6 +30,8 @@ mod docs;
 mod drains;
 #[path = "hydrant/faults.rs"]
 mod faults;
+#[path = "hydrant/files.rs"]
+mod files;
 #[path = "hydrant/fleet.rs"]
 mod fleet;
 #[path = "hydrant/grafana.rs"]

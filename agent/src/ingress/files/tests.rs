@@ -1,0 +1,128 @@
+//! What the ring gives up comes again, and idle files cost next to nothing.
+
+use std::fs;
+use std::num::NonZeroUsize;
+
+use diode::fair;
+use proto::raw::Batch;
+use telemetry::Telemetry;
+
+use super::*;
+use crate::config::TagsConfig;
+use crate::gather::Gather;
+use crate::metrics::Metrics;
+use crate::parcel::Parcel;
+use crate::tag::Tagger;
+
+struct Fixture {
+    dir: tempfile::TempDir,
+    files: Files,
+    intake: Intake,
+    ring: fair::Reader<Parcel>,
+    telemetry: Telemetry,
+}
+
+/// An agent's files with a ring of `envelopes`, and whatever is in `dir/logs`.
+fn fixture(envelopes: usize, write: impl FnOnce(&std::path::Path)) -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let logs = dir.path().join("logs");
+    fs::create_dir(&logs).unwrap();
+    write(&logs);
+    let entry = format!("paths = [\"{}/*\"]\nformat = \"plain\"\nstart = \"beginning\"", logs.display());
+    let entry: FilesConfig = toml::from_str(&entry).unwrap();
+    let reading = FileReadingConfig { state_dir: Some(dir.path().join("state")), ..FileReadingConfig::default() };
+    let telemetry = Telemetry::default();
+    let some = |value| NonZeroUsize::new(value).unwrap();
+    let bounds = fair::Bounds { envelopes: some(envelopes), bytes: some(64 << 20) };
+    let (writer, ring) = fair::channel(bounds);
+    let intake = Intake::new(Tagger::new(&TagsConfig::default()), writer, Metrics::register(&telemetry), &telemetry);
+    let metrics = FilesMetrics::register(&telemetry);
+    let files = Files::bind(&[entry], &reading, bounds, intake.of(&telemetry, "files"), metrics).unwrap().unwrap();
+    Fixture { dir, files, intake, ring, telemetry }
+}
+
+/// The texts of logs of a source in the ring.
+fn texts(ring: &mut fair::Reader<Parcel>, source: &[u8]) -> Vec<String> {
+    let mut texts = Vec::new();
+    while let Ok(parcel) = ring.try_recv() {
+        for (entry, envelope) in parcel.selection.entries().zip(parcel.selection.envelopes()) {
+            if parcel.selection.batch().source_id(entry) == source {
+                let envelope: proto::v2::Envelope = prost::Message::decode(envelope).unwrap();
+                texts.push(String::from_utf8(envelope.payload().to_vec()).unwrap());
+            }
+        }
+    }
+    texts
+}
+
+#[test]
+fn what_the_ring_gives_up_goes_into_it_again_and_is_not_claimed_before() {
+    let line = |i: usize| format!("{i} {}", "x".repeat(80));
+    let mut fixture = fixture(1_000, |logs| {
+        let lines: String = (0..400).map(|i| line(i) + "\n").collect();
+        fs::write(logs.join("app.log"), lines).unwrap();
+    });
+    let (reader, fates) = (&mut fixture.files.reader, &mut fixture.files.fates);
+    reader.round(false);
+    // Another source comes, of smaller envelopes: what holds most bytes makes room.
+    let mut gather = Gather::default();
+    for _ in 0..900 {
+        gather.envelope("other", "", 1).log(b"y", false);
+    }
+    let (batch, refused): (Batch, _) = gather.take().unwrap();
+    fixture.intake.take((batch, refused));
+    let first = texts(&mut fixture.ring, b"app");
+    let gone = 400 - first.len();
+    assert!((100..400).contains(&gone), "{gone} had to leave");
+    let fate = fates.try_recv().unwrap();
+    assert!(matches!(fate, Fate::Settled { dropped, .. } if dropped == gone as u64), "{fate:?}");
+    reader.settle(fate);
+    assert!(!reader.has_room() && reader.is_under_way(), "nothing else before that");
+    assert!(
+        reader.files.values().all(|file| file.from() == [0, file.decoder.position()]),
+        "all is to be read again, until then"
+    );
+    reader.round(false);
+    let mut all = [first, texts(&mut fixture.ring, b"app")].concat();
+    reader.settle(fates.try_recv().unwrap());
+    all.sort_by_key(|text| text.split(' ').next().unwrap().parse::<usize>().unwrap());
+    assert_eq!(all, (0..400).map(line).collect::<Vec<_>>(), "each once");
+    assert!(!reader.is_under_way() && reader.files.values().all(|file| file.behind() == 0));
+    assert!(fixture.telemetry.render().contains(&format!("hydrant_files_again_total {gone}\n")));
+    drop(fixture.dir);
+}
+
+/// A thousand idle files, over what a second of looking at them costs this thread: at most one hundredth of it.
+#[test]
+fn a_thousand_idle_files_cost_next_to_nothing() {
+    let mut fixture = fixture(200_000, |logs| {
+        for i in 0..1_000 {
+            fs::write(logs.join(format!("{i}.log")), format!("line {i}\n")).unwrap();
+        }
+    });
+    let reader = &mut fixture.files.reader;
+    while reader.round(false) == Next::Now {}
+    while let Ok(fate) = fixture.files.fates.try_recv() {
+        reader.settle(fate);
+    }
+    assert_eq!(texts(&mut fixture.ring, b"7"), ["line 7"]);
+    while let Ok(fate) = fixture.files.fates.try_recv() {
+        reader.settle(fate);
+    }
+    assert_eq!(reader.files.len(), 1_000);
+    reader.keep();
+    // Nanoseconds on a processor.
+    let used = || -> u64 {
+        let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        text.split(' ').next().unwrap().parse().unwrap()
+    };
+    // Looks for new files have a share of their own, kept by the time that they take.
+    reader.next_scan = tokio::time::Instant::now() + Duration::from_secs(3_600);
+    let (before, rounds) = (used(), 400);
+    for _ in 0..rounds {
+        assert_eq!(reader.round(false), Next::Wait(Duration::from_millis(250)));
+    }
+    let micros = (used() - before) / 1_000 / rounds;
+    // Files that have been quiet for less than 10 s are looked at four times a second.
+    assert!(micros * 4 < 10_000, "{micros} µs a round");
+}
