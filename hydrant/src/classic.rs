@@ -19,7 +19,7 @@ use proto::v2::ingress_client::IngressClient;
 use proto::v2::value::Data;
 use serde::{Deserialize, Serialize};
 use telemetry::Telemetry;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tracing::warn;
@@ -294,7 +294,9 @@ impl Sink {
 /// Sends the numbers of a role at every interval until `stop`.
 pub(crate) async fn run(classic: Classic, telemetry: Telemetry, sink: Sink, every: Duration, stop: CancellationToken) {
     let mut told = vec![Reading::default(); classic.numbers.len()];
-    let mut tick = interval(every);
+    // A scraper comes after its first interval.
+    let first = if classic.form == Form::Scraped { every } else { Duration::ZERO };
+    let mut tick = interval_at(Instant::now() + first, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(tick.tick()).await.is_some() {
         let page = telemetry.render();

@@ -29,6 +29,10 @@ enum Command {
     /// Nothing needs to be configured. It listens on loopback only and says where.
     Up(Served),
     /// Take envelopes from this machine's programs and send them to dopplers
+    ///
+    /// Listens on loopback for gRPC, statsd and dropsonde. By configuration it also takes syslog, reads logs of containers and other files,
+    /// scrapes pages of metrics, reads the machine's and its containers' numbers, limits what one source may send, and forwards to
+    /// consumers beside it: docs/agent.md has a configuration to paste for each.
     Agent(Served),
     /// Route envelopes to those who subscribed, and keep the recent ones
     Doppler(Served),

@@ -320,6 +320,17 @@ fn grammar() -> Regex {
         .unwrap()
 }
 
+#[test]
+fn the_fuzz_seeds_keep_what_is_promised() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/statsd_datagram");
+    let mut count = 0;
+    for seed in std::fs::read_dir(&seeds).unwrap() {
+        fuzz(&std::fs::read(seed.unwrap().path()).unwrap());
+        count += 1;
+    }
+    assert!(count >= 100, "{count} seeds in {}", seeds.display());
+}
+
 proptest! {
     /// Whatever arrives, every line of it is an envelope that all hops take, or counted.
     #[test]

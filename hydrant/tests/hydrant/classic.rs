@@ -25,7 +25,11 @@ async fn a_doppler_sends_its_numbers_to_an_agent_and_loses_none_while_there_is_n
     let selectors = [Select::Counter(v2::CounterSelector::default()), Select::Gauge(v2::GaugeSelector::default())];
     let mut seen = subscribe(other.addr("grpc"), &selectors).await;
     let dopplers = format!("[[agent.dopplers]]\naddresses = [\"{}\"]\n", other.addr("grpc"));
-    let _agent = Process::start_with("agent", &dopplers, &[("HYDRANT_AGENT__GRPC__LISTEN", AGENT.to_owned())]).await;
+    let variables = [
+        ("HYDRANT_AGENT__GRPC__LISTEN", AGENT.to_owned()),
+        ("HYDRANT_SELF_METRICS__AGENT_INTERVAL", "200ms".to_owned()),
+    ];
+    let _agent = Process::start_with("agent", &dopplers, &variables).await;
 
     let (mut ingress, mut subscriptions, mut sent, mut agents) = (0, None, 300, 0);
     while ingress < 500 || subscriptions.is_none() || agents == 0 {
