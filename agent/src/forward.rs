@@ -130,6 +130,11 @@ impl Forward {
         self.shared.rings.load().iter().for_each(|(_, ring)| ring.close());
     }
 
+    /// Starts those of the configuration, before anything is taken.
+    pub(crate) fn start(&self, tasks: &TaskTracker, cut: &CancellationToken) {
+        self.follow_to(&self.shared.config.to.iter().cloned().collect(), tasks, cut);
+    }
+
     /// Follows the destinations until `stop`, then leaves them to be sent the rest. Each has a task on `tasks`, until `cut` at most.
     pub(crate) async fn follow(self, tasks: TaskTracker, stop: CancellationToken, cut: CancellationToken) {
         let mut told: HashMap<PathBuf, String> = HashMap::new();
@@ -140,7 +145,8 @@ impl Forward {
             let found =
                 tokio::task::spawn_blocking(move || patterns.map(|pattern| files(&pattern)).unwrap_or_default());
             // A panic has been told.
-            let Ok((mut wanted, unserved)) = found.await else { continue };
+            let Some(found) = stop.run_until_cancelled(found).await else { return };
+            let Ok((mut wanted, unserved)) = found else { continue };
             wanted.extend(self.shared.config.to.iter().cloned());
             for (path, why) in &unserved {
                 if told.get(path) != Some(why) {
@@ -163,7 +169,8 @@ impl Forward {
         for address in wanted.iter().filter(|address| now.iter().all(|(known, _)| known != *address)) {
             info!(%address, "Forwarding to a consumer");
             let (writer, reader) = fair::channel(self.shared.config.bounds());
-            let link = link::Link::new(address.clone(), &self.shared.options, reader, self.shared.metrics.clone());
+            let ring = (writer.clone(), reader);
+            let link = link::Link::new(address.clone(), &self.shared.options, ring, self.shared.metrics.clone());
             tasks.spawn(link.run(cut.clone()).instrument(info_span!("forward", %address)));
             next.push((address.clone(), writer));
         }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diode::fair;
 use proto::codec::MAX_MESSAGE;
@@ -15,8 +16,8 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tracing::{Instrument, info, info_span};
 use transport::{
-    Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, Listener, Role, Security, ServiceRoles,
-    TlsError, server_builder,
+    Access, AccessError, ChannelOptions, Dopplers, DopplersError, Identity, LinkLimits, Listener, Role, Security,
+    ServiceRoles, TlsError, server_builder,
 };
 
 use crate::config::Config;
@@ -129,6 +130,9 @@ const SERVICES: &[ServiceRoles] = &[("/loggregator.v2.Ingress/", PRODUCERS), ("/
 const PRODUCERS: &[Role] =
     &[Role::Agent, Role::Adapters, Role::Doppler, Role::TrafficController, Role::Consumer, Role::Operator];
 
+/// Between two pings to a consumer beside the agent: an original's closes connections that ping more often than every five minutes.
+const RARELY: Duration = Duration::from_secs(330);
+
 /// An agent with everything bound and nothing running.
 #[derive(Debug)]
 pub struct Server {
@@ -211,6 +215,7 @@ impl Config {
             }
             None => ChannelOptions::default(),
         };
+        let beside = beside.within(&LinkLimits { keepalive_interval: RARELY, ..LinkLimits::default() });
         if let Some(pattern) = &self.forward.ports_glob {
             glob::Pattern::new(pattern).map_err(|error| BindError::PortsGlob(pattern.clone(), error))?;
         }
@@ -285,13 +290,14 @@ impl Server {
         let incoming = self.grpc.incoming(self.security, &tracker, stop.clone());
         let server = server_builder(&self.config.grpc.limits).layer(self.access).add_routes(routes);
         let serve = server.serve_with_incoming_shutdown(incoming, served.clone().cancelled_owned());
+        let (forwards, cut_forwards) = (TaskTracker::new(), CancellationToken::new());
+        if let Some(forward) = self.forward {
+            forward.start(&forwards, &cut_forwards);
+            tracker.spawn(forward.follow(forwards.clone(), stop.clone(), cut_forwards.clone()));
+        }
         self.sources.spawn(&fronts, &tracker, &stop, &told);
         if let Some(limits) = &self.limits {
             tracker.spawn(limits.clone().watch(stop.clone()));
-        }
-        let (forwards, cut_forwards) = (TaskTracker::new(), CancellationToken::new());
-        if let Some(forward) = self.forward.clone() {
-            tracker.spawn(forward.follow(forwards.clone(), stop.clone(), cut_forwards.clone()));
         }
         for (key, identity) in &self.identities {
             identity.watch(key, &tracker, told.clone());
@@ -335,9 +341,8 @@ impl Server {
             };
             let beside = async {
                 // What is left in their rings then counts as evicted.
-                if timeout(flush_timeout, forwards.wait()).await.is_err() {
-                    cut_forwards.cancel();
-                }
+                let _in_time = timeout(flush_timeout, forwards.wait()).await;
+                cut_forwards.cancel();
             };
             let dropped = tokio::join!(to_dopplers, beside).0.unwrap_or(0);
             served.cancel();

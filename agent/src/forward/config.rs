@@ -105,6 +105,10 @@ impl PortFile {
     /// # Errors
     /// See [`PortFileError`].
     pub fn read(path: &Path, max: u64) -> Result<Self, PortFileError> {
+        // Opening something else, such as a pipe, may never end.
+        if !std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+            return Err(PortFileError::Read("it is no file".to_owned()));
+        }
         let mut text = String::new();
         let read = std::fs::File::open(path).and_then(|file| file.take(max).read_to_string(&mut text));
         read.map_err(|error| PortFileError::Read(error.to_string()))?;

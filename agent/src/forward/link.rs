@@ -8,12 +8,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use diode::fair::{Bounds, Reader};
+use diode::fair::{Bounds, Reader, Writer};
 use futures_util::stream;
 use proto::raw::{Outgoing, Selection};
 use proto::v2::ingress_client::IngressClient;
 use telemetry::Throttle;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
@@ -28,9 +29,17 @@ const MESSAGE: Bounds = Bounds {
     bytes: NonZeroUsize::new(1024 * 1024).expect("not zero"),
 };
 
+/// How often a consumer is tried that nothing more will come for.
+const LAST_TRIES: u32 = 3;
+
+/// A stream that lived so long was well.
+const LASTING: Duration = Duration::from_secs(30);
+
 pub(super) struct Link {
     address: Address,
     channel: Channel,
+    /// Says whether more will come.
+    ring: Writer<Selection>,
     queue: Arc<Mutex<Queue>>,
     metrics: ForwardMetrics,
 }
@@ -39,29 +48,36 @@ pub(super) struct Link {
 struct Queue {
     ring: Reader<Selection>,
     ready: VecDeque<Outgoing>,
-    /// The ring is closed and empty.
-    is_over: bool,
 }
 
 impl Link {
     pub(super) fn new(
         address: Address,
         options: &ChannelOptions,
-        ring: Reader<Selection>,
+        (ring, reader): (Writer<Selection>, Reader<Selection>),
         metrics: ForwardMetrics,
     ) -> Self {
-        let queue = Arc::new(Mutex::new(Queue { ring, ready: VecDeque::new(), is_over: false }));
-        Self { channel: transport::channel(&address, options), address, queue, metrics }
+        let queue = Arc::new(Mutex::new(Queue { ring: reader, ready: VecDeque::new() }));
+        Self { channel: transport::channel(&address, options), address, ring, queue, metrics }
     }
 
-    /// Sends until the ring is closed and empty, or until `cut`.
+    /// Sends until the ring is closed and empty, or until `cut`. Once it is closed, a consumer that cannot be reached is given up.
     pub(super) async fn run(self, cut: CancellationToken) {
         static AWAY: Throttle = Throttle::every(Duration::from_secs(10));
         let mut backoff = Backoff::between(Duration::from_millis(100), Duration::from_secs(5), Backoff::random_seed());
+        let mut last_tries = 0;
         loop {
+            let began = Instant::now();
             let Some(outcome) = cut.run_until_cancelled(self.send()).await else { return };
-            if self.queue.lock().await.is_over {
+            let Some(queue) = cut.run_until_cancelled(self.queue.lock()).await else { return };
+            let is_over = self.ring.is_closed() && queue.is_empty();
+            drop(queue);
+            last_tries += u32::from(self.ring.is_closed());
+            if is_over || last_tries > LAST_TRIES {
                 return;
+            }
+            if began.elapsed() > LASTING {
+                backoff.reset();
             }
             self.metrics.failed();
             if let (Err(status), Some(suppressed)) = (&outcome, AWAY.pass()) {
@@ -88,6 +104,11 @@ impl Link {
 }
 
 impl Queue {
+    /// True if nothing is left. What waits stays in the ring, where the oldest leaves first.
+    fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.ring.counters().envelopes == 0
+    }
+
     /// The next message; nothing once the ring is closed and empty.
     async fn next(&mut self) -> Option<Outgoing> {
         loop {
@@ -96,7 +117,6 @@ impl Queue {
             }
             let mut parts = Vec::new();
             if self.ring.recv_many(MESSAGE, &mut parts).await == 0 {
-                self.is_over = true;
                 return None;
             }
             self.ready.extend(Outgoing::bounded(parts, MESSAGE.envelopes.get(), MESSAGE.bytes.get()));

@@ -204,7 +204,8 @@ impl Scraper {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !config.config_globs.is_empty() && stop.run_until_cancelled(tick.tick()).await.is_some() {
             let patterns = Arc::clone(&config);
-            let found = tokio::task::spawn_blocking(move || files(&patterns.config_globs, room)).await;
+            let found = tokio::task::spawn_blocking(move || files(&patterns.config_globs, room));
+            let Some(found) = stop.run_until_cancelled(found).await else { break };
             // A panic has been told.
             let Ok((files, bad)) = found else { continue };
             running.retain(|path, target| {
@@ -271,6 +272,10 @@ fn files(patterns: &[String], room: usize) -> (BTreeMap<PathBuf, TargetFile>, Ha
 fn read(path: &Path) -> Result<TargetFile, String> {
     use std::io::Read as _;
     let mut text = String::new();
+    // Opening something else, such as a pipe, may never end.
+    if !std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
+        return Err("it is no file".to_owned());
+    }
     let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
     file.take(MAX_FILE).read_to_string(&mut text).map_err(|error| error.to_string())?;
     TargetFile::parse(&text).map_err(|error: TargetFileError| error.to_string())

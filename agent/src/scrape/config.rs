@@ -236,41 +236,22 @@ pub enum TargetFileError {
     Never,
 }
 
-/// The keys of a file.
-#[derive(Deserialize)]
+/// The keys of a file. A key with nothing behind it counts as absent, as such files are rendered from templates.
+#[derive(Default, Deserialize)]
 #[serde(default)]
 struct Keys {
-    port: Port,
-    source_id: String,
-    instance_id: String,
-    scheme: String,
-    server_name: String,
-    path: String,
-    headers: BTreeMap<String, String>,
-    labels: BTreeMap<String, String>,
-    scrape_interval: String,
-    ca_path: String,
-    client_key_path: String,
-    client_cert_path: String,
-}
-
-impl Default for Keys {
-    fn default() -> Self {
-        Self {
-            port: Port::Text(String::new()),
-            source_id: String::new(),
-            instance_id: String::new(),
-            scheme: "http".to_owned(),
-            server_name: String::new(),
-            path: "/metrics".to_owned(),
-            headers: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            scrape_interval: String::new(),
-            ca_path: String::new(),
-            client_key_path: String::new(),
-            client_cert_path: String::new(),
-        }
-    }
+    port: Option<Port>,
+    source_id: Option<String>,
+    instance_id: Option<String>,
+    scheme: Option<String>,
+    server_name: Option<String>,
+    path: Option<String>,
+    headers: Option<BTreeMap<String, String>>,
+    labels: Option<BTreeMap<String, String>>,
+    scrape_interval: Option<String>,
+    ca_path: Option<String>,
+    client_key_path: Option<String>,
+    client_cert_path: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -288,38 +269,43 @@ impl TargetFile {
     pub fn parse(text: &str) -> Result<Self, TargetFileError> {
         let keys: Keys = serde_saphyr::from_str(text).map_err(|error| TargetFileError::Yaml(error.to_string()))?;
         let port = match &keys.port {
-            Port::Number(port) => port.to_string(),
-            Port::Text(port) => port.clone(),
+            Some(Port::Number(port)) => port.to_string(),
+            Some(Port::Text(port)) => port.clone(),
+            None => String::new(),
         };
         let number = port.parse::<u16>().ok().filter(|port| *port > 0);
         let number = number.ok_or(TargetFileError::Port(port))?;
-        if !matches!(keys.scheme.as_str(), "http" | "https") {
-            return Err(TargetFileError::Scheme(keys.scheme));
+        let given = |key: &Option<String>, default: &str| {
+            key.clone().filter(|text| !text.is_empty()).unwrap_or_else(|| default.to_owned())
+        };
+        let (scheme, path) = (given(&keys.scheme, "http"), given(&keys.path, "/metrics"));
+        if !matches!(scheme.as_str(), "http" | "https") {
+            return Err(TargetFileError::Scheme(scheme));
         }
-        let url = format!("{}://127.0.0.1:{number}/{}", keys.scheme, keys.path.trim_start_matches('/'));
-        let url = url.parse().map_err(|error| TargetFileError::Path(keys.path.clone(), error))?;
-        let interval = match keys.scrape_interval.as_str() {
+        let url = format!("{scheme}://127.0.0.1:{number}/{}", path.trim_start_matches('/'));
+        let url = url.parse().map_err(|error| TargetFileError::Path(path, error))?;
+        let interval = match keys.scrape_interval.as_deref().unwrap_or_default() {
             "" => None,
             text if text.starts_with('-') => return Err(TargetFileError::Never),
             text => match humantime::parse_duration(text) {
                 Ok(Duration::ZERO) => return Err(TargetFileError::Never),
                 Ok(interval) => Some(interval),
-                Err(_) => return Err(TargetFileError::Interval(keys.scrape_interval)),
+                Err(_) => return Err(TargetFileError::Interval(text.to_owned())),
             },
         };
-        let path = |text: String| (!text.is_empty()).then(|| PathBuf::from(text));
+        let path = |text: Option<String>| text.filter(|text| !text.is_empty()).map(PathBuf::from);
         let tls = ScrapeTls {
             ca: path(keys.ca_path),
             cert: path(keys.client_cert_path),
             key: path(keys.client_key_path),
-            server_name: (!keys.server_name.is_empty()).then_some(keys.server_name),
+            server_name: keys.server_name.filter(|name| !name.is_empty()),
         };
         Ok(Self {
             url,
-            source_id: keys.source_id,
-            instance_id: keys.instance_id,
-            labels: keys.labels,
-            headers: keys.headers,
+            source_id: keys.source_id.unwrap_or_default(),
+            instance_id: keys.instance_id.unwrap_or_default(),
+            labels: keys.labels.unwrap_or_default(),
+            headers: keys.headers.unwrap_or_default(),
             interval,
             tls,
         })

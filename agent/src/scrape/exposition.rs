@@ -10,6 +10,9 @@ use std::ops::Range;
 use memchr::{memchr, memchr2};
 use proto::raw::source_hash;
 
+/// Labels of one sample: each is compared with those before it, and an envelope has no more tags.
+const MAX_LABELS: usize = 128;
+
 /// How a page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
@@ -100,6 +103,9 @@ pub enum Problem {
     /// The same label again.
     #[error("a label stands there twice")]
     LabelTwice,
+    /// More labels than a sample may have.
+    #[error("it has more than {MAX_LABELS} labels")]
+    ManyLabels,
     /// A value that is none.
     #[error("a number is wanted")]
     Value,
@@ -258,6 +264,9 @@ impl<'a> Parser<'a> {
     }
 
     fn family(&self, word: &str) -> Option<Family> {
+        // The original's reader takes types in any case.
+        let lower = word.to_ascii_lowercase();
+        let word = if self.format == Format::Text { lower.as_str() } else { word };
         Some(match (word, self.format) {
             ("gauge", _) | ("untyped", Format::Text) | ("unknown", Format::OpenMetrics) => Family::Gauge,
             ("counter", _) => Family::Counter,
@@ -350,7 +359,6 @@ impl<'a> Parser<'a> {
             ("_count", Family::Histogram, Kind::Count),
             ("_sum", Family::Summary, Kind::Sum),
             ("_count", Family::Summary, Kind::Count),
-            ("_total", Family::Counter, Kind::Counter),
             ("_bucket", Family::GaugeHistogram, Kind::Part),
             ("_gsum", Family::GaugeHistogram, Kind::Part),
             ("_gcount", Family::GaugeHistogram, Kind::Part),
@@ -360,7 +368,11 @@ impl<'a> Parser<'a> {
                 return (family, kind);
             }
         }
-        (name, Kind::Gauge)
+        // In the text format a counter's name is the whole of it.
+        match of("_total") {
+            Some((family, Family::Counter)) if self.format == Format::OpenMetrics => (family, Kind::Counter),
+            _ => (name, Kind::Gauge),
+        }
     }
 
     /// The time at which a series began: OpenMetrics has it as a sample.
@@ -374,6 +386,9 @@ impl<'a> Parser<'a> {
             rest = rest.trim_start_matches([' ', '\t']);
             if let Some(rest) = rest.strip_prefix('}') {
                 return Ok(rest);
+            }
+            if self.page.labels.len() - start >= MAX_LABELS {
+                return Err(Problem::ManyLabels);
             }
             let (name, after) = rest.split_once('=').ok_or(Problem::Labels)?;
             let name = name.trim_end_matches([' ', '\t']);

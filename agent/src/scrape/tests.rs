@@ -100,6 +100,10 @@ fn what_is_wrong_is_named_with_its_line() {
     ] {
         assert_eq!(problem(text, Format::Text), (line, expected), "{text}");
     }
+    let labels: String = (0..129).map(|i| format!("l{i}=\"\",")).collect();
+    assert_eq!(problem(&format!("a{{{labels}}} 1\n"), Format::Text), (1, Problem::ManyLabels));
+    let untyped = read("# TYPE foo Counter\nfoo_total 1\n", Format::Text);
+    assert_eq!(untyped[0].1, Kind::Gauge, "the counter of that type would be called foo");
     assert_eq!(problem("a 1\n", Format::OpenMetrics), (2, Problem::NoEof));
     assert_eq!(problem("# EOF\na 1\n", Format::OpenMetrics), (2, Problem::AfterEof));
     assert!(Page::parse(b"a 1\n# EOF", Format::OpenMetrics, 3).is_ok(), "the last line feed is not needed there");
@@ -117,6 +121,10 @@ fn files_are_read_as_the_original_has_them() {
     assert_eq!(file.url.to_string(), "https://127.0.0.1:9100/deep/metrics?x=1");
     assert_eq!(file.interval, Some(std::time::Duration::from_secs(90)));
     assert_eq!((file.tls.server_name.as_deref(), file.headers["x-a"].as_str()), (Some("db.internal"), "b"));
+    let file =
+        TargetFile::parse("port: 1\nsource_id:\ninstance_id:\nscheme:\npath:\nlabels:\nheaders:\nscrape_interval:\n")
+            .unwrap();
+    assert_eq!((file.url.to_string().as_str(), file.source_id.as_str()), ("http://127.0.0.1:1/metrics", ""));
     for (text, part) in [
         ("port: 0\n", "\"0\" is no number from 1 to 65535"),
         ("source_id: a\n", "is no number from 1 to 65535"),
