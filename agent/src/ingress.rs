@@ -136,6 +136,11 @@ impl Intake {
                 return;
             }
         }
+        self.push(parcel);
+    }
+
+    /// Puts envelopes into the dopplers' ring.
+    fn push(&self, parcel: Parcel) {
         let mut evicted = 0;
         let pushed = self.ring.push(parcel, |parcel, i| {
             evicted += 1;
@@ -161,6 +166,14 @@ impl Intake {
         let ticket = ticket(selection.len() as u64);
         self.put(Parcel { selection, ticket: Some(ticket) });
         refused
+    }
+
+    /// Takes envelopes again that the ring gave up. They were counted as dropped there, so they count as received once more; their source,
+    /// its limits and the consumers beside the agent have had them.
+    fn take_again(&self, batch: Batch, ticket: Arc<Ticket>) {
+        self.metrics.stage.received(batch.len() as u64);
+        self.metrics.received_bytes.increment(batch.wire_len() as u64);
+        self.push(Parcel { selection: batch.into(), ticket: Some(ticket) });
     }
 }
 

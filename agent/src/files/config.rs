@@ -93,7 +93,7 @@ pub struct FileReadingConfig {
     pub checkpoint_interval: Duration,
     /// Bytes of one envelope's text; 60 KiB, at most 256 KiB. A longer line, or lines that belong together, become several.
     pub max_line_bytes: NonZeroUsize,
-    /// Files open at the same time; 1 000. Others wait for one that has been quiet.
+    /// Files open at the same time; 1 000, and at most half of what the process may open. Others wait for one that has been quiet.
     pub max_files: NonZeroUsize,
 }
 

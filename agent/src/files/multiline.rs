@@ -41,6 +41,8 @@ enum State {
     Outside,
     /// Within one.
     Inside,
+    /// Within the trace of a group of Python's exceptions: all of it is indented.
+    Group,
     /// Behind the line of a Python trace that names the exception: another one may follow that was its cause.
     Ended,
     /// Behind the line that says that another one follows.
@@ -118,15 +120,21 @@ fn java(line: &[u8]) -> bool {
 
 /// From `Traceback` to the line that names the exception; then those that it led to.
 fn python(state: State, line: &[u8]) -> (bool, State) {
-    let begins = line.trim_ascii_start().starts_with(b"Traceback (most recent call last)");
+    let text = line.trim_ascii_start();
+    let is_group = text.starts_with(b"+ Exception Group Traceback (most recent call last)");
+    let begins = is_group || text.starts_with(b"Traceback (most recent call last)");
+    let begun = if is_group { State::Group } else { State::Inside };
     match state {
+        State::Group if is_indented(line) && !is_group => (true, State::Group),
+        State::Group if line.is_empty() => (true, State::Ended),
+        State::Group if leads_to_another(text) => (true, State::Cause),
         State::Inside if is_indented(line) => (true, State::Inside),
         State::Inside => (true, State::Ended),
         State::Ended if line.is_empty() => (true, State::Ended),
         State::Ended if leads_to_another(line) => (true, State::Cause),
-        State::Cause if begins => (true, State::Inside),
+        State::Cause if begins => (true, begun),
         State::Cause if line.is_empty() => (true, State::Cause),
-        _ if begins => (false, State::Inside),
+        _ if begins => (false, begun),
         _ => (false, State::Outside),
     }
 }

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
-use tracing::error;
+use tracing::{error, warn};
 
 use self::frames::FATES;
 use self::reader::{Next, Reader};
@@ -31,6 +31,7 @@ use crate::parcel::Fate;
 
 mod discovery;
 mod disk;
+mod ends;
 mod flight;
 mod frames;
 mod reader;
@@ -65,11 +66,20 @@ impl Files {
         if entries.is_empty() {
             return Ok(None);
         }
+        let mut config = config.clone();
+        let places = (transport::nofile() / 2).max(1);
+        if let Some(places) = NonZeroUsize::new(places).filter(|places| *places < config.max_files) {
+            warn!(
+                max_files = config.max_files,
+                places, "Fewer files are open than agent.file_reading.max_files: raise the limit of open files"
+            );
+            config.max_files = places;
+        }
         let store = Store::open(config.state_dir.as_deref().ok_or(StoreError::None)?)?;
         let half = |size: NonZeroUsize| NonZeroUsize::new(size.get() / 2).unwrap_or(size);
         let half = Bounds { envelopes: half(ring.envelopes), bytes: half(ring.bytes) };
         let (report, fates) = mpsc::channel(FATES);
-        let reader = Reader::new(entries.to_vec(), config.clone(), store, half, (intake, metrics), report);
+        let reader = Reader::new(entries.to_vec(), config, store, half, (intake, metrics), report);
         Ok(Some(Self { reader: Box::new(reader), fates }))
     }
 

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hydrant_agent::{Config, Handle};
+use hydrant_agent::{Config, Handle, Local};
 use proto::v2;
 use proto::v2::envelope::Message;
 use telemetry::Telemetry;
@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use super::harness::doppler;
 
+mod again;
 mod torture;
 
 const ID: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -31,6 +32,8 @@ struct Machine {
     received: Receiver<v2::Envelope>,
     /// Of the agent that was started last.
     telemetry: Telemetry,
+    /// Another source of it.
+    local: Option<Local>,
     _tasks: TaskTracker,
 }
 
@@ -39,7 +42,7 @@ impl Machine {
         let tasks = TaskTracker::new();
         let (doppler, received) = doppler(&tasks).await;
         let dir = tempfile::tempdir().unwrap();
-        Self { dir, doppler, received, telemetry: Telemetry::default(), _tasks: tasks }
+        Self { dir, doppler, received, telemetry: Telemetry::default(), local: None, _tasks: tasks }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -65,7 +68,9 @@ impl Machine {
             Config { files: config.files, file_reading: config.file_reading, ..Config::for_test(self.doppler) };
         change(&mut config);
         self.telemetry = Telemetry::default();
-        config.bind(&self.telemetry).await.unwrap().spawn()
+        let agent = config.bind(&self.telemetry).await.unwrap();
+        self.local = Some(agent.local());
+        agent.spawn()
     }
 
     async fn next(&mut self) -> v2::Envelope {

@@ -65,12 +65,7 @@ impl Budget {
     /// less a quarter (at least 64), and 64 per unknown address.
     pub fn process() -> Self {
         static PROCESS: OnceLock<Budget> = OnceLock::new();
-        PROCESS
-            .get_or_init(|| {
-                let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-                Self::new(within(soft_nofile(&limits).unwrap_or(USUAL_NOFILE)), PER_SOURCE)
-            })
-            .clone()
+        PROCESS.get_or_init(|| Self::new(within(nofile()), PER_SOURCE)).clone()
     }
 
     /// How many connections hold a slot now.
@@ -136,6 +131,12 @@ impl Held {
             }
         }
     }
+}
+
+/// How many files and connections this process may have open: its soft limit, and 1 024 where that cannot be read.
+pub fn nofile() -> usize {
+    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    soft_nofile(&limits).unwrap_or(USUAL_NOFILE)
 }
 
 /// The connections that fit under a limit of open files.

@@ -32,7 +32,7 @@ mod tls;
 
 pub use access::{Access, AccessConfig, AccessError, Guarded, ServiceRoles};
 pub use backoff::Backoff;
-pub use budget::Budget;
+pub use budget::{Budget, nofile};
 pub use cert::{NotACertificate, PeerCert, Role};
 pub use channel::{ChannelOptions, ConnectError, LinkLimits, PeerTls, channel, connect};
 pub use conn::{Conn, ConnInfo};

@@ -45,6 +45,18 @@ fn python_traces_end_with_the_exception_or_the_last_of_several() {
 }
 
 #[test]
+fn a_group_of_python_exceptions_ends_with_the_first_line_that_is_not_indented() {
+    holds(
+        Preset::Python,
+        "start\n--\n  + Exception Group Traceback (most recent call last):\n  |   File \"a.py\", line 1, in <module>\n  | ExceptionGroup: orders (2 sub-exceptions)\n\
+         \x20 +-+---------------- 1 ----------------\n    | Traceback (most recent call last):\n    |   File \"a.py\", line 2\n    | KeyError: 7\n\
+         \x20   +---------------- 2 ----------------\n    | OSError: x\n    +------------------------------------\n--\nINFO:root:next\n--\n\
+         \x20 + Exception Group Traceback (most recent call last):\n  | ExceptionGroup: a (1 sub-exception)\n    +------------------------------------\n\n\
+         During handling of the above exception, another exception occurred:\n\nTraceback (most recent call last):\n  File \"a.py\", line 4\nValueError: no\n--\nend",
+    );
+}
+
+#[test]
 fn go_panics_are_one_event_with_all_goroutines() {
     holds(
         Preset::Go,
@@ -93,6 +105,7 @@ fn line() -> impl Strategy<Value = String> {
     prop_oneof![
         Just(String::new()),
         Just("Traceback (most recent call last):".to_owned()),
+        Just("  + Exception Group Traceback (most recent call last):".to_owned()),
         Just("During handling of the above exception, another exception occurred:".to_owned()),
         Just("panic: x".to_owned()),
         Just("goroutine 1 [running]:".to_owned()),

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use proto::raw::{Batch, Refused, wire};
+use proto::raw::{Batch, wire};
 
 use super::reader::Reader;
 use super::tracked::Tracked;
@@ -49,8 +49,13 @@ impl Reader {
         }
     }
 
-    pub(super) fn is_full(&self) -> bool {
-        self.gather.is_full() || self.gather.len() >= FRAME_ENVELOPES
+    /// Hands on what was gathered if it is enough for a frame; whether it was.
+    pub(super) fn close_full(&mut self) -> bool {
+        let is_full = self.gather.is_full() || self.gather.len() >= FRAME_ENVELOPES;
+        if is_full {
+            self.close_frame();
+        }
+        is_full
     }
 
     /// Hands on what was gathered.
@@ -104,8 +109,8 @@ impl Reader {
             let mut bytes = Vec::with_capacity(envelopes.iter().map(|envelope| wire::bytes_len(envelope.len())).sum());
             envelopes.iter().for_each(|envelope| wire::put_bytes(&mut bytes, 1, envelope));
             let batch = Batch::index(Bytes::from(bytes)).0;
-            let ticket = |envelopes| Ticket::keeping(number, envelopes, dropped, report);
-            self.intake.take_frame((batch, Refused::default()), ticket);
+            let ticket = Ticket::keeping(number, batch.len() as u64, dropped, report);
+            self.intake.take_again(batch, ticket);
         }
     }
 }

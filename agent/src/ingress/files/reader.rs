@@ -14,7 +14,6 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
-use super::discovery::CLOCK;
 use super::disk::{self, Key, Print, Stat};
 use super::frames::Frame;
 use super::report::TELL;
@@ -83,7 +82,7 @@ pub(super) struct Reader {
     pub(super) again: VecDeque<u64>,
     pub(super) under_way: usize,
     pub(super) report: mpsc::Sender<Fate>,
-    buffer: Vec<u8>,
+    pub(super) buffer: Vec<u8>,
     /// Where the next round begins.
     cursor: u64,
     order: Vec<u64>,
@@ -269,10 +268,9 @@ impl Reader {
                 .decoder
                 .feed(&buffer[at..read], now_ns(), &mut self.gather, |line, error| warn_of(&file.home, line, error));
             self.note(id, file);
-            if !self.is_full() {
+            if !self.close_full() {
                 break;
             }
-            self.close_frame();
         }
         self.buffer = buffer;
         self.metrics.read_bytes.increment(at as u64);
@@ -296,55 +294,14 @@ impl Reader {
         let quiet = now.saturating_duration_since(file.grew);
         let enough = if file.is_unlinked { DELETED_QUIET } else { RENAMED_QUIET };
         if (file.is_unlinked && self.is_stopping) || ((file.is_unlinked || file.is_gone) && quiet >= enough) {
-            self.finish(id, file);
+            self.finish(id, file, now);
         } else if quiet >= SILENCE && file.decoder.holds_some() {
             file.decoder.silence(&mut self.gather);
             self.note(id, file);
+            self.close_full();
         }
         if quiet >= QUIET {
             file.next_look = now + QUIET_LOOK;
-        }
-    }
-
-    /// Reads the end of a file that nobody will write to.
-    fn finish(&mut self, id: u64, file: &mut Tracked) {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let read = file.fd.as_ref().map_or(Ok(0), |fd| disk::read_at(fd, &mut buffer, file.decoder.position()));
-        let rest = &buffer[..read.unwrap_or(0)];
-        file.decoder.finish(rest, now_ns(), &mut self.gather, |line, error| warn_of(&file.home, line, error));
-        self.metrics.read_bytes.increment(rest.len() as u64);
-        self.buffer = buffer;
-        self.note(id, file);
-        (file.is_finished, file.fd, self.is_dirty) = (true, None, true);
-        if file.is_unlinked && self.by_key.get(&file.key) == Some(&id) {
-            // Its number is given out again.
-            self.by_key.remove(&file.key);
-        }
-    }
-
-    /// A file was cut, or another one stands in its place. What had been copied aside before is read to its end there.
-    fn began_anew(&mut self, id: u64, file: &mut Tracked, seen: u64, now: Instant) {
-        self.metrics.truncated.increment(1);
-        let copy = self.copy_of(file);
-        let mut anew = self.again_from_its_beginning(file, now);
-        anew.fd = file.fd.take();
-        let new = self.insert(anew);
-        if self.by_home.get(&file.home) == Some(&id) {
-            self.by_home.insert(file.home.clone(), new);
-        }
-        match copy {
-            Some((path, stat)) => {
-                file.fd = std::fs::File::open(&path).ok();
-                (file.key, file.size, file.modified, file.created) = (stat.key, stat.size, stat.modified, stat.created);
-                (file.is_gone, file.is_unlinked, file.was_open, file.grew, file.stalled) =
-                    (true, false, true, now, u64::MAX);
-                self.by_key.insert(stat.key, id);
-                self.find_between(file.entry, &file.home, &file.real, (stat.modified, stat.created), now);
-            }
-            None => {
-                self.metrics.lost_bytes.increment(seen.saturating_sub(file.decoder.position()));
-                self.finish(id, file);
-            }
         }
     }
 
@@ -373,23 +330,6 @@ impl Reader {
         self.is_dirty = true;
         id
     }
-
-    /// Whether its times do not tell it from one that had its place after it: then it is remembered, not to be read again.
-    fn may_be_found_again(&self, id: u64, file: &Tracked) -> bool {
-        let is_last = self.by_key.get(&file.key) == Some(&id) && !file.is_unlinked;
-        let after = self.by_home.get(&file.home).and_then(|id| self.files.get(id));
-        is_last && after.is_some_and(|after| after.modified <= file.modified.max(file.created).saturating_add(CLOCK))
-    }
-
-    fn forget(&mut self, id: u64, file: &Tracked) {
-        if self.by_key.get(&file.key) == Some(&id) {
-            self.by_key.remove(&file.key);
-        }
-        if self.by_home.get(&file.home) == Some(&id) {
-            self.by_home.remove(&file.home);
-        }
-        self.is_dirty = true;
-    }
 }
 
 pub(super) fn now_ns() -> i64 {
@@ -397,7 +337,7 @@ pub(super) fn now_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-fn warn_of(path: &std::path::Path, line: &[u8], error: LineError) {
+pub(super) fn warn_of(path: &std::path::Path, line: &[u8], error: LineError) {
     static BAD_LINE: Throttle = Throttle::every(SAID);
     if let Some(suppressed) = BAD_LINE.pass() {
         let shown = line[..line.len().min(SHOWN)].escape_ascii();

@@ -92,6 +92,26 @@ fn what_the_ring_gives_up_goes_into_it_again_and_is_not_claimed_before() {
     drop(fixture.dir);
 }
 
+#[test]
+fn what_is_written_while_a_file_is_taken_for_ended_is_read_as_lines() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "one\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    let reader = &mut fixture.files.reader;
+    reader.round(false);
+    let (id, mut file) = reader.files.pop_first().unwrap();
+    let mut writer = fs::OpenOptions::new().append(true).open(&log).unwrap();
+    std::io::Write::write_all(&mut writer, b"two\nthree\nfou").unwrap();
+    reader.finish(id, &mut file, Instant::now());
+    assert!(!file.is_finished, "it has more than was seen of it");
+    reader.files.insert(id, file);
+    reader.round(false);
+    let mut file = reader.files.remove(&id).unwrap();
+    reader.finish(id, &mut file, Instant::now());
+    assert!(file.is_finished);
+    reader.close_frame();
+    assert_eq!(texts(&mut fixture.ring, b"app"), ["one", "two", "three", "fou"]);
+}
+
 /// A thousand idle files, over what a second of looking at them costs this thread: at most one hundredth of it.
 #[test]
 fn a_thousand_idle_files_cost_next_to_nothing() {
