@@ -18,7 +18,6 @@ mod join;
 mod labels;
 mod metrics;
 mod multiline;
-mod time;
 
 pub use checkpoint::{Checkpoint, CheckpointError, Entry};
 pub(crate) use config::MATCH;

@@ -32,6 +32,8 @@ use transport::{Address, ChannelOptions};
 
 pub use config::{ForwardConfig, PortFile, PortFileError};
 
+use crate::metrics::numbers;
+
 /// Bytes of a file that names a port.
 const MAX_FILE: u64 = 64 * 1024;
 
@@ -204,16 +206,4 @@ fn files(pattern: &str) -> (BTreeSet<Address>, HashMap<PathBuf, String>) {
         }
     }
     (found, unserved)
-}
-
-fn numbers(counters: fair::Counters) -> QueueNumbers {
-    QueueNumbers {
-        offered: counters.offered,
-        accepted: counters.accepted,
-        rejected: counters.rejected,
-        taken: counters.taken,
-        evicted: counters.evicted,
-        envelopes: counters.envelopes,
-        bytes: counters.bytes,
-    }
 }

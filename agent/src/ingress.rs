@@ -8,12 +8,14 @@ mod grpc;
 pub(crate) mod host;
 #[cfg(feature = "nats")]
 pub(crate) mod nats;
+mod readings;
 pub(crate) mod scrape;
 pub(crate) mod statsd;
 pub(crate) mod syslog;
 mod unix;
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use diode::fair;
 use proto::raw::{Batch, Limits, Refused, Selection};
@@ -175,6 +177,12 @@ impl Intake {
         self.metrics.received_bytes.increment(batch.wire_len() as u64);
         self.push(Parcel { selection: batch.into(), ticket: Some(ticket) });
     }
+}
+
+/// Nanoseconds since the Unix epoch.
+pub(crate) fn now_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A source inside the process, such as its own log. Cloning shares it.

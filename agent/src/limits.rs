@@ -27,7 +27,7 @@ use tracing::warn;
 pub use config::{LimitsConfig, LimitsConfigError, Rate, SourceLimits, SourceOverride};
 
 use crate::ingress::Intake;
-use crate::ingress::host::now_ns;
+use crate::ingress::now_ns;
 use metrics::LimitsMetrics;
 use notice::{Crowded, Notices};
 use table::Table;

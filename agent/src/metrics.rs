@@ -1,8 +1,9 @@
 //! What an agent counts.
 
+use diode::fair;
 use metrics::{Counter, Gauge};
 use proto::reason::Reason;
-use telemetry::{QueueMetrics, StageMetrics, Telemetry};
+use telemetry::{QueueMetrics, QueueNumbers, StageMetrics, Telemetry};
 
 /// The agent's own metrics.
 #[derive(Clone, Debug)]
@@ -80,6 +81,19 @@ impl SourceMetrics {
         if let Some((_, counter)) = self.refused.iter().find(|(of, _)| *of == reason) {
             counter.increment(count);
         }
+    }
+}
+
+/// A ring's counters as a queue's numbers.
+pub(crate) fn numbers(counters: fair::Counters) -> QueueNumbers {
+    QueueNumbers {
+        offered: counters.offered,
+        accepted: counters.accepted,
+        rejected: counters.rejected,
+        taken: counters.taken,
+        evicted: counters.evicted,
+        envelopes: counters.envelopes,
+        bytes: counters.bytes,
     }
 }
 

@@ -9,7 +9,7 @@ use diode::fair;
 use proto::codec::MAX_MESSAGE;
 use proto::hydrant::v1::ingress_server::IngressServer as AcknowledgedServer;
 use proto::v2::ingress_server::IngressServer;
-use telemetry::{Admin, QueueNumbers, Readiness, Telemetry};
+use telemetry::{Admin, Readiness, Telemetry};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,7 +26,7 @@ use crate::forward::Forward;
 use crate::ingress::files::StoreError;
 use crate::ingress::{IngressService, Intake, Local};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, numbers};
 use crate::parcel::Parcel;
 use crate::sources::Sources;
 use crate::tag::Tagger;
@@ -354,17 +354,5 @@ impl Server {
         tracker.close();
         tracker.wait().await;
         Ok(drained)
-    }
-}
-
-fn numbers(counters: fair::Counters) -> QueueNumbers {
-    QueueNumbers {
-        offered: counters.offered,
-        accepted: counters.accepted,
-        rejected: counters.rejected,
-        taken: counters.taken,
-        evicted: counters.evicted,
-        envelopes: counters.envelopes,
-        bytes: counters.bytes,
     }
 }

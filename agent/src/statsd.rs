@@ -68,6 +68,9 @@ pub enum LineError {
         "it has a tag that is not key:value, with a key of letters, digits and _; agent.statsd.mapping = \"native\" takes others"
     )]
     Tag,
+    /// A counter's step that no counter can be told.
+    #[error("its value, divided by the sample rate, is beyond 2^63")]
+    Large,
     /// A sample rate that is no number above 0.
     #[error("its sample rate is not a number above 0, as in |@0.1")]
     Rate,
@@ -115,7 +118,7 @@ impl LineError {
             | Self::Time
             | Self::Event
             | Self::Check => Reason::DecodeError,
-            Self::Truncated | Self::LongOrigin | Self::LongName | Self::LongTag => Reason::Oversize,
+            Self::Truncated | Self::Large | Self::LongOrigin | Self::LongName | Self::LongTag => Reason::Oversize,
             Self::ManyTags => Reason::TooMany,
         }
     }

@@ -27,7 +27,6 @@ mod envelope;
 mod frame;
 mod line;
 mod number;
-mod time;
 
 pub use config::{SyslogConfig, SyslogTls};
 use connection::Connection;

@@ -14,6 +14,7 @@ pub mod loss;
 pub mod placement;
 pub mod raw;
 pub mod reason;
+pub mod rfc3339;
 pub mod selector;
 pub mod start;
 pub mod subject;

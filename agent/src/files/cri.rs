@@ -1,6 +1,6 @@
 //! A line as container runtimes of Kubernetes write it: `<RFC 3339 time> <stdout|stderr> <P|F>[:…] <text>`. Pure.
 
-use super::time;
+use proto::rfc3339;
 
 /// A line, understood. Its text is a part of it, or a part of a part: `P` says that more follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub enum CriError {
 /// The first of its words that is not as it should be.
 pub fn cri_line(line: &[u8]) -> Result<CriLine<'_>, CriError> {
     let space = memchr::memchr(b' ', line).ok_or(CriError::Time)?;
-    let timestamp = time::parse(&line[..space]).ok_or(CriError::Time)?;
+    let timestamp = rfc3339::parse(&line[..space]).ok_or(CriError::Time)?;
     let rest = &line[space + 1..];
     let (err, rest) = match (rest.strip_prefix(b"stdout "), rest.strip_prefix(b"stderr ")) {
         (Some(rest), _) => (false, rest),

@@ -1,11 +1,11 @@
 //! A line of Docker's `json-file` driver: `{"log":"…\n","stream":"stdout","time":"…"}`. Pure.
 
+use proto::rfc3339;
+
 use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-
-use super::time;
 
 /// Attributes of one line that become tags.
 pub(super) const MAX_ATTRS: usize = 64;
@@ -66,7 +66,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// What it lacks.
 pub fn docker_line(line: &[u8]) -> Result<DockerLine<'_>, DockerError> {
     let fields: Fields<'_> = serde_json::from_slice(line).map_err(|_| DockerError::Json)?;
-    let timestamp = time::parse(fields.time.0.as_bytes()).ok_or(DockerError::Time)?;
+    let timestamp = rfc3339::parse(fields.time.0.as_bytes()).ok_or(DockerError::Time)?;
     let err = match &*fields.stream.0 {
         "stdout" => false,
         "stderr" => true,

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use proto::raw::{Batch, Refused};
 use telemetry::{Telemetry, Throttle};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::Intake;
-use super::host::{now_ns, text};
+use super::host::text;
+use super::{Intake, now_ns, readings};
 use crate::cgroup::metrics::ContainersMetrics;
 use crate::cgroup::names::{Known, Names};
 use crate::cgroup::report::{self, Use};
@@ -60,26 +60,8 @@ impl Containers {
 
     /// Reads at once and then at every interval, until `stop`.
     pub(crate) async fn serve(self, stop: CancellationToken) {
-        let Self { every, mut reader, intake } = self;
-        let mut tick = interval(every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            let reading = tokio::task::spawn_blocking(move || {
-                let batches = reader.read(Instant::now(), now_ns());
-                (reader, batches)
-            });
-            match stop.run_until_cancelled(reading).await {
-                Some(Ok((back, batches))) => {
-                    reader = back;
-                    batches.into_iter().for_each(|batch| intake.take(batch));
-                }
-                Some(Err(error)) => {
-                    error!(%error, "Reading the containers' metrics failed; they are not read again");
-                    return;
-                }
-                None => return,
-            }
-        }
+        let read: fn(&mut Reader) -> Vec<(Batch, Refused)> = |reader| reader.read(Instant::now(), now_ns());
+        readings::take(self.reader, read, self.every, self.intake, stop).await;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, setsockopt, sockopt};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transport::{Backoff, BindError};
 
-use super::Intake;
+use super::{Intake, now_ns};
 use crate::metrics::DatagramMetrics;
 
 /// Bytes of one datagram: the most that UDP over IPv4 carries. A larger one is cut and handed on as such.
@@ -283,10 +283,4 @@ fn tell(round: &Round, before: u32, intake: &Intake, metrics: &DatagramMetrics, 
             "Kernel dropped datagrams; raise the key named here, and net.core.rmem_max with it"
         );
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

@@ -6,17 +6,16 @@
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
 use proto::raw::{Batch, Refused};
 use serde::Deserialize;
 use telemetry::Telemetry;
-use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::warn;
 
-use super::Intake;
+use super::{Intake, now_ns, readings};
 use crate::gather::Gather;
 use crate::host::cpu::{self, Ticks, Topology};
 use crate::host::memory::{self, Memory};
@@ -49,27 +48,8 @@ impl Host {
 
     /// Reads at once and then at every interval, until `stop`.
     pub(crate) async fn serve(self, stop: CancellationToken) {
-        let Self { every, mut reader, intake } = self;
-        let mut tick = interval(every);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        while stop.run_until_cancelled(tick.tick()).await.is_some() {
-            // A file system may not answer for long: that must hold up nobody else, nor the stop.
-            let reading = tokio::task::spawn_blocking(move || {
-                let batch = reader.read(now_ns());
-                (reader, batch)
-            });
-            match stop.run_until_cancelled(reading).await {
-                Some(Ok((back, batch))) => {
-                    reader = back;
-                    batch.into_iter().for_each(|batch| intake.take(batch));
-                }
-                Some(Err(error)) => {
-                    error!(%error, "Reading the host's metrics failed; they are not read again");
-                    return;
-                }
-                None => return,
-            }
-        }
+        let read: fn(&mut Reader) -> Vec<(Batch, Refused)> = |reader| reader.read(now_ns()).into_iter().collect();
+        readings::take(self.reader, read, self.every, self.intake, stop).await;
     }
 }
 
@@ -224,12 +204,6 @@ impl Reader {
     fn proc(&self, file: &str) -> io::Result<String> {
         text(&self.config.proc_root.join(file))
     }
-}
-
-/// Nanoseconds since the Unix epoch.
-pub(crate) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 /// The text of a file, its first [`LONGEST_TEXT`] bytes.

@@ -16,9 +16,9 @@ use tokio_util::task::TaskTracker;
 use tracing::{Instrument, info_span, warn};
 use transport::BindError;
 
-use super::Intake;
-use super::datagrams::{Datagrams, Front, Udp, now_ns};
+use super::datagrams::{Datagrams, Front, Udp};
 use super::unix::{self, Removed, UnixSocketError};
+use super::{Intake, now_ns};
 use crate::statsd::{Collector, LineError, Settings, State, StatsdConfig};
 
 /// Bytes of a line shown in a warning.

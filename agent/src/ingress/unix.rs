@@ -63,16 +63,17 @@ pub(crate) fn bind(
     let path = path.to_owned();
     match fs::symlink_metadata(&path) {
         Ok(there) if !there.file_type().is_socket() => return Err(UnixSocketError::NoSocket { key, path }),
-        Ok(_) => {
-            let probe = UnixDatagram::unbound().and_then(|probe| probe.connect(&path));
-            if probe.is_ok() {
-                return Err(UnixSocketError::InUse { key, path });
-            }
+        Ok(_) => match UnixDatagram::unbound().and_then(|probe| probe.connect(&path)) {
+            Ok(()) => return Err(UnixSocketError::InUse { key, path }),
             // Nobody reads it: a process that was killed left it.
-            if let Err(source) = fs::remove_file(&path) {
-                return Err(UnixSocketError::Bind { key, path, source });
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                if let Err(source) = fs::remove_file(&path) {
+                    return Err(UnixSocketError::Bind { key, path, source });
+                }
             }
-        }
+            // Somebody's of another kind, or one that is not ours to try.
+            Err(source) => return Err(UnixSocketError::Bind { key, path, source }),
+        },
         Err(_nothing_there) => {}
     }
     let open = || -> io::Result<Socket> {
@@ -105,6 +106,17 @@ mod tests {
         let (_second, _) = bind("key", &path, 0o666, 1 << 16).unwrap();
         drop(removed);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_live_socket_of_another_kind_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("stream.sock");
+        let theirs = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = bind("key", &path, 0o666, 1 << 16).unwrap_err();
+        assert!(matches!(error, UnixSocketError::Bind { .. }), "{error}");
+        assert!(path.exists() && std::os::unix::net::UnixStream::connect(&path).is_ok());
+        drop(theirs);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What enters: datagrams. What leaves: a batch of what was understood and the counts of what was not. It never stops at a bad line.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +16,9 @@ use super::line::{Line, Type};
 use super::native::Native;
 use super::{Aggregator, LineError, MAX_DATAGRAM, MAX_LINES, lines, notice, parse_line};
 use crate::gather::Gather;
+
+/// Values and members that all series keep between two flushes.
+const MAX_VALUES: usize = 1_000_000;
 
 /// Parts of the state where several sockets share it.
 const SHARDS: usize = 16;
@@ -76,7 +79,12 @@ impl State {
     pub fn new(settings: Settings, collectors: NonZeroUsize) -> Arc<Self> {
         let shards = if collectors.get() > 1 { SHARDS } else { 1 };
         let max_series = NonZeroUsize::new(settings.max_series.get().div_ceil(shards)).unwrap_or(NonZeroUsize::MIN);
-        let shard = |_| Mutex::new(Shard { classic: Aggregator::new(max_series), native: Native::new(max_series) });
+        let shard = |_| {
+            Mutex::new(Shard {
+                classic: Aggregator::new(max_series),
+                native: Native::new(max_series, MAX_VALUES / shards),
+            })
+        };
         Arc::new(Self {
             settings,
             shards: (0..shards).map(shard).collect(),
@@ -84,10 +92,10 @@ impl State {
         })
     }
 
-    fn shard(&self, name: &[u8]) -> &Mutex<Shard> {
+    fn shard(&self, series: impl Hash) -> &Mutex<Shard> {
         match &*self.shards {
             [one] => one,
-            shards => &shards[self.hasher.hash_one(name) as usize % shards.len()],
+            shards => &shards[self.hasher.hash_one(series) as usize % shards.len()],
         }
     }
 
@@ -149,7 +157,7 @@ impl Collector {
             Mapping::Native => Line::parse(line)?,
             Mapping::Classic => match parse_line(line) {
                 Ok(metric) => {
-                    state.shard(metric.name.as_bytes()).lock().classic.apply(metric, now_ns, gather);
+                    state.shard((metric.origin, metric.name)).lock().classic.apply(metric, now_ns, gather);
                     return Ok(());
                 }
                 // A type that the original refuses, perhaps.
@@ -160,7 +168,9 @@ impl Collector {
                 },
             },
         };
-        state.shard(line.name.as_bytes()).lock().native.apply(&line, settings, now_ns, gather)
+        // One name may have any number of tags, and each set of them is a series.
+        let series = (line.name, line.tags, line.container);
+        state.shard(series).lock().native.apply(&line, settings, now_ns, gather)
     }
 
     /// Tells what series have gathered, into as many batches as it takes.

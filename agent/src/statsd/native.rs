@@ -17,11 +17,22 @@ use super::summary::{Values, has_unit};
 use super::{LineError, Settings};
 use crate::gather::Gather;
 
+/// The largest step of a counter, and the most that it may be behind: 2^63.
+const LARGEST: f64 = 9_223_372_036_854_775_808.0;
+
+/// Bytes of a series's name and tags, in the mean.
+const KEY: usize = 1_024;
+
 /// What has come for each series since the last flush.
 #[derive(Debug)]
 pub(super) struct Native {
     series: LruCache<Vec<u8>, Series, foldhash::fast::RandomState>,
     max_series: NonZeroUsize,
+    /// Bytes of all keys.
+    keys: usize,
+    /// Values and members that all series keep, and may.
+    values: usize,
+    max_all: usize,
     /// The key of the series at hand, kept for its capacity.
     key: Vec<u8>,
     /// Of the sample of values: any sequence does.
@@ -61,11 +72,26 @@ impl Kept {
     }
 }
 
+impl Kept {
+    /// Values or members.
+    fn values(&self) -> usize {
+        match self {
+            Self::Values(values) => values.len(),
+            Self::Members(members) => members.len(),
+            Self::Sum(_) | Self::Level(_) => 0,
+        }
+    }
+}
+
 impl Native {
-    pub(super) fn new(max_series: NonZeroUsize) -> Self {
+    /// One that remembers up to `max_series`, of a kibibyte each in the mean, and keeps up to `max_all` values and members in all.
+    pub(super) fn new(max_series: NonZeroUsize, max_all: usize) -> Self {
         Self {
             series: LruCache::unbounded_with_hasher(foldhash::fast::RandomState::default()),
             max_series,
+            keys: 0,
+            values: 0,
+            max_all,
             key: Vec::new(),
             random: 0x9e37_79b9_7f4a_7c15,
             hasher: foldhash::fast::RandomState::default(),
@@ -87,48 +113,69 @@ impl Native {
         gather: &mut Gather,
     ) -> Result<(), LineError> {
         place(line.name, line.tags, settings.source_id.as_deref())?;
-        if line.kind != Type::Set && line.values.contains(':') {
-            // All or nothing.
-            line.values.split(':').try_for_each(|value| number(value).map(drop))?;
+        if line.kind != Type::Set {
+            // All or nothing, and nothing is remembered of a line that is refused.
+            line.values.split(':').try_for_each(|value| check(value, line))?;
         }
         if let (Some(timestamp), Type::Counter | Type::Gauge) = (line.timestamp, line.kind) {
             return put_at_once(line, settings, timestamp, gather);
         }
         put_key(&mut self.key, line);
+        let known = self.series.len();
         let series = self
             .series
             .get_or_insert_mut_ref(self.key.as_slice(), || Series { kept: Kept::new(line.kind), touched: false });
-        for value in line.values.split(':') {
-            match &mut series.kept {
-                Kept::Sum(sum) => *sum += number(value)? / line.rate,
-                Kept::Level(level) => {
+        let before = series.kept.values();
+        // Where all series together keep what they may, none keeps more than it has.
+        let room = if self.values < self.max_all { settings.max_values.get() } else { before.max(1) };
+        match &mut series.kept {
+            Kept::Sum(sum) => {
+                for value in line.values.split(':') {
+                    *sum = (*sum + number(value)? / line.rate).clamp(-LARGEST, LARGEST);
+                }
+            }
+            Kept::Level(level) => {
+                for value in line.values.split(':') {
                     let step = settings.negative_gauges == NegativeGauges::Subtract && value.starts_with(['+', '-']);
                     let value = number(value)?;
                     *level = if step { *level + value } else { value };
                 }
-                Kept::Values(values) => {
+            }
+            Kept::Values(values) => {
+                for value in line.values.split(':') {
                     let random = |below| next_random(&mut self.random) % below;
-                    let kept = values.add(number(value)?, line.rate.recip(), settings.max_values.get(), random);
-                    self.not_kept += u64::from(!kept);
+                    self.not_kept += u64::from(!values.add(number(value)?, line.rate.recip(), room, random));
                 }
-                Kept::Members(members) => {
-                    let member = self.hasher.hash_one(value);
-                    if members.len() < settings.max_values.get() {
-                        members.insert(member);
-                    } else if !members.contains(&member) {
-                        self.not_kept += 1;
-                    }
+            }
+            // A member may have colons in it.
+            Kept::Members(members) => {
+                let member = self.hasher.hash_one(line.values);
+                if members.len() < room {
+                    members.insert(member);
+                } else if !members.contains(&member) {
+                    self.not_kept += 1;
                 }
             }
         }
         series.touched = true;
-        if self.series.len() > self.max_series.get()
-            && let Some((key, mut series)) = self.series.pop_lru()
-        {
-            self.forgotten += 1;
-            tell(&key, &mut series, settings, now_ns, &mut self.names, gather);
+        self.values += series.kept.values() - before;
+        if self.series.len() > known {
+            self.keys += self.key.len();
+            self.forget(settings, now_ns, gather);
         }
         Ok(())
+    }
+
+    /// Tells and forgets the series longest unused, while there are too many or their names and tags are too long.
+    fn forget(&mut self, settings: &Settings, now_ns: i64, gather: &mut Gather) {
+        let max_keys = self.max_series.get().saturating_mul(KEY);
+        while self.series.len() > self.max_series.get() || (self.keys > max_keys && self.series.len() > 1) {
+            let Some((key, mut series)) = self.series.pop_lru() else { return };
+            self.forgotten += 1;
+            self.keys -= key.len();
+            self.values -= series.kept.values();
+            tell(&key, &mut series, settings, now_ns, &mut self.names, gather);
+        }
     }
 
     /// Tells what has come since the last flush; `full` is called whenever `gather` should be emptied.
@@ -139,6 +186,7 @@ impl Native {
         gather: &mut Gather,
         mut full: impl FnMut(&mut Gather),
     ) {
+        self.values = 0;
         for (key, series) in &mut self.series {
             tell(key, series, settings, now_ns, &mut self.names, gather);
             if gather.is_full() {
@@ -197,22 +245,31 @@ fn whole(sum: f64) -> f64 {
     if sum < 0.0 { 0.0 } else { (sum + 1e-9).floor().min(u64::MAX as f64) }
 }
 
-/// Counters and gauges with a time of their own are not summed up with others.
+/// A counter or gauge with a time of its own is not summed up with others: its values are one envelope.
 fn put_at_once(line: &Line<'_>, settings: &Settings, timestamp: i64, gather: &mut Gather) -> Result<(), LineError> {
     let (source, name) = place(line.name, line.tags, settings.source_id.as_deref())?;
+    let (mut sum, mut last) = (0.0, 0.0);
     for value in line.values.split(':') {
-        let value = number(value)?;
-        let mut draft = gather.envelope(source, instance_tag(line.tags), timestamp);
-        put_tags(line.tags, source, &mut draft);
-        if !line.container.is_empty() {
-            draft.tag("container_id", line.container);
-        }
-        match line.kind {
-            Type::Counter => draft.counter(name, whole(value / line.rate) as u64, 0),
-            _ => draft.gauge([(name, "", value)]),
-        }
+        last = number(value)?;
+        sum += last / line.rate;
+    }
+    let mut draft = gather.envelope(source, instance_tag(line.tags), timestamp);
+    put_tags(line.tags, source, &mut draft);
+    if !line.container.is_empty() {
+        draft.tag("container_id", line.container);
+    }
+    match line.kind {
+        Type::Counter => draft.counter(name, whole(sum) as u64, 0),
+        _ => draft.gauge([(name, "", last)]),
     }
     Ok(())
+}
+
+/// Whether a line's value can be told.
+fn check(value: &str, line: &Line<'_>) -> Result<(), LineError> {
+    let value = number(value)?;
+    let fits = line.kind != Type::Counter || (value / line.rate).abs() <= LARGEST;
+    if fits { Ok(()) } else { Err(LineError::Large) }
 }
 
 /// A value that is neither infinite nor no number.

@@ -33,6 +33,11 @@ impl Values {
         false
     }
 
+    /// How many are kept.
+    pub(super) fn len(&self) -> usize {
+        self.kept.len()
+    }
+
     /// The summary of what came in `seconds`, and starts again; `None` if nothing did.
     pub(super) fn take(&mut self, seconds: f64) -> Option<Summary> {
         let count = std::mem::take(&mut self.count);

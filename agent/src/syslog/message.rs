@@ -6,9 +6,10 @@
 //! without a year of the year that brings it nearest to now.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::IpAddr;
 
-use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate};
+use chrono::{DateTime, Datelike as _, FixedOffset, NaiveDate, TimeDelta};
 use proto::raw::Limits;
 use syslog_loose::{Message, ProcId, Protocol, SyslogSeverity, Variant, parse_message_with_year_tz};
 
@@ -19,6 +20,12 @@ const MAX_DATA: usize = 100;
 
 /// Bytes of a tag's value.
 const MAX_VALUE: usize = 512;
+
+/// Bytes of a message's header, with its structured data.
+const MAX_HEAD: usize = 16 * 1024;
+
+/// Brackets that may close structured data.
+const MAX_BRACKETS: usize = 64;
 
 /// The longest time zone of syslog is less than a day.
 const MAX_OFFSET: i32 = 24 * 3_600 - 1;
@@ -53,7 +60,7 @@ impl Maker {
             return true;
         }
         let text = with_zone(String::from_utf8_lossy(bytes), clock.offset_seconds);
-        let message = parse(&text, clock);
+        let message = parse(head(&text), clock);
         let unparsed = message.facility.is_none();
         let payload = payload(bytes, &text, message.msg);
         let address;
@@ -125,10 +132,20 @@ fn with_zone(text: Cow<'_, str>, offset_seconds: i32) -> Cow<'_, str> {
     Cow::Owned(format!("{time}{sign}{:02}:{:02}{rest}", minutes / 60, minutes % 60))
 }
 
+/// As much of a message as a header may take: what follows is text in any case. The parser may look at all that is left again behind each
+/// bracket of structured data that is none, so their number is bounded too.
+fn head(text: &str) -> &str {
+    let head = cut(text, MAX_HEAD);
+    memchr::memchr_iter(b']', head.as_bytes()).nth(MAX_BRACKETS).map_or(head, |end| &head[..=end])
+}
+
+/// Reads the start of a message; what was said is a part of it, and of the message with all that follows.
 fn parse(text: &str, clock: Clock) -> Message<&str> {
     let offset = FixedOffset::east_opt(clock.offset_seconds.clamp(-MAX_OFFSET, MAX_OFFSET));
     let now = offset.map(|offset| DateTime::from_timestamp_nanos(clock.now_ns).with_timezone(&offset));
-    let year = move |(month, day, hour, minute, second)| {
+    let asked_for_year = Cell::new(false);
+    let year = |(month, day, hour, minute, second)| {
+        asked_for_year.set(true);
         let Some(now) = now else { return 1970 };
         // The year before, this one or the next: whichever brings the message nearest to now.
         let distance = |year: i32| {
@@ -146,6 +163,13 @@ fn parse(text: &str, clock: Clock) -> Message<&str> {
         (message.facility, message.severity, message.msg) = (facility, severity, rest);
         message.protocol = Protocol::RFC3164;
     }
+    // Of a time with a year and no zone the parser says that it is UTC's.
+    let begins_with_month =
+        || text.trim_start_matches(|char| char != '>').chars().nth(1).is_some_and(char::is_alphabetic);
+    if !asked_for_year.get() && message.protocol == Protocol::RFC3164 && begins_with_month() {
+        let offset = TimeDelta::seconds(clock.offset_seconds.into());
+        message.timestamp = message.timestamp.map(|time| time.checked_sub_signed(offset).unwrap_or(time));
+    }
     message
 }
 
@@ -161,11 +185,11 @@ fn priority(text: &str) -> Option<Priority<'_>> {
 
 /// The bytes of what was said, with what is no UTF-8 in them kept where the header had none of that.
 fn payload<'a>(bytes: &'a [u8], text: &'a str, said: &'a str) -> &'a [u8] {
-    // What was said is the end of the text.
-    let header = text.len() - said.len();
+    // What was said begins within the text, and goes on to its end.
+    let header = (said.as_ptr() as usize).wrapping_sub(text.as_ptr() as usize).min(text.len());
     let payload = match bytes.split_at_checked(header) {
         Some((raw, rest)) if raw == &text.as_bytes()[..header] => rest,
-        _ => said.as_bytes(),
+        _ => &text.as_bytes()[header..],
     };
     // RFC 5424 §6.4: a mark that the text is UTF-8, and no part of it.
     payload.strip_prefix(b"\xef\xbb\xbf").unwrap_or(payload)

@@ -112,7 +112,8 @@ fn bytes_that_are_no_utf8_stay_in_what_was_said() {
 
 #[test]
 fn long_fields_are_cut_and_what_is_too_much_is_said() {
-    let data: String = (0..150).map(|i| format!(" k{i}=\"{}\"", "v".repeat(2_000))).collect();
+    let data: String =
+        (0..150).map(|i| format!(" k{i}=\"{}\"", "v".repeat(if i == 99 { 2_000 } else { 70 }))).collect();
     let name = "a".repeat(40);
     let line = format!("<14>1 2003-10-11T22:14:15Z {} {name} - - [id{data}] x", "h".repeat(255));
     let (envelope, parsed) = of(None, line.as_bytes());
@@ -121,6 +122,31 @@ fn long_fields_are_cut_and_what_is_too_much_is_said() {
     assert!(!envelope.tags.contains_key("id.k100"));
     let (envelope, _) = of(Some(&"s".repeat(300)), b"<14>1 - - - - - - x");
     assert_eq!(envelope.source_id.len(), 256);
+}
+
+#[test]
+fn what_was_said_is_whole_whatever_it_ends_in_and_however_long_it_is() {
+    for end in ["\u{3000}", "\u{a0}", "\u{85}", "\u{b}", "\u{e4}\u{2003}"] {
+        let (envelope, _) = of(None, format!("<34>1 - - - - - - hello{end}").as_bytes());
+        assert_eq!(log(&envelope).0, format!("hello{end}").as_bytes());
+    }
+    let long = "] word".repeat(9_000);
+    let (envelope, _) = of(None, format!("<34>1 - h a - - [x y=\"z\"] {long}").as_bytes());
+    assert_eq!((log(&envelope).0, envelope.tags["x.y"].as_str()), (long.as_bytes(), "z"));
+}
+
+#[test]
+fn structured_data_that_is_none_costs_no_more_than_its_bytes() {
+    // Each bracket could be the end of an element that goes on to the end: looked at again and again, this takes minutes.
+    let line = format!("<34>1 - - - - - {}", "[x a\" b=\"]".repeat(90_000));
+    let (envelope, _) = of(None, line.as_bytes());
+    assert!(log(&envelope).0.len() > 800_000);
+}
+
+#[test]
+fn a_time_with_a_year_and_no_zone_is_this_machines() {
+    let (envelope, _) = of(None, b"<34>Sep 21 2026 16:13:20 web-1 su[230]: x");
+    assert_eq!((envelope.source_id.as_str(), envelope.timestamp), ("su", NOW));
 }
 
 #[test]

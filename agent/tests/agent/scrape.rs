@@ -189,7 +189,7 @@ async fn section_8_files_and_pages_give_what_the_original_made_of_them() {
 }
 
 const CLIENT: &str = r#"
-import sys, time
+import sys
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, Info, Enum, start_http_server
 registry = CollectorRegistry()
 Counter('ships', 'Ships.', ['berth'], registry=registry).labels('1').inc(12)
@@ -202,15 +202,20 @@ Enum('door', 'Door.', states=['open', 'shut'], registry=registry).state('shut')
 tls = dict(certfile=sys.argv[1], keyfile=sys.argv[2], client_cafile=sys.argv[3], client_auth_required=True) if len(sys.argv) > 1 else {}
 server, _ = start_http_server(0, '127.0.0.1', registry=registry, **tls)
 print(server.server_port, flush=True)
-time.sleep(300)
+sys.stdin.read()  # until the test is over
 "#;
 
 struct Client(Child, u16);
 
 impl Client {
     fn start(arguments: &[&Path]) -> Self {
-        let mut child =
-            Command::new(python()).args(["-c", CLIENT]).args(arguments).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = Command::new(python())
+            .args(["-c", CLIENT])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut line = String::new();
         std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let port = line.trim().parse().unwrap_or_else(|_| panic!("no port in {line:?}: run scripts/tools"));

@@ -8,8 +8,7 @@
 //! its front; and it allocates for each element.
 
 use proto::reason::Reason;
-
-use super::time;
+use proto::rfc3339;
 
 /// The longest parts (RFC 5424 §6).
 const HOSTNAME: usize = 255;
@@ -54,7 +53,7 @@ fn take_apart(line: &[u8]) -> Option<Line<'_>> {
     let (_version, mut rest) = number(rest, b' ').filter(|(version, _)| *version > 0)?;
     let priority = u8::try_from(priority).ok().filter(|_| priority <= MAX_PRIORITY)?;
     let timestamp = match present(field(&mut rest, usize::MAX)?) {
-        Some(text) => Some(time::parse(text)?),
+        Some(text) => Some(rfc3339::parse(text)?),
         None => None,
     };
     field(&mut rest, HOSTNAME)?;

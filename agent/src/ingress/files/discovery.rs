@@ -14,9 +14,10 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::disk::{self, Key, Print, Stat};
-use super::reader::{Reader, SAID, now_ns};
+use super::reader::{Reader, SAID};
 use super::tracked::Tracked;
 use crate::files::{Decoder, Entry, Labels, MATCH, Resume, Start};
+use crate::ingress::now_ns;
 
 /// Looks for new files cost at most this part of a processor.
 const SCAN_SHARE: u32 = 200;

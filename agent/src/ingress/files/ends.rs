@@ -7,8 +7,9 @@ use tokio::time::Instant;
 
 use super::discovery::CLOCK;
 use super::disk;
-use super::reader::{Reader, now_ns, warn_of};
+use super::reader::{Reader, warn_of};
 use super::tracked::Tracked;
+use crate::ingress::now_ns;
 
 impl Reader {
     /// Reads the end of a file that nobody will write to. Somebody may have since it was looked at: then it is no end yet.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use diode::fair::Bounds;
 use telemetry::Throttle;
@@ -22,6 +22,7 @@ use super::tracked::Tracked;
 use crate::files::{Checkpoint, Entry, FileReadingConfig, FilesConfig, FilesMetrics, LineError, MAX_RAW};
 use crate::gather::Gather;
 use crate::ingress::Intake;
+use crate::ingress::now_ns;
 use crate::parcel::Fate;
 
 /// Bytes that one round reads, more or less.
@@ -330,11 +331,6 @@ impl Reader {
         self.is_dirty = true;
         id
     }
-}
-
-pub(super) fn now_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 pub(super) fn warn_of(path: &std::path::Path, line: &[u8], error: LineError) {

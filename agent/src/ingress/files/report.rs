@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use telemetry::Throttle;
 
-use super::reader::{Reader, SAID, now_ns};
+use super::reader::{Reader, SAID};
 use super::tracked::Tracked;
 use crate::files::{Checkpoint, FilesConfig};
 use crate::gather::Gather;
+use crate::ingress::now_ns;
 
 /// Between two gauges of how far a file is behind.
 pub(super) const TELL: Duration = Duration::from_secs(30);

@@ -11,10 +11,10 @@ use tracing::{info, warn};
 use transport::Backoff;
 
 use super::super::Intake;
-use super::super::datagrams::now_ns;
 use super::fetch::{Ask, Fetched};
 use super::metrics::ScrapeMetrics;
 use crate::gather::Gather;
+use crate::ingress::now_ns;
 use crate::scrape::{Labels, Page, PageError, map};
 
 /// Bytes of a page that are read without giving others a thread of their own.

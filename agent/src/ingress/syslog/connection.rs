@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 use transport::Conn;
 
-use super::super::datagrams::now_ns;
 use super::Messages;
+use crate::ingress::now_ns;
 use crate::syslog::{Deframer, Step, SyslogConfig};
 
 /// Room for one reading: at first and at most. It grows while senders fill it.
@@ -88,8 +88,11 @@ impl Connection {
         while Instant::now() < until {
             self.make_room();
             let read = timeout(QUIET, self.conn.read_buf(&mut self.buffer)).await;
-            let Ok(Ok(1..)) = read else { break };
-            self.take_messages();
+            match read {
+                Ok(Ok(0)) => return self.end_of_stream(),
+                Ok(Ok(_)) => drop(self.take_messages()),
+                Ok(Err(_)) | Err(_) => break,
+            }
         }
         self.lost_within();
     }

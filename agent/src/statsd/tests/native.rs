@@ -79,12 +79,13 @@ fn gauges_keep_their_level_and_take_steps() {
 #[test]
 fn sets_count_what_is_distinct() {
     let mut collector = collector(native());
-    let (_, told) = tell(&mut collector, "a.users:anna|s\na.users:bob:anna:carl|s\na.users:1|s");
+    let (_, told) =
+        tell(&mut collector, "a.users:anna|s\na.users:bob|s\na.users:anna|s\na.users:2001:db8::1|s\na.users:2001|s");
     assert_eq!(reading(&told[0]), ("users", "", 4.0));
     let (_, told) = tell(&mut collector, "a.users:bob|s");
     assert_eq!(reading(&told[0]), ("users", "", 1.0), "each flush starts again");
     let mut few = super::collector(Settings { max_values: NonZeroUsize::new(2).unwrap(), ..native() });
-    let (_, told) = tell(&mut few, "a.users:1:2:3:3:1|s");
+    let (_, told) = tell(&mut few, "a.users:1|s\na.users:2|s\na.users:3|s\na.users:3|s\na.users:1|s");
     assert_eq!(reading(&told[0]), ("users", "", 2.0));
     assert_eq!(few.state().take_losses(), (0, 2), "3, twice");
 }
@@ -217,6 +218,51 @@ fn a_refused_line_says_what_would_be_right() {
         assert_eq!((now.len(), refused.total(), bad.len()), (0, 1, 1), "{}", line.escape_ascii());
         assert_eq!(bad[0].1, error, "{}", line.escape_ascii());
     }
+}
+
+#[test]
+fn a_line_that_is_refused_leaves_nothing_behind() {
+    let mut collector = collector(Settings { max_series: NonZeroUsize::new(2).unwrap(), ..native() });
+    for i in 0..1_000 {
+        let text = format!("a.n{i}:x|c\na.n{i}:NaN|g\na.n{i}:|ms\na.n{i}:1:x|h\na.n{i}:1e300|c\na.n{i}:1e18|c|@0.01");
+        let (now, _, bad) = collect(&mut collector, text.as_bytes());
+        assert_eq!((now.len(), bad.len()), (0, 6), "{bad:?}");
+    }
+    assert_eq!(bad_of(&mut collector, "a.n:9.3e18|c"), LineError::Large);
+    let (now, told) = tell(&mut collector, "a.a:1|c\na.b:2|c");
+    assert_eq!((now.len(), told.len()), (0, 2), "both had room");
+}
+
+fn bad_of(collector: &mut Collector, line: &str) -> LineError {
+    collect(collector, line.as_bytes()).2[0].1
+}
+
+#[test]
+fn a_counter_recovers_from_the_largest_steps() {
+    let mut collector = collector(native());
+    let text = "a.n:9e18|c\n".repeat(100);
+    let (_, told) = tell(&mut collector, &text);
+    assert_eq!(delta(&told[0]), ("n", 1 << 63));
+    let (_, told) = tell(&mut collector, "a.n:3|c");
+    assert_eq!(delta(&told[0]), ("n", 3));
+}
+
+#[test]
+fn memory_is_bounded_by_names_and_values_together_too() {
+    let some = |value| NonZeroUsize::new(value).unwrap();
+    let mut collector = collector(Settings { max_series: some(100), ..native() });
+    // A hundred series of 60 KiB of tags are 6 MiB; 100 KiB are kept.
+    for i in 0..100 {
+        let tags: Vec<String> = (0..60).map(|t| format!("{i}t{t}:{}", "v".repeat(1_000))).collect();
+        collector.add(format!("a.n:1|c|#{}", tags.join(",")).as_bytes(), NOW, |_, _| ());
+        collector.take();
+    }
+    assert_eq!(collector.state().take_losses().0, 99);
+    // Packed values with a time are one envelope.
+    let (now, told) = tell(&mut collector, &format!("a.packed:{}|g|T1", vec!["1"; 10_000].join(":")));
+    assert_eq!((now.len(), told.len()), (1, 1));
+    let (now, _) = tell(&mut collector, "a.sum:1:2:3|c|T1");
+    assert_eq!(delta(&now[0]), ("sum", 6));
 }
 
 #[test]

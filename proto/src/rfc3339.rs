@@ -1,4 +1,4 @@
-//! Times as RFC 5424 §6.2.3 writes them, to nanoseconds. Pure.
+//! Times as RFC 3339 §5.6 writes them, and RFC 5424 §6.2.3 with it, to nanoseconds. Pure.
 
 const NANOS: i64 = 1_000_000_000;
 
@@ -6,7 +6,7 @@ const NANOS: i64 = 1_000_000_000;
 ///
 /// `None` where it is no such time. One before 1677 or after 2262 becomes the first or the last that a 64-bit number of nanoseconds
 /// holds. O(its length).
-pub(super) fn parse(text: &[u8]) -> Option<i64> {
+pub fn parse(text: &[u8]) -> Option<i64> {
     let (date, rest) = text.split_at_checked(10)?;
     let (clock, rest) = rest.split_at_checked(9)?;
     let [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] = date else { return None };
