@@ -88,8 +88,19 @@ struct Shared {
     metrics: ForwardMetrics,
     /// What is forwarded to now.
     rings: ArcSwap<Vec<(Address, fair::Writer<Selection>)>>,
-    /// What destinations counted that have gone.
-    gone: Mutex<QueueNumbers>,
+    /// Guards who has a link, at a change and at a look at the numbers: never as envelopes pass.
+    links: Mutex<Links>,
+}
+
+/// Links, those included that send what is left to destinations that have gone.
+#[derive(Debug, Default)]
+struct Links {
+    rings: Vec<(u64, fair::Writer<Selection>)>,
+    started: u64,
+    /// What links counted that have ended.
+    ended: QueueNumbers,
+    /// No more are started.
+    is_closed: bool,
 }
 
 impl Forward {
@@ -104,7 +115,7 @@ impl Forward {
             options,
             metrics,
             rings: ArcSwap::default(),
-            gone: Mutex::default(),
+            links: Mutex::default(),
         });
         let forward = Self { shared };
         let seen = forward.clone();
@@ -112,24 +123,25 @@ impl Forward {
         Some(forward)
     }
 
-    /// Puts a part of a batch into every destination's ring. Never waits; costs a reference count each.
-    pub(crate) fn offer(&self, selection: &Selection) {
-        for (_, ring) in self.shared.rings.load().iter() {
-            // A ring is closed at the stop: what comes later is not forwarded, and counted as rejected.
-            let _closed = ring.push(selection.clone(), |_, _| {});
-        }
+    /// Puts a part of a batch into every destination's ring; false if there was none that took it. Never waits; costs a reference count each.
+    pub(crate) fn offer(&self, selection: &Selection) -> bool {
+        let rings = self.shared.rings.load();
+        // A ring is closed at the stop: what comes later is not forwarded, and counted as rejected.
+        rings.iter().fold(false, |taken, (_, ring)| ring.push(selection.clone(), |_, _| {}).is_ok() || taken)
     }
 
     fn numbers(&self) -> QueueNumbers {
-        let rings = self.shared.rings.load();
-        let mut sum = *self.shared.gone.lock();
-        rings.iter().for_each(|(_, ring)| sum += numbers(ring.counters()));
+        let links = self.shared.links.lock();
+        let mut sum = links.ended;
+        links.rings.iter().for_each(|(_, ring)| sum += numbers(ring.counters()));
         sum
     }
 
     /// No more will come: destinations are sent what is in their rings.
     pub(crate) fn close(&self) {
-        self.shared.rings.load().iter().for_each(|(_, ring)| ring.close());
+        let mut links = self.shared.links.lock();
+        links.is_closed = true;
+        links.rings.iter().for_each(|(_, ring)| ring.close());
     }
 
     /// Starts those of the configuration, before anything is taken.
@@ -166,6 +178,10 @@ impl Forward {
 
     /// Starts what is new and ends what has gone, once it has been sent what it is to have.
     fn follow_to(&self, wanted: &BTreeSet<Address>, tasks: &TaskTracker, cut: &CancellationToken) {
+        let mut links = self.shared.links.lock();
+        if links.is_closed {
+            return;
+        }
         let now = self.shared.rings.load_full();
         let mut next: Vec<_> = now.iter().filter(|(address, _)| wanted.contains(address)).cloned().collect();
         for address in wanted.iter().filter(|address| now.iter().all(|(known, _)| known != *address)) {
@@ -173,7 +189,14 @@ impl Forward {
             let (writer, reader) = fair::channel(self.shared.config.bounds());
             let ring = (writer.clone(), reader);
             let link = link::Link::new(address.clone(), &self.shared.options, ring, self.shared.metrics.clone());
-            tasks.spawn(link.run(cut.clone()).instrument(info_span!("forward", %address)));
+            links.started += 1;
+            let (id, forward, cut) = (links.started, self.clone(), cut.clone());
+            let run = async move {
+                link.run(cut).await;
+                forward.ended(id);
+            };
+            tasks.spawn(run.instrument(info_span!("forward", %address)));
+            links.rings.push((id, writer.clone()));
             next.push((address.clone(), writer));
         }
         self.shared.metrics.destinations.set(next.len() as f64);
@@ -181,7 +204,15 @@ impl Forward {
         for (address, ring) in now.iter().filter(|(address, _)| !wanted.contains(address)) {
             info!(%address, "Consumer's file has gone");
             ring.close();
-            *self.shared.gone.lock() += QueueNumbers { envelopes: 0, bytes: 0, ..numbers(ring.counters()) };
+        }
+    }
+
+    /// Keeps what a link counted.
+    fn ended(&self, id: u64) {
+        let mut links = self.shared.links.lock();
+        if let Some(at) = links.rings.iter().position(|(known, _)| *known == id) {
+            let (_, ring) = links.rings.swap_remove(at);
+            links.ended += QueueNumbers { envelopes: 0, bytes: 0, ..numbers(ring.counters()) };
         }
     }
 }

@@ -132,13 +132,24 @@ impl Intake {
 
     fn put(&self, parcel: Parcel) {
         if let Some(forward) = &self.forward {
-            forward.offer(&parcel.selection);
+            let taken = forward.offer(&parcel.selection);
             if self.only_forwards {
-                self.metrics.stage.delivered(parcel.selection.len() as u64);
-                return;
+                let envelopes = parcel.selection.len() as u64;
+                return if taken {
+                    self.metrics.stage.delivered(envelopes)
+                } else {
+                    self.drop_all(&parcel, Reason::NoRoute)
+                };
             }
         }
         self.push(parcel);
+    }
+
+    fn drop_all(&self, parcel: &Parcel, reason: Reason) {
+        self.metrics.stage.dropped(reason.as_str(), parcel.selection.len() as u64);
+        if let Some(ticket) = &parcel.ticket {
+            (0..parcel.selection.len()).for_each(|i| ticket.drop_one(&parcel.selection, i));
+        }
     }
 
     /// Puts envelopes into the dopplers' ring.
@@ -155,10 +166,7 @@ impl Intake {
         }
         if let Err(diode::Closed(parcel)) = pushed {
             // The ring closes after the last stream has ended: only a deadline cuts in between.
-            self.metrics.stage.dropped(Reason::ShutdownDeadline.as_str(), parcel.selection.len() as u64);
-            if let Some(ticket) = &parcel.ticket {
-                (0..parcel.selection.len()).for_each(|i| ticket.drop_one(&parcel.selection, i));
-            }
+            self.drop_all(&parcel, Reason::ShutdownDeadline);
         }
     }
 

@@ -157,6 +157,7 @@ impl Metrics {
             Reason::Cardinality,
             Reason::KernelRcvbuf,
             Reason::PeerLost,
+            Reason::NoRoute,
             Reason::QueueFull,
             Reason::ShutdownDeadline,
         ];

@@ -161,6 +161,15 @@ async fn an_agent_without_dopplers_forwards_and_does_nothing_else() {
     expect(&mut received, 0..500).await;
     assert_eq!(metric(&telemetry, "hydrant_delivered_envelopes_total{stage=\"agent\"}"), 500.0);
 
+    // With nobody to forward to yet, an envelope has no way to go.
+    let dir = tempfile::tempdir().unwrap();
+    let nobody = Config { forward: found_in(dir.path()), dopplers: Vec::new(), ..Config::for_test(well) };
+    let telemetry = Telemetry::default();
+    let agent = nobody.bind(&telemetry).await.unwrap();
+    agent.local().send(batch(0..3));
+    assert_eq!(metric(&telemetry, "hydrant_dropped_envelopes_total{stage=\"agent\",reason=\"no_route\"}"), 3.0);
+    drop(agent);
+
     let nowhere = Config { dopplers: Vec::new(), ..Config::for_test(well) };
     assert!(nowhere.bind(&Telemetry::default()).await.unwrap_err().to_string().contains("agent.dopplers"));
 }
