@@ -13,7 +13,7 @@ use hydrant_loadtest::relay;
 use hydrant_loadtest::report::Report;
 use hydrant_loadtest::scenario::{
     self, AgentsArgs, CachedArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, PathArgs, ReadsArgs, RemoteWriteArgs,
-    SubscriptionsArgs, TailsArgs,
+    StatsdArgs, SubscriptionsArgs, TailsArgs,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -63,6 +63,8 @@ enum Command {
     Drains(DrainsArgs),
     /// Doppler and adapters with a drain of metrics to a receiver of remote-write that counts: samples/s, CPU per sample, loss
     RemoteWrite(RemoteWriteArgs),
+    /// Agent and doppler, lines of statsd over UDP: lines/s, what the kernel dropped, CPU per line
+    Statsd(StatsdArgs),
     /// `hydrant up` with nothing to do: memory and processor time
     Idle(IdleArgs),
     /// The yardstick: a server that moves batches and looks at none
@@ -109,6 +111,7 @@ async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             Command::Drain(args) => scenario::drain(args).await?,
             Command::Drains(args) => scenario::drains(args).await?,
             Command::RemoteWrite(args) => scenario::remote_write(args).await?,
+            Command::Statsd(args) => scenario::statsd(args).await?,
             Command::Idle(args) => scenario::idle(args).await?,
             Command::Relay(args) => return serve_relay(args).await.map(|()| None),
         }))

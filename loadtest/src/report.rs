@@ -2,7 +2,9 @@
 //!
 //! What enters: accounts, latencies, drops and usage. What leaves: rates and ratios, which are computed here and only here.
 
+mod lines;
 mod table;
+mod written;
 
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -11,6 +13,8 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+pub use self::lines::Lines;
+pub use self::written::Written;
 use crate::ledger::Account;
 use crate::procs::Sample;
 use crate::run::Plan;
@@ -203,6 +207,9 @@ pub struct Report {
     /// Metrics written to a store.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub written: Option<Written>,
+    /// Lines of statsd.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lines: Option<Lines>,
     /// A cache, read while it was written.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reads: Vec<Read>,
@@ -248,42 +255,6 @@ impl Drains {
     /// Every line of a drain that is alive arrived, once, and the drains received what was handed to them.
     pub fn is_exact(&self) -> bool {
         self.account.missing == 0 && self.account.duplicates == 0 && self.copies == self.received
-    }
-}
-
-/// What became of the samples of a drain of metrics.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Written {
-    /// The receiver.
-    pub to: String,
-    /// From the first sample sent to the last one dealt with.
-    pub seconds: f64,
-    /// Samples sent.
-    pub sent: u64,
-    /// The drain says it delivered.
-    pub delivered: u64,
-    /// The drain, or the doppler for it, says it dropped.
-    pub dropped: u64,
-    /// The receiver counted, if it is one that does.
-    pub counted: Option<u64>,
-    /// Requests that it answered.
-    pub requests: Option<u64>,
-    /// Bytes of their bodies, compressed.
-    pub bytes: Option<u64>,
-    /// Bodies that it could not read.
-    pub bad: u64,
-    /// Processor time of the adapters for each sample, in microseconds.
-    pub cpu_us: f64,
-    /// The most memory that the adapters took.
-    pub peak_rss_bytes: u64,
-}
-
-impl Written {
-    /// Every sample was delivered or counted as dropped, and the receiver has those that were delivered.
-    pub fn is_exact(&self) -> bool {
-        self.sent == self.delivered + self.dropped
-            && self.bad == 0
-            && self.counted.is_none_or(|counted| counted == self.delivered)
     }
 }
 
@@ -467,6 +438,7 @@ impl Report {
             drained: Vec::new(),
             drains: None,
             written: None,
+            lines: None,
             reads: Vec::new(),
         }
     }
@@ -483,6 +455,7 @@ impl Report {
             && self.drained.iter().all(Drained::is_exact)
             && self.drains.as_ref().is_none_or(Drains::is_exact)
             && self.written.as_ref().is_none_or(Written::is_exact)
+            && self.lines.as_ref().is_none_or(Lines::is_exact)
     }
 }
 

@@ -6,6 +6,7 @@ mod args;
 mod bed;
 mod crowd;
 mod idlers;
+mod lines;
 mod many;
 mod reads;
 mod sink;
@@ -18,8 +19,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 pub use args::{
-    AgentsArgs, CachedArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, Load, Only, PathArgs, ReadsArgs,
-    RemoteWriteArgs, Setup, SubscriptionsArgs, TailsArgs,
+    AgentsArgs, CachedArgs, DopplerArgs, DrainArgs, DrainsArgs, IdleArgs, Load, Mapping, Only, PathArgs, ReadsArgs,
+    RemoteWriteArgs, Setup, StatsdArgs, SubscriptionsArgs, TailsArgs,
 };
 pub use bed::ScenarioError;
 use bed::{Bed, Servers};
@@ -126,6 +127,14 @@ const CACHED: &str = "with cache";
 /// A server does not start, a read fails, or no envelope gets through.
 pub async fn reads(args: &ReadsArgs) -> Result<Report, ScenarioError> {
     Box::pin(reads::reads(args)).await
+}
+
+/// An agent that lines of statsd are sent to, and a doppler without its cache: lines a second, loss, processor time of each.
+///
+/// # Errors
+/// A server does not start, or a datagram cannot be sent.
+pub async fn statsd(args: &StatsdArgs) -> Result<Report, ScenarioError> {
+    Box::pin(lines::lines(args)).await
 }
 
 /// Sources where none are named and many are meant.

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::{
-    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Machine, Read, Report, Run, Spread, Subscriptions,
-    Tails, Usage, Written,
+    Agents, Comparison, Drained, Drains, Dropped, Idle, Latency, Lines, Machine, Read, Report, Run, Spread,
+    Subscriptions, Tails, Usage, Written,
 };
 use crate::ledger::Account;
 use crate::run::Plan;
@@ -79,6 +79,9 @@ impl Report {
         if let Some(written) = &self.written {
             samples(written, &mut text);
         }
+        if let Some(lines) = &self.lines {
+            statsd(lines, &mut text);
+        }
         for Read { what, count, latency: Latency { p50_ms, p99_ms, p999_ms, max_ms } } in &self.reads {
             let _ = writeln!(
                 text,
@@ -134,6 +137,41 @@ fn samples(written: &Written, text: &mut String) {
             grouped(bytes / (*requests).max(1)),
         );
     }
+}
+
+fn statsd(lines: &Lines, text: &mut String) {
+    let Lines {
+        mapping,
+        each,
+        seconds,
+        lines: count,
+        datagrams,
+        read,
+        kernel_drops,
+        envelopes,
+        dropped,
+        received,
+        cpu_us,
+        peak_rss_bytes,
+    } = lines;
+    let exact = if lines.is_exact() { "" } else { "; NOT ACCOUNTED FOR" };
+    let _ = writeln!(
+        text,
+        "{} lines of statsd, {each} a datagram, mapping {mapping}: {}/s; {cpu_us:.2} us of the agent's CPU each, {} MiB at most",
+        grouped(*count),
+        grouped((*count as f64 / seconds) as u64),
+        mebibytes(*peak_rss_bytes),
+    );
+    let _ = writeln!(
+        text,
+        "{} datagrams: {} read, {} dropped by the kernel; {} envelopes: {} at the doppler, {} dropped{exact}",
+        grouped(*datagrams),
+        grouped(*read),
+        grouped(*kernel_drops),
+        grouped(*envelopes),
+        grouped(*received),
+        grouped(*dropped),
+    );
 }
 
 const COLUMNS: [&str; 12] = [

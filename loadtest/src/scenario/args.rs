@@ -271,6 +271,37 @@ pub struct RemoteWriteArgs {
     pub(super) to: Option<String>,
 }
 
+/// `statsd`: an agent and a doppler without its cache.
+#[derive(Args, Clone, Debug)]
+pub struct StatsdArgs {
+    #[command(flatten)]
+    pub(super) setup: Setup,
+    /// Lines per second
+    #[arg(long, value_name = "N", default_value = "400000")]
+    pub(super) rate: NonZeroU64,
+    /// How long to send
+    #[arg(long, value_name = "S", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) seconds: u64,
+    /// Lines in a datagram
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(super) lines: u32,
+    /// What lines become
+    #[arg(long, value_enum, default_value_t = Mapping::Classic)]
+    pub(super) mapping: Mapping,
+    /// Sockets that share the port
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(super) sockets: NonZeroU32,
+}
+
+/// `agent.statsd.mapping`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mapping {
+    /// A gauge for each line
+    Classic,
+    /// Summed up and told every second
+    Native,
+}
+
 /// `idle`: `hydrant up` with nothing to do.
 #[derive(Args, Clone, Debug)]
 pub struct IdleArgs {

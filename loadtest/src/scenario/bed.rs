@@ -228,6 +228,20 @@ impl Bed {
         Ok((Servers { target, watched, running: vec![doppler, adapters] }, [at_doppler, admin]))
     }
 
+    /// A doppler without its cache and an agent that sums statsd up for a second, over plain text: nothing but datagrams is measured.
+    pub(super) async fn statsd(&self, native: bool, sockets: u32) -> Result<(Server, Server), ScenarioError> {
+        let doppler = self.role("doppler", &self.doppler_toml(false)).await?;
+        let mapping = if native { "native" } else { "classic" };
+        let statsd = format!("\nmapping = \"{mapping}\"\nsockets = {sockets}\nflush_interval = \"1s\"\n");
+        let toml = self.agent_toml(&[doppler.addr("doppler", "grpc")?]).replacen(
+            "[agent.dropsonde]",
+            &(statsd + "[agent.dropsonde]"),
+            1,
+        );
+        let agent = self.role("agent", &toml).await?;
+        Ok((doppler, agent))
+    }
+
     /// For tasks of a scenario's own, which end before it is closed.
     pub(super) fn tracker(&self) -> &TaskTracker {
         &self.tracker
