@@ -45,6 +45,8 @@ pub struct Entry {
     pub modified: i64,
     /// When it was made, likewise; 0 where that is not known.
     pub created: i64,
+    /// It had been read to its end, and nobody wrote to it any more.
+    pub has_ended: bool,
 }
 
 impl Entry {
@@ -111,6 +113,7 @@ mod tests {
             handed_to: [12, 9],
             modified: -1,
             created: 0,
+            has_ended: true,
         };
         Checkpoint { known: vec!["/var/log/*.log".into()], scanned: 5, files: vec![entry] }
     }

@@ -70,19 +70,19 @@ impl Reader {
     fn resume_rest(&mut self, now: Instant) {
         let left: Vec<Entry> = std::mem::take(&mut self.resume).into_values().collect();
         let mut beside: HashMap<PathBuf, Vec<(PathBuf, Stat)>> = HashMap::new();
-        // All of them before what stood between them: that is what is not one of them.
-        let mut last: HashMap<&Path, &Entry> = HashMap::new();
+        // All of them before what stood between them: that is what is not one of them. Since the oldest: those that ended later are known.
+        let mut since: HashMap<&Path, (&Entry, i64, i64)> = HashMap::new();
         for kept in &left {
             let there = beside.entry(kept.path.clone()).or_insert_with(|| disk::siblings(&kept.path));
             self.resume_elsewhere(kept, there, now);
-            let newest = last.entry(&kept.path).or_insert(kept);
-            if newest.modified < kept.modified {
-                *newest = kept;
+            let (_, modified, created) = since.entry(&kept.path).or_insert((kept, i64::MAX, i64::MAX));
+            if !kept.has_ended {
+                (*modified, *created) = (kept.modified.min(*modified), kept.created.min(*created));
             }
         }
-        for kept in last.into_values() {
+        for (kept, modified, created) in since.into_values() {
             if let Some(entry) = self.entries.iter().position(|entry| entry.wants(&kept.home)) {
-                self.find_between(entry, &kept.home, &kept.path, (kept.modified, kept.created), now);
+                self.find_between(entry, &kept.home, &kept.path, (modified, created), now);
             }
         }
     }
@@ -101,12 +101,11 @@ impl Reader {
             }
         };
         if let Some(file) = self.by_key.get(&stat.key).and_then(|id| self.files.get_mut(id)) {
-            // A number is given out again once its file is deleted and nobody has it open.
-            if file.fd.is_some() || file.home == path || disk::begins_so(path, file.print) {
-                file.is_gone = false;
-                if file.fd.is_none() {
-                    (file.size, file.modified) = (stat.size, stat.modified);
-                }
+            // Where it is not known when files were made, this may be another one with the number of one that was deleted.
+            let may_be = (file.home == path && !file.is_finished) || file.fd.is_some();
+            if may_be || (file.print.bytes > 0 && disk::begins_so(path, file.print)) {
+                (file.is_gone, file.is_finished) = (false, false);
+                file.note_name(&stat);
                 return Some(stat.key);
             }
             file.is_finished = true;
@@ -120,12 +119,12 @@ impl Reader {
         let real = fs::canonicalize(path).ok().filter(|real| real.to_str().is_some())?;
         let before = self.by_home.get(path).and_then(|id| self.files.get_mut(id)).map(|file| {
             file.is_gone = true;
-            (file.real.clone(), (file.modified, file.created))
+            (file.real.clone(), (file.modified, file.key.created))
         });
         // A place that was empty at the last look; what earlier runs had begun there is looked for once all has been seen.
         let is_new = self.scanned != 0 && !self.is_new[entry] && !self.resume.values().any(|kept| kept.home == path);
-        let is_same = |kept: &mut Entry| kept.home == path || disk::begins_so(path, print(kept));
-        let kept = match self.resume.get_mut(&stat.key).map(is_same) {
+        let is_same = |kept: &Entry| kept.home == path || disk::begins_so(path, print(kept));
+        let kept = match self.resume.get(&stat.key).map(is_same) {
             Some(true) => self.resume.remove(&stat.key),
             _ => None,
         };
@@ -169,8 +168,7 @@ impl Reader {
 
     /// The same file, before anything of it has been read.
     pub(super) fn again_from_its_beginning(&self, file: &Tracked, now: Instant) -> Tracked {
-        let (key, size, modified, created) = (file.key, file.size, file.modified, file.created);
-        let stat = Stat { key, size, modified, created, is_unlinked: false };
+        let stat = Stat { key: file.key, size: file.size, modified: file.modified, is_unlinked: false };
         let (config, labels) = (&self.entries[file.entry], file.decoder.labels().clone());
         let decoder = Decoder::new(config, labels, self.config.max_line_bytes.get(), Resume::default());
         let mut anew = Tracked::new(file.entry, file.home.clone(), file.real.clone(), stat, decoder, now);
@@ -181,7 +179,7 @@ impl Reader {
     /// Goes on with a file that an earlier run had begun and that is at no path of the configuration now.
     fn resume_elsewhere(&mut self, kept: &Entry, there: &[(PathBuf, Stat)], now: Instant) {
         let Some(entry) = self.entries.iter().position(|entry| entry.wants(&kept.home)) else { return };
-        let key = (kept.device, kept.inode);
+        let key = key(kept);
         match there.iter().find(|(_, stat)| stat.key == key) {
             Some((path, stat)) if !self.by_key.contains_key(&key) => {
                 let (home, real) = (kept.home.clone(), kept.path.clone());
@@ -190,6 +188,7 @@ impl Reader {
                 info!(path = %path.display(), from = kept.resume().offset(), "File is read on under its new name");
                 self.insert(file);
             }
+            None if kept.has_ended => {}
             _ => {
                 self.metrics.vanished.increment(1);
                 warn!(path = %kept.home.display(), "File is gone that had been begun; what was not read of it is lost");
@@ -212,7 +211,7 @@ impl Reader {
         let size = Stat::at(real).ok().flatten().map_or(0, |stat| stat.size);
         let there = disk::head(real);
         for (path, stat) in &all {
-            let is_older = stat.modified < modified || (stat.created < created && stat.created != 0);
+            let is_older = stat.modified < modified || (stat.key.created < created && stat.key.created != 0);
             let is_known = self.by_key.contains_key(&stat.key) || self.resume.contains_key(&stat.key);
             if is_known || is_older || path == real || stat.size == 0 {
                 continue;
@@ -241,19 +240,21 @@ impl Reader {
             if file.is_gone && file.fd.is_none() && !file.is_finished && file.is_read() {
                 let there = beside.entry(file.real.clone()).or_insert_with(|| disk::siblings(&file.real));
                 match there.iter().find(|(_, stat)| stat.key == file.key) {
-                    Some((_, stat)) if stat.size != file.size => file.size = stat.size,
-                    _ => file.is_finished = true,
+                    Some((_, stat)) => file.is_finished = !file.note_name(stat),
+                    // It is being renamed, or is gone: who opens it sees which.
+                    None => file.was_open = false,
                 }
             }
         }
     }
 
-    /// What a file was copied to before it was cut: it begins in the same way, and has what was read, at least.
-    pub(super) fn copy_of(&self, file: &Tracked) -> Option<(PathBuf, Stat)> {
+    /// What a file was copied to before it was cut: it begins in the same way, has what was read, at least, and is not older than the
+    /// file was when that was `modified`.
+    pub(super) fn copy_of(&self, file: &Tracked, modified: i64) -> Option<(PathBuf, Stat)> {
         let read = file.decoder.position();
         disk::siblings(&file.real).into_iter().find(|(path, stat)| {
-            let is_copy = stat.size >= read && file.print.bytes > 0 && !self.by_key.contains_key(&stat.key);
-            is_copy && disk::begins_so(path, file.print)
+            let may_be = stat.size >= read && stat.modified >= modified && !self.by_key.contains_key(&stat.key);
+            may_be && file.print.bytes > 0 && disk::begins_so(path, file.print)
         })
     }
 
@@ -283,13 +284,13 @@ impl Reader {
                 places = 1;
             }
             let Some(mut file) = self.files.remove(&id) else { continue };
-            places -= usize::from(self.open(&mut file, now));
+            places -= usize::from(self.open(id, &mut file, now));
             self.files.insert(id, file);
         }
     }
 
     /// Opens a file; whether it is open.
-    fn open(&self, file: &mut Tracked, now: Instant) -> bool {
+    fn open(&mut self, id: u64, file: &mut Tracked, now: Instant) -> bool {
         let opened = open_as(&file.home, file.key).or_else(|error| {
             // Another one has its place, or none: it is called otherwise by now.
             let mut elsewhere = disk::siblings(&file.real).into_iter().filter(|(_, stat)| stat.key == file.key);
@@ -310,7 +311,8 @@ impl Reader {
                 // Whether it is the one that was begun is looked at first.
                 file.misses = 0;
                 file.is_doubtful = true;
-                (file.fd, file.was_open, file.grew, file.next_look) = (Some(fd), true, now, now);
+                (file.grew, file.next_look) = (grew(file, &fd, now), now);
+                (file.fd, file.was_open) = (Some(fd), true);
                 true
             }
             // A name that is being changed may be missed by who lists them.
@@ -318,9 +320,15 @@ impl Reader {
                 file.misses += 1;
                 false
             }
+            Err(error)
+                if error.kind() == io::ErrorKind::NotFound && self.go_on_in_copy(id, file, file.modified, now) =>
+            {
+                file.fd.is_some()
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.metrics.lost_bytes.increment(file.size.saturating_sub(file.decoder.position()));
                 (file.is_finished, file.is_unlinked) = (true, true);
+                self.by_key.remove(&file.key);
                 false
             }
             Err(error) => {
@@ -329,6 +337,21 @@ impl Reader {
             }
         }
     }
+}
+
+/// When there was last something to read of a file that is opened.
+fn grew(file: &Tracked, fd: &File, now: Instant) -> Instant {
+    let Ok(stat) = Stat::of(fd) else { return now };
+    if stat.size > file.decoder.position() {
+        return now;
+    }
+    // Not only now: of many that an earlier run had read to their end, each would be kept open once more.
+    let quiet = u64::try_from(now_ns().saturating_sub(stat.modified)).unwrap_or(0);
+    now.checked_sub(Duration::from_nanos(quiet)).unwrap_or(now)
+}
+
+pub(super) fn key(kept: &Entry) -> Key {
+    Key { device: kept.device, inode: kept.inode, created: kept.created }
 }
 
 fn print(kept: &Entry) -> Print {

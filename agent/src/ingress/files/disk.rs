@@ -22,8 +22,15 @@ const MAX_CONTAINER: u64 = 1024 * 1024;
 /// How the names of compressed files end, and of those that are being compressed.
 const COMPRESSED: [&str; 9] = ["gz", "bz2", "xz", "zst", "lz4", "zip", "Z", "br", "tmp"];
 
-/// Device and number of a file.
-pub(super) type Key = (u64, u64);
+/// Which file it is, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) device: u64,
+    /// Given out again once the file is deleted and nobody has it open.
+    pub(super) inode: u64,
+    /// When it was made, in nanoseconds since the Unix epoch; 0 where the file system does not say.
+    pub(super) created: i64,
+}
 
 /// What a file is.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +39,6 @@ pub(super) struct Stat {
     pub(super) size: u64,
     /// When it was last written to, in nanoseconds since the Unix epoch.
     pub(super) modified: i64,
-    /// When it was made, likewise; 0 where the file system does not say.
-    pub(super) created: i64,
     /// No name leads to it any more.
     pub(super) is_unlinked: bool,
 }
@@ -59,21 +64,18 @@ impl Stat {
 
 impl From<&Metadata> for Stat {
     fn from(found: &Metadata) -> Self {
+        let created = found.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        let created = created.map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
         Self {
-            key: (found.dev(), found.ino()),
+            key: Key { device: found.dev(), inode: found.ino(), created },
             size: found.size(),
             modified: found.mtime().saturating_mul(1_000_000_000).saturating_add(found.mtime_nsec()),
-            created: found
-                .created()
-                .ok()
-                .and_then(|at| at.duration_since(UNIX_EPOCH).ok())
-                .map_or(0, |since| i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)),
             is_unlinked: found.nlink() == 0,
         }
     }
 }
 
-/// The first bytes of a file, up to [`PRINT`].
+/// The first bytes of a file, up to [`PRINT`]. None of less than a line: others begin so too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Print {
     pub(super) bytes: u16,
@@ -84,6 +86,9 @@ impl Print {
     /// Of a file that begins with these bytes.
     pub(super) fn of(first: &[u8]) -> Self {
         let first = &first[..first.len().min(PRINT)];
+        if first.len() < PRINT && memchr::memchr(b'\n', first).is_none() {
+            return Self::default();
+        }
         Self { bytes: first.len() as u16, hash: hash(first) }
     }
 
@@ -224,7 +229,7 @@ mod tests {
         let path = dir.path().join("a");
         let mut print = Print::default();
         for (content, holds, bytes) in
-            [("", true, 0), ("one", true, 3), ("one two", true, 7), ("one", false, 7), ("two two two", false, 7)]
+            [("", true, 0), ("one", true, 0), ("one\ntwo", true, 7), ("one\n", false, 7), ("two two two", false, 7)]
         {
             fs::write(&path, content).unwrap();
             let file = File::open(&path).unwrap();

@@ -3,6 +3,10 @@
 //! What enters: files whose time has come, as [`Reader`] finds. What leaves: the rest of their lines, to the frame at hand; nothing that
 //! had been read is read again.
 
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+
 use tokio::time::Instant;
 
 use super::discovery::CLOCK;
@@ -36,39 +40,63 @@ impl Reader {
     }
 
     /// A file was cut, or another one stands in its place. What had been copied aside before is read to its end there.
-    pub(super) fn began_anew(&mut self, id: u64, file: &mut Tracked, seen: u64, now: Instant) {
+    /// `seen` is what its size had been, and when it had been written to.
+    pub(super) fn began_anew(&mut self, id: u64, file: &mut Tracked, seen: (u64, i64), now: Instant) {
         self.metrics.truncated.increment(1);
-        let copy = self.copy_of(file);
+        let ((size, modified), created) = (seen, file.key.created);
         let mut anew = self.again_from_its_beginning(file, now);
         anew.fd = file.fd.take();
+        let has_copy = self.go_on_in_copy(id, file, modified, now);
         let new = self.insert(anew);
         if self.by_home.get(&file.home) == Some(&id) {
             self.by_home.insert(file.home.clone(), new);
         }
-        match copy {
-            Some((path, stat)) => {
-                file.fd = std::fs::File::open(&path).ok();
-                (file.key, file.size, file.modified, file.created) = (stat.key, stat.size, stat.modified, stat.created);
-                (file.is_gone, file.is_unlinked, file.was_open, file.grew, file.stalled) =
-                    (true, false, true, now, u64::MAX);
-                self.by_key.insert(stat.key, id);
-                self.find_between(file.entry, &file.home, &file.real, (stat.modified, stat.created), now);
-            }
-            None => {
-                self.metrics.lost_bytes.increment(seen.saturating_sub(file.decoder.position()));
-                self.finish(id, file, now);
+        if !has_copy {
+            self.metrics.lost_bytes.increment(size.saturating_sub(file.decoder.position()));
+            self.finish(id, file, now);
+        }
+        let modified = if has_copy { file.modified } else { modified };
+        self.find_between(file.entry, &file.home, &file.real, (modified, created), now);
+    }
+
+    /// Goes on with what had been copied aside of a file that had been written to at `modified` when it was last looked at. Whether there
+    /// is a copy.
+    pub(super) fn go_on_in_copy(&mut self, id: u64, file: &mut Tracked, modified: i64, now: Instant) -> bool {
+        let Some((path, stat)) = self.copy_of(file, modified) else { return false };
+        self.by_key.remove(&file.key);
+        file.fd = File::open(&path).ok();
+        (file.key, file.size, file.modified) = (stat.key, stat.size, stat.modified);
+        (file.is_gone, file.is_unlinked, file.was_open, file.grew, file.stalled) =
+            (true, false, file.fd.is_some(), now, u64::MAX);
+        self.by_key.insert(stat.key, id);
+        true
+    }
+
+    /// Forgets files that have been read to their end and have left. Not those that would be found again by who looks what stood at a path
+    /// after one that is still read: by their times nobody has read them.
+    pub(super) fn forget_ended(&mut self) {
+        if !self.files.values().any(Tracked::has_ended) {
+            return;
+        }
+        let mut oldest: HashMap<&Path, i64> = HashMap::new();
+        for file in self.files.values().filter(|file| !file.has_ended()) {
+            let modified = oldest.entry(&file.real).or_insert(i64::MAX);
+            *modified = file.modified.min(*modified);
+        }
+        let may_be_found = |id: &u64, file: &Tracked| {
+            let is_last = self.by_key.get(&file.key) == Some(id) && !file.is_unlinked;
+            let written = file.modified.max(file.key.created).saturating_add(CLOCK);
+            is_last && oldest.get(file.real.as_path()).is_some_and(|oldest| *oldest <= written)
+        };
+        let ended = self.files.iter().filter(|(id, file)| file.has_ended() && !may_be_found(id, file));
+        for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(file) = self.files.remove(&id) {
+                self.forget(id, &file);
             }
         }
     }
 
-    /// Whether its times do not tell it from one that had its place after it: then it is remembered, not to be read again.
-    pub(super) fn may_be_found_again(&self, id: u64, file: &Tracked) -> bool {
-        let is_last = self.by_key.get(&file.key) == Some(&id) && !file.is_unlinked;
-        let after = self.by_home.get(&file.home).and_then(|id| self.files.get(id));
-        is_last && after.is_some_and(|after| after.modified <= file.modified.max(file.created).saturating_add(CLOCK))
-    }
-
-    pub(super) fn forget(&mut self, id: u64, file: &Tracked) {
+    fn forget(&mut self, id: u64, file: &Tracked) {
         if self.by_key.get(&file.key) == Some(&id) {
             self.by_key.remove(&file.key);
         }

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::warn;
 
+use super::discovery::key;
 use super::disk::{self, Key, Print, Stat};
 use super::frames::Frame;
 use super::report::TELL;
@@ -109,7 +110,7 @@ impl Reader {
         let kept = kept.unwrap_or_default();
         let is_new = entries.iter().map(|entry| !kept.known.contains(&entry.name())).collect();
         let scanned = kept.scanned;
-        let resume = kept.files.into_iter().map(|entry| ((entry.device, entry.inode), entry)).collect();
+        let resume = kept.files.into_iter().map(|entry| (key(&entry), entry)).collect();
         let now = Instant::now();
         Self {
             entries,
@@ -192,11 +193,7 @@ impl Reader {
             let read = self.look(*id, &mut file, now);
             budget = budget.saturating_sub(read);
             more |= read >= MAX_RAW;
-            if file.is_finished && !file.is_under_way() && !self.may_be_found_again(*id, &file) {
-                self.forget(*id, &file);
-            } else {
-                self.files.insert(*id, file);
-            }
+            self.files.insert(*id, file);
         }
         self.order = order;
         match (self.is_stopping, more) {
@@ -221,10 +218,10 @@ impl Reader {
             return 0;
         }
         let doubtful = std::mem::take(&mut file.is_doubtful) || stat.modified != file.modified;
-        let (seen, looked) = (file.size, file.modified);
+        let seen @ (size, looked) = (file.size, file.modified);
         (file.size, file.modified) = (stat.size, stat.modified);
-        if doubtful && file.print.bytes == 0 && stat.modified != looked {
-            // What it had before its first bytes that are seen may have been copied aside and cut.
+        if doubtful && file.print.bytes == 0 && (stat.modified != looked || stat.size < size) {
+            // What it had before its first line that is seen may have been copied aside and cut.
             self.find_between(file.entry, &file.home, &file.real, (looked, looked), now);
         }
         let Some(fd) = &file.fd else { return 0 };
@@ -241,8 +238,8 @@ impl Reader {
         0
     }
 
-    /// Reads on where there is something to read. `seen` is what its size was before.
-    fn take_in(&mut self, id: u64, file: &mut Tracked, now: Instant, seen: u64) -> usize {
+    /// Reads on where there is something to read. `seen` is what its size was before, and when it had been written to.
+    fn take_in(&mut self, id: u64, file: &mut Tracked, now: Instant, seen: (u64, i64)) -> usize {
         let Some(fd) = &file.fd else { return 0 };
         let mut buffer = std::mem::take(&mut self.buffer);
         // The bytes first: if the file was cut meanwhile, its beginning tells.

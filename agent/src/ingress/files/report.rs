@@ -60,6 +60,7 @@ impl Reader {
     /// Writes down how far all has left.
     pub(super) fn keep(&mut self) {
         static UNKEPT: Throttle = Throttle::every(SAID);
+        self.forget_ended();
         let known = self.entries.iter().map(FilesConfig::name).collect();
         // One that was cut, and has no copy, has its number no more.
         let is_there = |id: &u64, file: &Tracked| !file.is_unlinked && self.by_key.get(&file.key) == Some(id);

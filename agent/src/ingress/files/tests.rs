@@ -28,7 +28,13 @@ fn fixture(envelopes: usize, write: impl FnOnce(&std::path::Path)) -> Fixture {
     let logs = dir.path().join("logs");
     fs::create_dir(&logs).unwrap();
     write(&logs);
-    let entry = format!("paths = [\"{}/*\"]\nformat = \"plain\"\nstart = \"beginning\"", logs.display());
+    start(dir, envelopes)
+}
+
+/// An agent's files, as an earlier run left them.
+fn start(dir: tempfile::TempDir, envelopes: usize) -> Fixture {
+    let logs = dir.path().join("logs");
+    let entry = format!("paths = [\"{}/*.log\"]\nformat = \"plain\"\nstart = \"beginning\"", logs.display());
     let entry: FilesConfig = toml::from_str(&entry).unwrap();
     let reading = FileReadingConfig { state_dir: Some(dir.path().join("state")), ..FileReadingConfig::default() };
     let telemetry = Telemetry::default();
@@ -110,6 +116,121 @@ fn what_is_written_while_a_file_is_taken_for_ended_is_read_as_lines() {
     assert!(file.is_finished);
     reader.close_frame();
     assert_eq!(texts(&mut fixture.ring, b"app"), ["one", "two", "three", "fou"]);
+}
+
+/// Returns when files that are made are younger than those that are there.
+fn tick(dir: &tempfile::TempDir) {
+    let made = |name: &str| {
+        fs::write(dir.path().join(name), "").unwrap();
+        fs::metadata(dir.path().join(name)).unwrap().modified().unwrap()
+    };
+    let now = made("now");
+    while made("later") == now {}
+}
+
+/// Looks for files, and reads what there is.
+fn look(reader: &mut Reader) {
+    reader.next_scan = Instant::now();
+    while reader.round(false) == Next::Now {}
+}
+
+#[test]
+fn a_closed_file_that_was_cut_and_has_less_than_before_is_read() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "a long line of the first\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    look(&mut fixture.files.reader);
+    // As one that rests while others are read.
+    fixture.files.reader.files.values_mut().for_each(|file| file.fd = None);
+    fs::write(&log, "less\n").unwrap();
+    // That it begins anew is seen, and then it is read.
+    look(&mut fixture.files.reader);
+    look(&mut fixture.files.reader);
+    assert_eq!(texts(&mut fixture.ring, b"app"), ["a long line of the first", "less"]);
+}
+
+#[test]
+fn what_was_copied_and_cut_while_a_file_waits_to_be_opened_is_read() {
+    let mut fixture = fixture(1_000, |logs| {
+        fs::write(logs.join("a.log"), "a\n").unwrap();
+        fs::write(logs.join("b.log"), "the first\n").unwrap();
+    });
+    let logs = fixture.dir.path().join("logs");
+    let reader = &mut fixture.files.reader;
+    reader.config.max_files = NonZeroUsize::MIN;
+    look(reader);
+    assert_eq!(reader.files.values().filter(|file| file.waits()).count(), 1);
+    for (name, next) in [("b.log.1", "the second, longer\n"), ("b.log.2", "3\n")] {
+        fs::copy(logs.join("b.log"), logs.join(name)).unwrap();
+        fs::write(logs.join("b.log"), next).unwrap();
+        look(reader);
+    }
+    reader.config.max_files = NonZeroUsize::new(10).unwrap();
+    // What was beside it is found when it is read, and read itself then.
+    look(reader);
+    look(reader);
+    let mut lines = texts(&mut fixture.ring, b"b");
+    lines.sort();
+    assert_eq!(lines, ["3", "the first", "the second, longer"]);
+}
+
+#[test]
+fn what_an_earlier_run_read_to_its_end_is_not_kept_open_once_more() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "one\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    look(&mut fixture.files.reader);
+    fs::rename(&log, log.with_extension("log.1")).unwrap();
+    assert_eq!(texts(&mut fixture.ring, b"app"), ["one"]);
+    fixture.files.reader.settle(fixture.files.fates.try_recv().unwrap());
+    let times = fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(60));
+    fs::File::options().append(true).open(log.with_extension("log.1")).unwrap().set_times(times).unwrap();
+    fixture.files.reader.keep();
+    let Fixture { dir, files, .. } = fixture;
+    drop(files);
+    let mut fixture = start(dir, 1_000);
+    let reader = &mut fixture.files.reader;
+    assert_eq!(reader.resume.len(), 1);
+    look(reader);
+    assert_eq!(reader.files.values().filter(|file| file.fd.is_some()).count(), 0);
+    assert!(texts(&mut fixture.ring, b"app").is_empty(), "nor read again");
+}
+
+/// What was renamed after a copy of what it had been before is known already, and itself is not.
+#[test]
+fn a_file_older_than_a_copy_that_was_made_of_it_is_found_beside_that() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "one\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    let aside = |i: u32| log.with_extension(format!("log.{i}"));
+    let reader = &mut fixture.files.reader;
+    look(reader);
+    let (home, real, created) =
+        reader.files.values().map(|file| (file.home.clone(), file.real.clone(), file.key.created)).next().unwrap();
+    let modified = reader.files.values().map(|file| file.modified).next().unwrap();
+    tick(&fixture.dir);
+    fs::rename(&log, aside(1)).unwrap();
+    fs::write(&log, "two\n").unwrap();
+    tick(&fixture.dir);
+    fs::copy(&log, aside(2)).unwrap();
+    fs::write(&log, "3\n").unwrap();
+    // As a look does that was under way when the place was taken.
+    reader.find_between(0, &home, &real, (modified, created), Instant::now());
+    while reader.round(false) == Next::Now {}
+    reader.keep();
+    let mut lines = texts(&mut fixture.ring, b"app");
+    let Fixture { dir, mut files, .. } = fixture;
+    while let Ok(fate) = files.fates.try_recv() {
+        files.reader.settle(fate);
+    }
+    files.reader.keep();
+    drop(files);
+    fs::rename(&log, aside(3)).unwrap();
+    fs::write(&log, "four\n").unwrap();
+    let mut fixture = start(dir, 1_000);
+    assert_eq!(fixture.files.reader.resume.len(), 2);
+    look(&mut fixture.files.reader);
+    look(&mut fixture.files.reader);
+    lines.extend(texts(&mut fixture.ring, b"app"));
+    lines.sort();
+    assert_eq!(lines, ["3", "four", "one", "two"]);
 }
 
 /// A thousand idle files, over what a second of looking at them costs this thread: at most one hundredth of it.

@@ -33,7 +33,6 @@ pub(super) struct Tracked {
     pub(super) size: u64,
     /// The same.
     pub(super) modified: i64,
-    pub(super) created: i64,
     pub(super) decoder: Decoder,
     pub(super) flight: PerStream<Flight>,
     pub(super) print: Print,
@@ -68,7 +67,6 @@ impl Tracked {
             at_end: false,
             size: stat.size,
             modified: stat.modified,
-            created: stat.created,
             decoder,
             flight: PerStream::default(),
             print: Print::default(),
@@ -99,6 +97,11 @@ impl Tracked {
         self.flight.iter().any(|flight| flight.from().is_some())
     }
 
+    /// Nothing of it will be read or asked for any more.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_finished && !self.is_under_way()
+    }
+
     /// All that is there has been read, as far as was seen.
     pub(super) fn is_read(&self) -> bool {
         self.size <= self.decoder.position() || self.size == self.stalled
@@ -106,13 +109,18 @@ impl Tracked {
 
     /// It should be open, and is not.
     pub(super) fn waits(&self) -> bool {
-        self.fd.is_none() && !self.is_finished && (!self.was_open || !self.is_read())
+        self.fd.is_none() && !self.is_finished && !(self.was_open && self.is_read())
     }
 
     /// It would lose nothing if it were closed for a while.
     pub(super) fn may_rest(&self, now: Instant, quiet: std::time::Duration) -> bool {
         let idle = now.saturating_duration_since(self.grew) >= quiet;
-        self.fd.is_some() && idle && self.is_read() && !self.is_unlinked && !self.decoder.holds_some()
+        self.fd.is_some()
+            && idle
+            && !self.is_doubtful
+            && self.is_read()
+            && !self.is_unlinked
+            && !self.decoder.holds_some()
     }
 
     /// Looks whether any name leads to it.
@@ -122,13 +130,24 @@ impl Tracked {
         }
     }
 
+    /// Of one that is closed: notes what its name says. Whether it is to be opened: what has changed since it was read may be all of it.
+    pub(super) fn note_name(&mut self, stat: &Stat) -> bool {
+        if self.fd.is_some() {
+            return false;
+        }
+        self.was_open &= stat.modified == self.modified && stat.size == self.size;
+        self.size = self.size.max(stat.size);
+        !self.was_open
+    }
+
     /// Its beginning is another one than it was; `elsewhere` says where it is if it is not open.
     fn was_cut(&self, elsewhere: &[(PathBuf, Stat)]) -> bool {
         let mut print = self.print;
         match (&self.fd, elsewhere.iter().find(|(_, stat)| stat.key == self.key)) {
             (Some(fd), _) => !print.holds(fd).unwrap_or(true),
             (None, Some((path, _))) => !disk::begins_so(path, print),
-            (None, None) => false,
+            // It is being renamed, or is gone: it goes on with the copy when it is opened.
+            (None, None) => true,
         }
     }
 
@@ -156,14 +175,15 @@ impl Tracked {
         Entry {
             home: self.home.clone(),
             path: self.real.clone(),
-            device: self.key.0,
-            inode: self.key.1,
+            device: self.key.device,
+            inode: self.key.inode,
             fingerprint_bytes: self.print.bytes,
             fingerprint: self.print.hash,
             from: self.from(),
             handed_to: self.decoder.held_from(),
             modified: self.modified,
-            created: self.created,
+            created: self.key.created,
+            has_ended: self.has_ended(),
         }
     }
 }

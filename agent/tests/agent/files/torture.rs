@@ -52,7 +52,8 @@ struct Writer {
     out: File,
     random: Random,
     written: u64,
-    rotations: [u64; 3],
+    /// How it was rotated, and how many lines had been written then.
+    rotations: Vec<(&'static str, u64)>,
 }
 
 impl Writer {
@@ -78,20 +79,24 @@ impl Writer {
         }
     }
 
-    fn burst(&mut self) {
-        let mut lines = String::new();
+    async fn burst(&mut self) {
+        let (mut lines, before) = (String::new(), self.written);
         for _ in 0..=self.random.below(60) {
             self.line(&mut lines);
         }
-        // In pieces that end anywhere.
-        let cut = self.random.below(lines.len() as u64) as usize;
+        // In pieces that end anywhere, at times seen without the next.
+        let is_first = self.rotations.last().is_some_and(|(_, written)| *written == before);
+        let within = if is_first { lines.len().min(60) } else { lines.len() };
+        let cut = self.random.below(within as u64) as usize;
         self.out.write_all(&lines.as_bytes()[..cut]).unwrap();
+        if is_first || self.random.below(50) == 0 {
+            tokio::time::sleep(Duration::from_millis(self.random.below(200))).await;
+        }
         self.out.write_all(&lines.as_bytes()[cut..]).unwrap();
     }
 
     fn aside(&self) -> PathBuf {
-        let count: u64 = self.rotations.iter().sum();
-        self.path.with_file_name(format!("0.log.{count:06}"))
+        self.path.with_file_name(format!("0.log.{:06}", self.rotations.len()))
     }
 
     fn open(&mut self) {
@@ -103,37 +108,37 @@ impl Writer {
             0 => {
                 fs::rename(&self.path, self.aside()).unwrap();
                 // Who writes goes on for a while before it opens the new one.
-                self.burst();
+                self.burst().await;
+                self.rotations.push(("renamed", self.written));
                 self.open();
-                self.rotations[0] += 1;
             }
             1 => {
                 fs::copy(&self.path, self.aside()).unwrap();
+                self.rotations.push(("copied", self.written));
                 self.out.set_len(0).unwrap();
-                self.rotations[1] += 1;
             }
             _ => {
                 // Only a file that is open can be read when it is deleted: it is once a line has come that was written while this agent
                 // ran.
                 let Ok(_running) = ledger.restart.try_read() else { return };
-                self.burst();
+                self.burst().await;
                 let all = self.written;
                 ledger.until(self.file, all).await;
                 if ledger.over.load(Ordering::Acquire) {
                     return;
                 }
-                self.burst();
+                self.burst().await;
                 fs::remove_file(&self.path).unwrap();
-                self.burst();
+                self.burst().await;
+                self.rotations.push(("deleted", self.written));
                 self.open();
-                self.rotations[2] += 1;
             }
         }
     }
 
-    async fn run(mut self, ledger: Arc<Ledger>) -> (u64, [u64; 3]) {
+    async fn run(mut self, ledger: Arc<Ledger>) -> (u64, Vec<(&'static str, u64)>) {
         while !ledger.over.load(Ordering::Acquire) {
-            self.burst();
+            self.burst().await;
             if self.random.below(60) == 0 {
                 self.rotate(&ledger).await;
             }
@@ -159,7 +164,7 @@ async fn every_line_arrives_once_across_rotations_and_restarts() {
         let path = machine.path(&format!("pods/shop_pod-{file}_uid/c/0.log"));
         let out = OpenOptions::new().create(true).append(true).open(&path).unwrap();
         let random = Random((seed << 8) + file as u64 + 1);
-        let writer = Writer { file, path, out, random, written: 0, rotations: [0; 3] };
+        let writer = Writer { file, path, out, random, written: 0, rotations: Vec::new() };
         writers.push(writer);
     }
     // The stand-in hands out what arrives to whoever asks: that must go on during a restart.
@@ -222,6 +227,9 @@ async fn every_line_arrives_once_across_rotations_and_restarts() {
     };
     let complete = timeout(Duration::from_secs(60), all).await.is_ok();
     machine.stop(agent).await;
+    repeated += machine.metric("hydrant_files_repeated_total");
+    lost += machine.metric("hydrant_files_lost_bytes_total");
+    vanished += machine.metric("hydrant_files_vanished_total");
     closed.cancel();
     let lines = reader.await.unwrap();
     let mut faults = Vec::new();
@@ -231,15 +239,22 @@ async fn every_line_arrives_once_across_rotations_and_restarts() {
         if !missing.is_empty() || !twice.is_empty() {
             let bounds =
                 |numbers: &[u64]| (numbers.len(), numbers.iter().min().copied(), numbers.iter().max().copied());
+            let near = |number: &&u64| {
+                let at = rotations.partition_point(|(_, written)| written <= number);
+                format!("{:?}", &rotations[at.saturating_sub(3)..rotations.len().min(at + 3)])
+            };
             faults.push(format!(
-                "file {file} of {count} lines, {rotations:?}: missing {:?}, twice {:?}",
+                "file {file} of {count} lines: missing {:?}, twice {:?}, rotations there: {:?}",
                 bounds(&missing),
-                bounds(&twice)
+                bounds(&twice),
+                missing.iter().chain(&twice).min().as_ref().map(near)
             ));
         }
     }
-    assert!(faults.is_empty() && complete, "seed {seed}, {restarts} restarts: {faults:#?}");
-    let rotations: [u64; 3] = std::array::from_fn(|kind| written.iter().map(|(_, rotations)| rotations[kind]).sum());
+    let counted = (repeated, lost, vanished);
+    assert!(faults.is_empty() && complete, "seed {seed}, {restarts} restarts, {counted:?} counted: {faults:#?}");
+    let all: Vec<_> = written.iter().flat_map(|(_, rotations)| rotations.iter().map(|(how, _)| *how)).collect();
+    let rotations = ["renamed", "copied", "deleted"].map(|kind| all.iter().filter(|how| **how == kind).count());
     assert!(rotations.iter().all(|count| *count > 0) && restarts > 0, "{rotations:?} rotations, {restarts} restarts");
-    assert_eq!((repeated, lost, vanished), (0, 0, 0), "{sent} lines, {rotations:?}, {restarts} restarts");
+    assert_eq!(counted, (0, 0, 0), "{sent} lines, {rotations:?}, {restarts} restarts");
 }
