@@ -16,7 +16,8 @@ const HEAD: &str = "hydrant agent files 1";
 pub struct Checkpoint {
     /// The entries of the configuration that there were, by their paths: a further one is new.
     pub known: Vec<String>,
-    /// When it was last looked for files, in nanoseconds since the Unix epoch: what was made since then is new.
+    /// In nanoseconds since the Unix epoch: of what was written before, all has been found. Of what was written since, those files that
+    /// have been read are among `files`.
     pub scanned: i64,
     /// The files.
     pub files: Vec<Entry>,

@@ -29,6 +29,8 @@ const KNOWN: usize = 100_000;
 const MISSES: u8 = 5;
 /// By which times of files may be behind the clock, in nanoseconds.
 pub(super) const CLOCK: i64 = 10_000_000;
+/// For which a place may be empty, in nanoseconds, and what had it meanwhile is found when it is taken again.
+const EMPTY: i64 = 60_000_000_000;
 /// Before a file that has been read makes place for one that waits.
 const REST: Duration = Duration::from_secs(2);
 
@@ -61,7 +63,11 @@ impl Reader {
         let took = now.elapsed();
         self.resume_rest(now);
         self.is_new.fill(false);
-        self.scanned = began;
+        if self.scanned == 0 {
+            (self.scanned, self.scanned_next) = (began, began);
+        } else if began.saturating_sub(self.scanned_next) >= EMPTY {
+            (self.scanned, self.scanned_next) = (self.scanned_next, began);
+        }
         self.open_waiting(now);
         self.next_scan = now + self.config.scan_interval.max((took * SCAN_SHARE).min(SCAN_LATEST));
     }
@@ -70,12 +76,13 @@ impl Reader {
     fn resume_rest(&mut self, now: Instant) {
         let left: Vec<Entry> = std::mem::take(&mut self.resume).into_values().collect();
         let mut beside: HashMap<PathBuf, Vec<(PathBuf, Stat)>> = HashMap::new();
+        let scanned = self.scanned - CLOCK;
         // All of them before what stood between them: that is what is not one of them. Since the oldest: those that ended later are known.
         let mut since: HashMap<&Path, (&Entry, i64, i64)> = HashMap::new();
         for kept in &left {
             let there = beside.entry(kept.path.clone()).or_insert_with(|| disk::siblings(&kept.path));
             self.resume_elsewhere(kept, there, now);
-            let (_, modified, created) = since.entry(&kept.path).or_insert((kept, i64::MAX, i64::MAX));
+            let (_, modified, created) = since.entry(&kept.path).or_insert((kept, scanned, scanned));
             if !kept.has_ended {
                 (*modified, *created) = (kept.modified.min(*modified), kept.created.min(*created));
             }
@@ -121,7 +128,7 @@ impl Reader {
             file.is_gone = true;
             (file.real.clone(), (file.modified, file.key.created))
         });
-        // A place that was empty at the last look; what earlier runs had begun there is looked for once all has been seen.
+        // A place that was empty; what earlier runs had begun there is looked for once all has been seen.
         let is_new = self.scanned != 0 && !self.is_new[entry] && !self.resume.values().any(|kept| kept.home == path);
         let is_same = |kept: &Entry| kept.home == path || disk::begins_so(path, print(kept));
         let kept = match self.resume.get(&stat.key).map(is_same) {
@@ -207,9 +214,10 @@ impl Reader {
         now: Instant,
     ) {
         let all = disk::siblings(real);
-        // After the others: a copy is never larger than what it is of, until that is cut.
-        let size = Stat::at(real).ok().flatten().map_or(0, |stat| stat.size);
-        let there = disk::head(real);
+        // After the others: a copy is never larger than what it is of, until that is cut. Size and beginning of the same file: another one
+        // may take the place meanwhile.
+        let open = File::open(real).and_then(|file| Ok((Stat::of(&file)?.size, disk::first_of(&file)?)));
+        let (size, there) = open.unwrap_or_default();
         for (path, stat) in &all {
             let is_older = stat.modified < modified || (stat.key.created < created && stat.key.created != 0);
             let is_known = self.by_key.contains_key(&stat.key) || self.resume.contains_key(&stat.key);

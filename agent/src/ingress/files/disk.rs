@@ -103,13 +103,12 @@ impl Print {
     /// # Errors
     /// It cannot be read.
     pub(super) fn holds(&mut self, file: &File) -> io::Result<bool> {
-        let mut first = [0; PRINT];
-        let found = read_at(file, &mut first, 0)?;
-        if !self.fits(&first[..found]) {
+        let first = first_of(file)?;
+        if !self.fits(&first) {
             return Ok(false);
         }
-        if found > usize::from(self.bytes) {
-            *self = Self::of(&first[..found]);
+        if first.len() > usize::from(self.bytes) {
+            *self = Self::of(&first);
         }
         Ok(true)
     }
@@ -126,10 +125,18 @@ pub(super) fn begins_so(path: &Path, print: Print) -> bool {
 
 /// The first bytes of what a path leads to, as many as a print is of; none if it cannot be read.
 pub(super) fn head(path: &Path) -> Vec<u8> {
+    File::open(path).and_then(|file| first_of(&file)).unwrap_or_default()
+}
+
+/// The first bytes of a file, as many as a print is of.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn first_of(file: &File) -> io::Result<Vec<u8>> {
     let mut first = vec![0; PRINT];
-    let read = File::open(path).and_then(|file| read_at(&file, &mut first, 0));
-    first.truncate(read.unwrap_or(0));
-    first
+    let read = read_at(file, &mut first, 0)?;
+    first.truncate(read);
+    Ok(first)
 }
 
 /// Reads until the buffer is full or the file ends; how much that was.

@@ -73,7 +73,7 @@ impl Reader {
     }
 
     /// Forgets files that have been read to their end and have left. Not those that would be found again by who looks what stood at a path
-    /// after one that is still read: by their times nobody has read them.
+    /// after one that is still read, or while it was empty: by their times nobody has read them.
     pub(super) fn forget_ended(&mut self) {
         if !self.files.values().any(Tracked::has_ended) {
             return;
@@ -83,10 +83,12 @@ impl Reader {
             let modified = oldest.entry(&file.real).or_insert(i64::MAX);
             *modified = file.modified.min(*modified);
         }
+        let scanned = self.scanned - CLOCK;
         let may_be_found = |id: &u64, file: &Tracked| {
             let is_last = self.by_key.get(&file.key) == Some(id) && !file.is_unlinked;
             let written = file.modified.max(file.key.created).saturating_add(CLOCK);
-            is_last && oldest.get(file.real.as_path()).is_some_and(|oldest| *oldest <= written)
+            let since = oldest.get(file.real.as_path()).map_or(scanned, |oldest| scanned.min(*oldest));
+            is_last && written >= since
         };
         let ended = self.files.iter().filter(|(id, file)| file.has_ended() && !may_be_found(id, file));
         for id in ended.map(|(id, _)| *id).collect::<Vec<_>>() {

@@ -89,8 +89,11 @@ pub(super) struct Reader {
     cursor: u64,
     order: Vec<u64>,
     pub(super) next_scan: Instant,
-    /// When that was done last, in nanoseconds since the Unix epoch; 0 before the first start's.
+    /// When that was done, longer ago than a place stays empty between two files; in nanoseconds since the Unix epoch, 0 before the first
+    /// start's. What was written before has been found.
     pub(super) scanned: i64,
+    /// Likewise: what follows.
+    pub(super) scanned_next: i64,
     next_checkpoint: Instant,
     next_tell: Instant,
     pub(super) is_dirty: bool,
@@ -138,6 +141,7 @@ impl Reader {
             order: Vec::new(),
             next_scan: now,
             scanned,
+            scanned_next: scanned,
             next_checkpoint: now,
             next_tell: now + TELL,
             is_dirty: true,

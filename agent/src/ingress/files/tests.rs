@@ -194,6 +194,38 @@ fn what_an_earlier_run_read_to_its_end_is_not_kept_open_once_more() {
     assert!(texts(&mut fixture.ring, b"app").is_empty(), "nor read again");
 }
 
+/// A place was taken and left while no agent ran, and is empty at its next start.
+#[test]
+fn what_had_a_place_that_is_empty_is_read_when_it_is_taken_again() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "one\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    look(&mut fixture.files.reader);
+    fs::remove_file(&log).unwrap();
+    assert_eq!(texts(&mut fixture.ring, b"app"), ["one"]);
+    fixture.files.reader.settle(fixture.files.fates.try_recv().unwrap());
+    while fixture.files.reader.round(true) != Next::Done {}
+    fixture.files.reader.keep();
+    assert!(fixture.files.reader.files.is_empty());
+    let Fixture { dir, files, .. } = fixture;
+    drop(files);
+    tick(&dir);
+    fs::write(&log, "two\n").unwrap();
+    fs::copy(&log, log.with_extension("log.1")).unwrap();
+    fs::write(&log, "3\n").unwrap();
+    fs::rename(&log, log.with_extension("log.2")).unwrap();
+    tick(&dir);
+    let mut fixture = start(dir, 1_000);
+    look(&mut fixture.files.reader);
+    assert!(fixture.files.reader.files.is_empty());
+    tick(&fixture.dir);
+    fs::write(&log, "four\n").unwrap();
+    look(&mut fixture.files.reader);
+    look(&mut fixture.files.reader);
+    let mut lines = texts(&mut fixture.ring, b"app");
+    lines.sort();
+    assert_eq!(lines, ["3", "four", "two"]);
+}
+
 /// What was renamed after a copy of what it had been before is known already, and itself is not.
 #[test]
 fn a_file_older_than_a_copy_that_was_made_of_it_is_found_beside_that() {
