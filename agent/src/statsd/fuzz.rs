@@ -35,7 +35,7 @@ fn classic(datagram: &[u8]) {
     let told = batch.len() as u64 + refused.total();
     assert!(told <= expected + others && told + others >= expected, "{told} of {expected}, {others} others");
     for entry in checked(batch).entries() {
-        assert_eq!(entry.timestamp.signum(), entry.timestamp.signum().abs().min(1), "times are as they were written");
+        assert!(entry.timestamp > 0, "no time before 1970: {}", entry.timestamp);
     }
 }
 

@@ -113,9 +113,9 @@ pub(super) fn split_at(text: &str, at: u8) -> Option<(&str, &str)> {
     Some((&text[..i], &text[i + 1..]))
 }
 
-/// Seconds since the Unix epoch as nanoseconds.
+/// Seconds since the Unix epoch, one at least, as nanoseconds.
 pub(super) fn seconds(text: &str) -> Option<i64> {
-    text.parse::<i64>().ok()?.checked_mul(1_000_000_000)
+    text.parse::<i64>().ok().filter(|seconds| *seconds > 0)?.checked_mul(1_000_000_000)
 }
 
 /// A container's id, without the prefix that says it is one.

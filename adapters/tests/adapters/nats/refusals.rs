@@ -22,6 +22,8 @@ async fn a_wrong_password_is_told() {
     server.login = "app:canary@".to_owned();
     let rig = rig(&server, "", |_| {}).await;
     rig.send(&lines(0..10)).await;
+    // It connects before there is anything to send.
+    until(rig.adapters.addrs().admin, "test", |drain| drain["received"] == 10).await;
     let text = trouble(&rig, "broken").await;
     assert!(text.contains("does not let us in") && !text.contains("canary"), "{text}");
     assert!(text.starts_with(&server.addr.to_string()), "{text}");

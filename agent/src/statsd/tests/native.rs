@@ -201,6 +201,8 @@ fn a_refused_line_says_what_would_be_right() {
         (b"a.n:1|c|@x", LineError::Rate),
         (b"a.n:1|c|Tx", LineError::Time),
         (b"a.n:1|c|T9223372036854775807", LineError::Time),
+        (b"a.n:1|c|T0", LineError::Time),
+        (b"_e{5,4}:title|text|d:-656581400", LineError::Time),
         (b"n:1|c", LineError::NoOrigin),
         (b"a.\xff:1|c", LineError::NotText),
         (b"_e{5,4}:titl|text", LineError::Event),
