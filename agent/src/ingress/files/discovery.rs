@@ -195,7 +195,8 @@ impl Reader {
                 info!(path = %path.display(), from = kept.resume().offset(), "File is read on under its new name");
                 self.insert(file);
             }
-            None if kept.has_ended => {}
+            // Nothing of it is missing.
+            _ if kept.has_ended => {}
             _ => {
                 self.metrics.vanished.increment(1);
                 warn!(path = %kept.home.display(), "File is gone that had been begun; what was not read of it is lost");

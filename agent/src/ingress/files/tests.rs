@@ -7,6 +7,7 @@ use diode::fair;
 use proto::raw::Batch;
 use telemetry::Telemetry;
 
+use super::disk::Stat;
 use super::*;
 use crate::config::TagsConfig;
 use crate::gather::Gather;
@@ -45,6 +46,17 @@ fn start(dir: tempfile::TempDir, envelopes: usize) -> Fixture {
     let metrics = FilesMetrics::register(&telemetry);
     let files = Files::bind(&[entry], &reading, bounds, intake.of(&telemetry, "files"), metrics).unwrap().unwrap();
     Fixture { dir, files, intake, ring, telemetry }
+}
+
+/// A further run, once what had been taken from the ring has left. It has not looked at anything yet.
+fn again(fixture: Fixture) -> Fixture {
+    let Fixture { dir, mut files, .. } = fixture;
+    while let Ok(fate) = files.fates.try_recv() {
+        files.reader.settle(fate);
+    }
+    files.reader.keep();
+    drop(files);
+    start(dir, 1_000)
 }
 
 /// The texts of logs of a source in the ring.
@@ -180,13 +192,9 @@ fn what_an_earlier_run_read_to_its_end_is_not_kept_open_once_more() {
     look(&mut fixture.files.reader);
     fs::rename(&log, log.with_extension("log.1")).unwrap();
     assert_eq!(texts(&mut fixture.ring, b"app"), ["one"]);
-    fixture.files.reader.settle(fixture.files.fates.try_recv().unwrap());
     let times = fs::FileTimes::new().set_modified(std::time::SystemTime::now() - Duration::from_secs(60));
     fs::File::options().append(true).open(log.with_extension("log.1")).unwrap().set_times(times).unwrap();
-    fixture.files.reader.keep();
-    let Fixture { dir, files, .. } = fixture;
-    drop(files);
-    let mut fixture = start(dir, 1_000);
+    let mut fixture = again(fixture);
     let reader = &mut fixture.files.reader;
     assert_eq!(reader.resume.len(), 1);
     look(reader);
@@ -204,17 +212,14 @@ fn what_had_a_place_that_is_empty_is_read_when_it_is_taken_again() {
     assert_eq!(texts(&mut fixture.ring, b"app"), ["one"]);
     fixture.files.reader.settle(fixture.files.fates.try_recv().unwrap());
     while fixture.files.reader.round(true) != Next::Done {}
-    fixture.files.reader.keep();
-    assert!(fixture.files.reader.files.is_empty());
-    let Fixture { dir, files, .. } = fixture;
-    drop(files);
-    tick(&dir);
+    let mut fixture = again(fixture);
+    assert!(fixture.files.reader.resume.is_empty());
+    tick(&fixture.dir);
     fs::write(&log, "two\n").unwrap();
     fs::copy(&log, log.with_extension("log.1")).unwrap();
     fs::write(&log, "3\n").unwrap();
     fs::rename(&log, log.with_extension("log.2")).unwrap();
-    tick(&dir);
-    let mut fixture = start(dir, 1_000);
+    tick(&fixture.dir);
     look(&mut fixture.files.reader);
     assert!(fixture.files.reader.files.is_empty());
     tick(&fixture.dir);
@@ -224,6 +229,32 @@ fn what_had_a_place_that_is_empty_is_read_when_it_is_taken_again() {
     let mut lines = texts(&mut fixture.ring, b"app");
     lines.sort();
     assert_eq!(lines, ["3", "four", "two"]);
+}
+
+#[test]
+fn what_has_ended_stays_known_while_an_older_one_is_read() {
+    let mut fixture = fixture(1_000, |logs| fs::write(logs.join("app.log"), "one\n").unwrap());
+    let log = fixture.dir.path().join("logs/app.log");
+    for (i, next) in ["two\n", "three\n"].iter().enumerate() {
+        look(&mut fixture.files.reader);
+        tick(&fixture.dir);
+        fs::rename(&log, log.with_extension(format!("log.{i}"))).unwrap();
+        fs::write(&log, next).unwrap();
+    }
+    let reader = &mut fixture.files.reader;
+    look(reader);
+    look(reader);
+    assert_eq!(texts(&mut fixture.ring, b"app"), ["one", "two", "three"]);
+    let second = Stat::at(&log.with_extension("log.1")).unwrap().unwrap();
+    let id = reader.by_key[&second.key];
+    let mut file = reader.files.remove(&id).unwrap();
+    reader.finish(id, &mut file, Instant::now());
+    assert!(file.is_finished);
+    reader.files.insert(id, file);
+    let mut fixture = again(fixture);
+    look(&mut fixture.files.reader);
+    look(&mut fixture.files.reader);
+    assert!(texts(&mut fixture.ring, b"app").is_empty(), "each once");
 }
 
 /// What was renamed after a copy of what it had been before is known already, and itself is not.
@@ -246,17 +277,10 @@ fn a_file_older_than_a_copy_that_was_made_of_it_is_found_beside_that() {
     // As a look does that was under way when the place was taken.
     reader.find_between(0, &home, &real, (modified, created), Instant::now());
     while reader.round(false) == Next::Now {}
-    reader.keep();
     let mut lines = texts(&mut fixture.ring, b"app");
-    let Fixture { dir, mut files, .. } = fixture;
-    while let Ok(fate) = files.fates.try_recv() {
-        files.reader.settle(fate);
-    }
-    files.reader.keep();
-    drop(files);
+    let mut fixture = again(fixture);
     fs::rename(&log, aside(3)).unwrap();
     fs::write(&log, "four\n").unwrap();
-    let mut fixture = start(dir, 1_000);
     assert_eq!(fixture.files.reader.resume.len(), 2);
     look(&mut fixture.files.reader);
     look(&mut fixture.files.reader);
